@@ -1,0 +1,106 @@
+"""The public names of graphc, each fetched from the room that defines it when it is first used.
+
+Importing graphc loads none of the rooms and no framework. The two tables say where each name lives; the imports
+under `TYPE_CHECKING` tell type checkers and editors the same, and a test keeps the two in step.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if not (Path(__file__).parent / "ir").is_dir():
+    # In the source tree the rooms stand beside this folder; installed, they are inside it. A script started from the
+    # root of the tree (`python -m pytest` is one) finds this folder before the installed package.
+    __path__.append(str(Path(__file__).parent.parent))
+
+_NAMES = {
+    "DTypeError": "graphc.ir.errors",
+    "FormatError": "graphc.ir.errors",
+    "GraphcError": "graphc.ir.errors",
+    "ParseError": "graphc.ir.errors",
+    "ShapeError": "graphc.ir.errors",
+    "TargetError": "graphc.ir.errors",
+    "UnsupportedError": "graphc.ir.errors",
+    "VerifyError": "graphc.ir.errors",
+    "interpret": "graphc.ir",
+    "parse": "graphc.ir",
+    "Input": "graphc.frontends",
+    "Layer": "graphc.frontends",
+    "Spec": "graphc.frontends",
+    "load": "graphc.frontends",
+    "lower": "graphc.frontends",
+    "name_scope": "graphc.frontends",
+    "trace": "graphc.frontends",
+    "run_passes": "graphc.passes",
+    "Model": "graphc.runtime",
+    "Sequential": "graphc.runtime",
+    "compile": "graphc.runtime",
+    "load_artifact": "graphc.runtime",
+    "targets": "graphc.runtime",
+    "verify": "graphc.tools.verification",
+}
+"""Functions and classes: name → the module that has it."""
+
+_MODULES = {
+    "config": "graphc.runtime.config",
+    "initializers": "graphc.frontends.initializers",
+    "layers": "graphc.frontends.layers",
+    "ops": "graphc.frontends.ops",
+    "passes": "graphc.passes",
+    "regularizers": "graphc.frontends.regularizers",
+    "saving": "graphc.frontends.saving",
+}
+"""Modules that are public under a shorter name. `graphc.passes` can also be called."""
+
+__all__ = ["__version__", *_NAMES, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from graphc import passes as passes
+    from graphc.frontends import Input as Input
+    from graphc.frontends import Layer as Layer
+    from graphc.frontends import Spec as Spec
+    from graphc.frontends import initializers as initializers
+    from graphc.frontends import layers as layers
+    from graphc.frontends import load as load
+    from graphc.frontends import lower as lower
+    from graphc.frontends import name_scope as name_scope
+    from graphc.frontends import ops as ops
+    from graphc.frontends import regularizers as regularizers
+    from graphc.frontends import saving as saving
+    from graphc.frontends import trace as trace
+    from graphc.ir import interpret as interpret
+    from graphc.ir import parse as parse
+    from graphc.ir.errors import DTypeError as DTypeError
+    from graphc.ir.errors import FormatError as FormatError
+    from graphc.ir.errors import GraphcError as GraphcError
+    from graphc.ir.errors import ParseError as ParseError
+    from graphc.ir.errors import ShapeError as ShapeError
+    from graphc.ir.errors import TargetError as TargetError
+    from graphc.ir.errors import UnsupportedError as UnsupportedError
+    from graphc.ir.errors import VerifyError as VerifyError
+    from graphc.passes import run_passes as run_passes
+    from graphc.runtime import Model as Model
+    from graphc.runtime import Sequential as Sequential
+    from graphc.runtime import compile as compile
+    from graphc.runtime import config as config
+    from graphc.runtime import load_artifact as load_artifact
+    from graphc.runtime import targets as targets
+    from graphc.tools.verification import verify as verify
+
+
+def __getattr__(name: str) -> object:
+    """The public `name`, which is kept from then on."""
+    if name in _MODULES:
+        value = import_module(_MODULES[name])
+    elif name in _NAMES:
+        value = getattr(import_module(_NAMES[name]), name)
+    else:
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
