@@ -1,7 +1,7 @@
 """Maps the root folders into the import package `graphc`; all else about the package stands in pyproject.toml.
 
-`ir/` is imported as `graphc.ir`, and so on, so that nobody gets a top-level module called `ir` or `tools`. Packages inside a
-room are found, not listed: a new folder `codegen/<name>/` with an `__init__.py` is enough.
+`ir/` is imported as `graphc.ir`, and so on, so that nobody gets a top-level module called `ir` or `tools`. Packages
+inside a room are found, not listed: a new folder `codegen/<name>/` with an `__init__.py` is enough.
 """
 
 import shutil
