@@ -4,16 +4,17 @@ Importing graphc loads none of the rooms and no framework. The two tables say wh
 under `TYPE_CHECKING` tell type checkers and editors the same, and a test keeps the two in step.
 """
 
+import os
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-if not (Path(__file__).parent / "ir").is_dir():
+_folder = os.path.dirname(__file__)
+if not os.path.isdir(os.path.join(_folder, "ir")):
     # In the source tree the rooms stand beside this folder; installed, they are inside it. A script started from the
     # root of the tree (`python -m pytest` is one) finds this folder before the installed package.
-    __path__.append(str(Path(__file__).parent.parent))
+    __path__.append(os.path.dirname(_folder))
 
 _NAMES = {
     "DTypeError": "graphc.ir.errors",

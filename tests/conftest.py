@@ -30,7 +30,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _lines and not hasattr(terminalreporter.config, "workerinput"):
+    if _lines:
         terminalreporter.section("counted")
         for line in sorted(_lines):
             terminalreporter.write_line(line)
