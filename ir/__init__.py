@@ -1,0 +1,4 @@
+"""The IR: dtypes, symbolic dims, types, the graph, op declarations, text form, verifier, interpreter, analyses.
+
+Start at `graph.py` (what a graph is made of), `opdef.py` (how an op is declared) and `ops/` (the ops).
+"""

@@ -1,0 +1,230 @@
+"""Where new ops go: a block, a place in it, and a location. The ambient builder is what calls record into."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import Token
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc.ir.dtypes import DType, dtype
+from graphc.ir.errors import DTypeError, GraphcError
+from graphc.ir.graph import Block, Function, Op, Region, Value
+from graphc.ir.location import ROOT, UNKNOWN, Location, Scope
+from graphc.ir.opdef import OPS, Inferred, OpDef, ambient, recorded_guards
+from graphc.ir.promotion import common_dtype, weak_dtype
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+INLINE_CONSTANT = 64
+"""Arrays of up to this many elements are written into the `constant` op; larger ones go to the weight table."""
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+class Builder:
+    """Records ops at the end of `block`, or before the op `before`.
+
+    Use it as a context manager to make it ambient: `with Builder(function.block) as b: y = ops.add(x, 1)`.
+    `location` is given to what is recorded; with `trace_lines` the line of the caller outside graphc is added.
+    `function` is where guards and constants go, for a block that is not in its function yet.
+    """
+
+    __slots__ = ("_tokens", "before", "block", "function", "location", "trace_lines")
+
+    def __init__(
+        self,
+        block: Block,
+        before: Op | None = None,
+        location: Location = UNKNOWN,
+        trace_lines: bool = False,
+        function: Function | None = None,
+    ) -> None:
+        self.block = block
+        self.before = before
+        self.location = location
+        self.trace_lines = trace_lines
+        self.function: Function | None = function or block.function
+        self._tokens: list[Token[Builder | None]] = []
+
+    @staticmethod
+    def current() -> Builder | None:
+        """The ambient builder, if any."""
+        return ambient.get()
+
+    def __enter__(self) -> Builder:
+        self._tokens.append(ambient.set(self))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ambient.reset(self._tokens.pop())
+
+    @contextmanager
+    def scope(self, name: str, call: int = 0) -> Iterator[Scope]:
+        """Record under a child of the current scope. `name` may be a path of several parts."""
+        outer = self.location
+        scope = outer.scope
+        *parents, last = name.split("/")
+        for part in parents:
+            scope = scope.child(part)
+        scope = scope.child(last, call)
+        self.location = Location.of(scope, outer.file, outer.line)
+        try:
+            yield scope
+        finally:
+            self.location = outer
+
+    # --- recording ------------------------------------------------------------------------------------------
+
+    def insert(
+        self,
+        op_class: type[Op],
+        operands: tuple[Value | None, ...],
+        inferred: Inferred,
+        regions: tuple[Region, ...] = (),
+        location: Location | None = None,
+    ) -> Op:
+        """Record an op whose types are known; `OpDef.__call__` and `OpDef.build` are the way here."""
+        if location is None:
+            location = self.traced_location() if self.trace_lines else self.location
+        op = op_class(operands, inferred.attributes, inferred.types, regions, location)
+        if self.before is None:
+            self.block.append(op)
+        else:
+            self.block.insert_before(self.before, op)
+        if inferred.guards:
+            self.add_guards(inferred.guards)
+        return op
+
+    def add_guards(self, guards: Sequence[Any]) -> None:
+        """Leave guards on the function that is being built, or with the type rule that is being run."""
+        if self.function is not None:
+            for guard in guards:
+                self.function.add_guard(guard)
+        elif (outer := recorded_guards.get()) is not None:
+            outer.extend(guards)
+
+    def finish(self, values: Sequence[Value | None]) -> Op:
+        """Close the block with a `return` (of a function) or a `yield` (of a region)."""
+        name = "yield" if isinstance(self.block.owner, Region) else "return"
+        return OPS[name].build(self, values)
+
+    def traced_location(self) -> Location:
+        """The current scope with the line of the nearest caller outside graphc."""
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+            frame = frame.f_back
+        if frame is None:
+            return self.location
+        scope = self.location.scope
+        return Location.of(scope, short_path(frame.f_code.co_filename), frame.f_lineno)
+
+    def place(self) -> str:
+        """Where the code being traced stands, for error messages."""
+        location = self.traced_location() if self.trace_lines else self.location
+        parts = [f"layer {location.scope.path!r}"] if location.scope is not ROOT else []
+        if location.file:
+            parts.append(f"{location.file}:{location.line}")
+        return ", ".join(parts)
+
+    # --- what is not a Value --------------------------------------------------------------------------------
+
+    def values(
+        self, operands: Sequence[Any], kinds: Sequence[str] | None, user: OpDef[..., Any]
+    ) -> tuple[Value | None, ...]:
+        """Turn scalars, arrays and variables into values. A Python scalar takes the dtype of the other operands."""
+        out: list[Any] = [self.value(o) if not _is_scalar(o) else o for o in operands]
+        if kinds is None:
+            kinds = ["Tensor"] * len(out)
+        for i, operand in enumerate(out):
+            if not _is_scalar(operand):
+                continue
+            if kinds[i] == "Tensor":
+                others = [o.dtype for o, kind in zip(out, kinds, strict=False) if isinstance(o, Value) and kind == "Tensor"]
+                out[i] = self.scalar(operand, weak_dtype(operand, others))
+            else:
+                out[i] = self.scalar(operand, weak_dtype(operand, []))
+        return tuple(out)
+
+    def value(self, operand: Any) -> Value | None:
+        """The value of a variable, an array or a Python scalar; a `Value` or None is returned as it is."""
+        if operand is None or isinstance(operand, Value):
+            return operand
+        convert = getattr(operand, "__graphc_value__", None)
+        if convert is not None:
+            return convert(self)
+        if _is_scalar(operand):
+            return self.scalar(operand, weak_dtype(operand, []))
+        if isinstance(operand, (np.ndarray, np.generic, list, tuple)):
+            array: Any = np.asarray(operand)
+            if array.dtype == object:
+                raise DTypeError(f"cannot make a tensor of {operand!r}")
+            if isinstance(operand, (list, tuple)):
+                array = array.astype(weak_dtype(array.flat[0].item(), []).numpy if array.size else np.float32)
+            return self.constant(array)
+        if hasattr(operand, "__graphc_record__"):
+            raise GraphcError("a symbolic tensor of a functional model was used inside a layer or a traced function")
+        raise DTypeError(f"cannot make a tensor of a {type(operand).__name__}")
+
+    def scalar(self, value: bool | int | float | complex, dtype: DType) -> Value:
+        """A constant of no axes."""
+        constant = OPS["constant"]
+        return constant.build(self, (), constant.make_attributes(value=_as_kind(value, dtype), dtype=dtype)).results[0]
+
+    def constant(self, array: np.ndarray[Any, Any]) -> Value:
+        """A constant array: written into the op when small, else in the weight table of the module."""
+        kind = dtype(array.dtype)
+        if array.size <= INLINE_CONSTANT and (array.size or array.ndim == 1):
+            constant = OPS["constant"]
+            attributes = constant.make_attributes(value=array.tolist(), dtype=kind)
+            return constant.build(self, (), attributes).results[0]
+        function = self.function
+        if function is None or function.module is None:
+            raise GraphcError(
+                f"a constant of {array.size} elements needs a module to keep it in; "
+                f"at most {INLINE_CONSTANT} elements are written into the op"
+            )
+        return function.module.constant_parameter(function, array)
+
+    def promoted(self, operands: tuple[Any, ...], kinds: Sequence[str]) -> tuple[Any, ...]:
+        """Insert casts so that all operands of kind `Tensor` have one dtype."""
+        dtypes = [v.dtype for v, kind in zip(operands, kinds, strict=True) if v is not None and kind == "Tensor"]
+        if all(d is dtypes[0] for d in dtypes):
+            return operands
+        common = common_dtype(dtypes)
+        convert: Any = OPS["convert"]
+        with self:
+            return tuple(
+                convert(v, dtype=common) if v is not None and kind == "Tensor" and v.dtype is not common else v
+                for v, kind in zip(operands, kinds, strict=True)
+            )
+
+
+def short_path(path: str) -> str:
+    """The path below the working directory, or the file's name alone: dumps must not depend on the machine."""
+    here = os.getcwd() + os.sep
+    return path[len(here) :] if path.startswith(here) else os.path.basename(path)
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, complex)) and not isinstance(value, np.generic)
+
+
+def _as_kind(value: Any, dtype: DType) -> Any:
+    if dtype.is_float:
+        return float(value)
+    if dtype.is_complex:
+        return complex(value)
+    if dtype.is_bool:
+        return bool(value)
+    if isinstance(value, float) and value != int(value):
+        raise DTypeError(f"the scalar {value!r} is not a {dtype}")
+    return int(value)

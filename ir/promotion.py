@@ -1,0 +1,73 @@
+"""The promotion lattice: JAX's, with 64-bit types kept. Python scalars are weak: they take the other operand's dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+
+from graphc.ir import dtypes as dt
+from graphc.ir.dtypes import DType
+from graphc.ir.errors import DTypeError
+
+# Each dtype's next wider ones; the join of two dtypes is the least dtype above both.
+_ABOVE: dict[DType, tuple[DType, ...]] = {
+    dt.bool_: (dt.u4, dt.i4),
+    dt.u4: (dt.u8,),
+    dt.i4: (dt.i8,),
+    dt.u8: (dt.u16, dt.i16),
+    dt.u16: (dt.u32, dt.i32),
+    dt.u32: (dt.u64, dt.i64),
+    dt.u64: (dt.f8e4m3fn, dt.f8e5m2, dt.bf16, dt.f16),
+    dt.i8: (dt.i16,),
+    dt.i16: (dt.i32,),
+    dt.i32: (dt.i64,),
+    dt.i64: (dt.f8e4m3fn, dt.f8e5m2, dt.bf16, dt.f16),
+    dt.f8e4m3fn: (dt.f32,),
+    dt.f8e5m2: (dt.f32,),
+    dt.bf16: (dt.f32,),
+    dt.f16: (dt.f32,),
+    dt.f32: (dt.f64, dt.c64),
+    dt.f64: (dt.c128,),
+    dt.c64: (dt.c128,),
+    dt.c128: (),
+}
+
+
+@cache
+def _upper(of: DType) -> frozenset[DType]:
+    return frozenset({of}).union(*(_upper(above) for above in _ABOVE[of]))
+
+
+@cache
+def join(a: DType, b: DType) -> DType:
+    """The dtype that `a` and `b` promote to. Raises `DTypeError` where there is none (two kinds of 8-bit float)."""
+    common = _upper(a) & _upper(b)
+    least = [d for d in common if common <= _upper(d)]
+    if not least:
+        # Integers with narrow floats: the float wins; u64 with a signed integer is float32 as in JAX.
+        if a.is_integer and b.is_integer:
+            return dt.f32
+        raise DTypeError(f"{a} and {b} do not promote to one dtype; convert one of them")
+    return least[0]
+
+
+def common_dtype(dtypes: Iterable[DType]) -> DType:
+    """The dtype that all of these promote to."""
+    first, *rest = dtypes
+    for other in rest:
+        first = join(first, other)
+    return first
+
+
+def weak_dtype(scalar: bool | int | float | complex, others: Iterable[DType]) -> DType:
+    """The dtype of a Python scalar beside tensors of these dtypes: theirs, unless its kind is a wider one."""
+    listed = list(others)
+    kind = "bifc"[(bool, int, float, complex).index(type(scalar))] if type(scalar) in (bool, int, float, complex) else "f"
+    default = {"b": dt.bool_, "i": dt.i32, "f": dt.f32, "c": dt.c64}[kind]
+    if not listed:
+        return default
+    common = common_dtype(listed)
+    rank = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
+    if rank[kind] <= rank[common.kind]:
+        return common
+    return dt.c128 if kind == "c" and common is dt.f64 else default

@@ -1,0 +1,139 @@
+"""How a weight was made from the source's: steps that can be undone, kept in the manifest and in IR text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.ir.dtypes import DType
+from graphc.ir.dtypes import dtype as dtype_of
+from graphc.ir.errors import FormatError
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Permute:
+    """Axes in another order."""
+
+    axes: tuple[int, ...]
+
+    def apply(self, array: Array) -> Array:
+        return np.ascontiguousarray(array.transpose(self.axes))
+
+    def invert(self, array: Array) -> Array:
+        return np.ascontiguousarray(array.transpose(tuple(int(i) for i in np.argsort(self.axes))))
+
+    def __str__(self) -> str:
+        return f"permute{list(self.axes)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reshape:
+    """Another shape over the same elements; `before` is the shape to go back to."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    def apply(self, array: Array) -> Array:
+        return array.reshape(self.after)
+
+    def invert(self, array: Array) -> Array:
+        return array.reshape(self.before)
+
+    def __str__(self) -> str:
+        return f"reshape{list(self.before)}{list(self.after)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Another dtype; going back keeps what the narrower one rounded away lost."""
+
+    before: DType
+    after: DType
+
+    def apply(self, array: Array) -> Array:
+        return array.astype(self.after.numpy)
+
+    def invert(self, array: Array) -> Array:
+        return array.astype(self.before.numpy)
+
+    def __str__(self) -> str:
+        return f"cast[{self.before.short}, {self.after.short}]"
+
+
+Step = Permute | Reshape | Cast
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """`sources` are the source weights: one, or several joined along `axis` at the offsets `splits`; then the steps."""
+
+    sources: tuple[str, ...]
+    steps: tuple[Step, ...] = ()
+    axis: int = 0
+    splits: tuple[int, ...] = ()
+
+    def then(self, step: Step) -> Recipe:
+        return Recipe(self.sources, (*self.steps, step), self.axis, self.splits)
+
+    def apply(self, arrays: dict[str, Array]) -> Array:
+        """The weight, from the source's arrays."""
+        parts = [arrays[name] for name in self.sources]
+        array = parts[0] if len(parts) == 1 else np.concatenate(parts, self.axis)
+        for step in self.steps:
+            array = step.apply(array)
+        return array
+
+    def invert(self, array: Array) -> dict[str, Array]:
+        """The source's arrays, from the weight."""
+        for step in reversed(self.steps):
+            array = step.invert(array)
+        if len(self.sources) == 1:
+            return {self.sources[0]: array}
+        return dict(zip(self.sources, np.split(array, self.splits, self.axis), strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """As the manifest writes it; `Recipe.from_json` reads it back."""
+        out: dict[str, Any] = {"sources": list(self.sources), "steps": [_step_json(step) for step in self.steps]}
+        if len(self.sources) > 1:
+            out |= {"axis": self.axis, "splits": list(self.splits)}
+        return out
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Recipe:
+        """Raises `FormatError` for what `to_json` does not write."""
+        try:
+            return Recipe(
+                tuple(str(name) for name in data["sources"]),
+                tuple(_step_from_json(step) for step in data["steps"]),
+                int(data.get("axis", 0)),
+                tuple(int(at) for at in data.get("splits", ())),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"not a weight recipe: {data!r}") from error
+
+
+def _step_json(step: Step) -> dict[str, Any]:
+    match step:
+        case Permute(axes):
+            return {"permute": list(axes)}
+        case Reshape(before, after):
+            return {"reshape": [list(before), list(after)]}
+        case Cast(before, after):
+            return {"cast": [str(before), str(after)]}
+
+
+def _step_from_json(data: dict[str, Any]) -> Step:
+    ((kind, value),) = data.items()
+    if kind == "permute":
+        return Permute(tuple(int(axis) for axis in value))
+    if kind == "reshape":
+        before, after = value
+        return Reshape(tuple(int(n) for n in before), tuple(int(n) for n in after))
+    if kind == "cast":
+        before, after = value
+        return Cast(dtype_of(before), dtype_of(after))
+    raise KeyError(kind)
