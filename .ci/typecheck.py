@@ -7,7 +7,6 @@ build/typecheck/graphc, that looks as the installed package does, and checks tha
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,12 +29,14 @@ RUNS = {
 
 
 def link_rooms() -> None:
-    shutil.rmtree(CHECKED, ignore_errors=True)
     package = CHECKED / "graphc"
-    package.mkdir(parents=True)
-    rooms = [ROOT / room for room in ROOMS if (ROOT / room).is_dir()]
-    for path in [*(ROOT / "graphc").iterdir(), *rooms]:
-        (package / path.name).symlink_to(os.path.relpath(path, package))
+    package.mkdir(parents=True, exist_ok=True)
+    for link in package.iterdir():
+        if not link.exists():
+            link.unlink()
+    for path in [*(ROOT / "graphc").glob("*.py"), *(ROOT / room for room in ROOMS if (ROOT / room).is_dir())]:
+        if not (package / path.name).exists():
+            (package / path.name).symlink_to(os.path.relpath(path, package))
 
 
 def main() -> int:
