@@ -445,11 +445,11 @@ def _floor_div(numerator: Size, divisor: Size) -> Size:
     inner, reduced, factor, _ = _cancel(rest, divisor)
     if factor != 1:
         return quotient + floor_div(inner, reduced)
-    if isinstance(rest, Dim) and len(rest.terms) == 1 and _is_positive(divisor):
-        monomial, coefficient = rest.terms[0]
-        if coefficient == len(monomial) == 1 and monomial[0].kind == "//":  # (a//b + k)//c = (a + k*b)//(b*c)
-            above, below = monomial[0].operands
-            return quotient + floor_div(above + below * rest.constant, below * divisor)
+    if isinstance(rest, Dim) and _is_positive(divisor):
+        for monomial, coefficient in rest.terms:
+            if coefficient == len(monomial) == 1 and monomial[0].kind == "//":  # (a//b + k)//c = (a + k*b)//(b*c)
+                above, below = monomial[0].operands
+                return quotient + floor_div(above + (rest - monomial[0].dim) * below, below * divisor)
     return quotient + _atom("//", (rest, divisor))
 
 
@@ -539,9 +539,9 @@ def _bounds(size: Size, effort: int) -> Bounds:
         return size, size
     low, high = _interval(size)
     if effort and len(size.terms) > 1 and any(len(m) > 1 or m[0].kind != "symbol" for m, _ in size.terms):
-        low = _relaxed(size, effort) if low is None else low
-        if high is None and (negative := _relaxed(-size, effort)) is not None:
-            high = -negative
+        below, above = _relaxed(size, effort), _relaxed(-size, effort)
+        low = below if low is None or (below is not None and below > low) else low
+        high = -above if above is not None and (high is None or -above < high) else high
     return low, high
 
 
