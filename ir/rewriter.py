@@ -1,0 +1,181 @@
+"""The one way to change a graph. It keeps uses, order and locations right and tells a listener what it touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+
+from graphc.ir.attributes import Attributes
+from graphc.ir.builder import Builder
+from graphc.ir.errors import GraphcError
+from graphc.ir.graph import Function, Op, Value
+from graphc.ir.location import Location, fused
+from graphc.ir.opdef import Inferred
+
+WIDE = 256
+"""An op with more operands than this has its replacements collected and made in one walk, by `flush`."""
+
+
+class Rewriter:
+    """Changes graphs. `on_change` is called with each op that lost or changed an operand, `on_erase` with erased ops.
+
+    Use it as a context manager, or call `flush` when done: replacements in ops with very many operands (a `return` of
+    100,000 values) are collected until then, so that replacing them one by one stays linear.
+    """
+
+    __slots__ = ("_deferred", "on_change", "on_erase")
+
+    def __init__(
+        self, on_change: Callable[[Op], None] | None = None, on_erase: Callable[[Op], None] | None = None
+    ) -> None:
+        self.on_change = on_change
+        self.on_erase = on_erase
+        self._deferred: dict[Op, dict[Value, Value]] = {}
+
+    def __enter__(self) -> Rewriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()
+
+    # --- values ---------------------------------------------------------------------------------------------
+
+    def replace_value(self, old: Value, new: Value) -> None:
+        """Let every reader of `old` read `new`. A name that `new` lacks is taken over. O(readers)."""
+        if old is new:
+            return
+        uses = old.uses
+        old.uses = None
+        if old.name is not None and new.name is None:
+            new.name = old.name
+        if not uses:
+            return
+        if new.uses is None:
+            new.uses = {}
+        new_uses = new.uses
+        changed = self.on_change
+        for op, count in uses.items():
+            operands = op.operands
+            if len(operands) > WIDE:
+                self._deferred.setdefault(op, {})[old] = new
+            elif len(operands) == 1:
+                op.operands = (new,)
+            else:
+                op.operands = tuple([new if v is old else v for v in operands])
+            new_uses[op] = new_uses.get(op, 0) + count
+            if changed is not None:
+                changed(op)
+
+    def set_operands(self, op: Op, operands: Sequence[Value | None]) -> None:
+        """Give `op` other operands of the same types."""
+        self.flush(op)
+        self._release(op)
+        op.operands = tuple(operands)
+        for value in op.operands:
+            if value is not None:
+                if value.uses is None:
+                    value.uses = {}
+                value.uses[op] = value.uses.get(op, 0) + 1
+        if self.on_change is not None:
+            self.on_change(op)
+
+    def flush(self, only: Op | None = None) -> None:
+        """Make the collected replacements, of one op or of all."""
+        chosen = [only] if only is not None else list(self._deferred)
+        for op in chosen:
+            mapping = self._deferred.pop(op, None)
+            if mapping is not None:
+                op.operands = tuple([v if v is None else _final(v, mapping) for v in op.operands])
+
+    # --- ops ------------------------------------------------------------------------------------------------
+
+    def before(self, op: Op) -> Builder:
+        """A builder that records before `op`, at its location."""
+        return Builder(op.block, op, op.location)
+
+    def replace(self, op: Op, *values: Value) -> None:
+        """Let readers of the results read `values`, and erase `op`. Raises `GraphcError` when types differ in dtype or rank.
+
+        An op made for the purpose (unread, at the same location) takes over result names.
+        """
+        if len(values) != len(op.results):
+            raise GraphcError(f"{op.name} has {len(op.results)} results, {len(values)} values replace them")
+        for old, new in zip(op.results, values, strict=True):
+            if old.type is not new.type and (old.dtype is not new.dtype or old.ndim != new.ndim):
+                raise GraphcError(f"{op.name}: a result {old.type} cannot be replaced by {new.type}")
+            self.replace_value(old, new)
+        self.erase(op)
+
+    def erase(self, op: Op) -> None:
+        """Remove an op that nothing reads. Raises `GraphcError` when a result is read."""
+        for value in op.results:
+            if value.uses:
+                raise GraphcError(f"{op.name} cannot be erased: %{value.name or '?'} is still read")
+        self._deferred.pop(op, None)
+        for region in op.regions:
+            for inner in list(reversed(region.block)):
+                for value in inner.results:
+                    value.uses = None
+                self.erase(inner)
+        changed = self.on_change
+        for value in op.operands:
+            if value is not None:
+                uses = value.uses
+                if uses is not None and op in uses:
+                    del uses[op]
+                    if changed is not None:
+                        owner = value.owner
+                        if isinstance(owner, Op):
+                            changed(owner)
+        op.block.remove(op)
+        if self.on_erase is not None:
+            self.on_erase(op)
+
+    def set_attributes(self, op: Op, attributes: Attributes) -> None:
+        """Give `op` other attributes under which its result types stay what they are."""
+        op.attributes = attributes
+        if self.on_change is not None:
+            self.on_change(op)
+
+    def rebuild(self, op: Op, operands: Sequence[Value | None], inferred: Inferred) -> Op:
+        """Replace `op` by one of the same kind with other operands, attributes or result types; readers follow."""
+        new = self.before(op).insert(op.__class__, tuple(operands), inferred, (), op.location)
+        for old, value in zip(op.results, new.results, strict=True):
+            self.replace_value(old, value)
+        self.erase(op)
+        return new
+
+    def move_before(self, op: Op, anchor: Op) -> None:
+        """Move `op` to stand before `anchor`; the caller answers for dominance."""
+        op.block.remove(op)
+        op.prev = op.next = None
+        anchor.block.insert_before(anchor, op)
+
+    def fuse_location(self, op: Op, other: Op | Location) -> None:
+        """Let `op` stand for `other` as well: their nearest common scope, with both as origins."""
+        op.location = fused(op.location, other if isinstance(other, Location) else other.location)
+
+    # --- functions ------------------------------------------------------------------------------------------
+
+    def remove_parameter(self, function: Function, index: int) -> None:
+        """Drop a parameter that nothing reads; later ones move up."""
+        value = function.block.parameters[index]
+        if value.uses:
+            raise GraphcError(f"parameter {value.name!r} of @{function.name} is still read")
+        del function.block.parameters[index]
+        del function.parameters[index]
+        for i, later in enumerate(function.block.parameters[index:], index):
+            later.index = i
+
+    def _release(self, op: Op) -> None:
+        for value in op.operands:
+            if value is not None and value.uses is not None and op in value.uses:
+                del value.uses[op]
+
+
+def _final(value: Value, mapping: Mapping[Value, Value]) -> Value:
+    while value in mapping:
+        value = mapping[value]
+    return value
