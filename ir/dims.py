@@ -1,12 +1,14 @@
 """Sizes of tensors: integers, or canonical integer expressions over named symbols.
 
-A `Size` is an `int` or a `Dim`. A `Dim` is never constant: it is a sum of products of atoms with integer coefficients, where an atom is a
-symbol, a floor division, a remainder, a minimum or a maximum. Every expression has one canonical form and every form one object, so that
-identical sizes are the same object (`is`) and hashing is by identity. Two sizes that are not identical are compared by `equal`, `less` and
-`less_equal`, which answer yes, no, or None for "not known": a caller leaves a `Guard` then, checked when the symbols have values.
+A `Size` is an `int` or a `Dim`. A `Dim` is never constant: it is a sum of products of atoms with integer coefficients,
+where an atom is a symbol, a floor division, a remainder, a minimum or a maximum. Every form is one object, so identical
+sizes are the same object (`is`) and hash by identity. Two sizes that are not identical are compared by `equal`, `less`
+and `less_equal`, which answer yes, no, or None for "not known": a caller then leaves a `Guard`, which is checked when
+the symbols have values.
 
-Canonical division rests on division with remainder by one polynomial: with graded lexicographic order, n = q*d + r has exactly one r in which
-no term is divisible by the leading term of d (its coefficients there lie in [0, leading coefficient)); then n//d = q + r//d and n % d = r % d.
+Canonical division is polynomial division with remainder: in graded lexicographic order, n = q*d + r has exactly one r
+whose terms divisible by the leading term of d have coefficients in [0, leading coefficient of d). Then n//d = q + r//d
+and n % d = r % d.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, field
+from functools import cache, reduce
 from math import gcd
 from types import MappingProxyType
 from typing import Literal, Protocol, SupportsIndex, TypeAlias, TypeVar
@@ -24,6 +26,7 @@ from graphc.ir.errors import ShapeError
 
 T = TypeVar("T")
 Bounds: TypeAlias = tuple[int | None, int | None]
+AtomKind: TypeAlias = Literal["symbol", "//", "%", "min", "max"]
 MAXIMAL_WEIGHT = (
     1024  # atoms in an expression written out; shape arithmetic in a hostile file could double it at every node
 )
@@ -32,37 +35,38 @@ RESERVED = frozenset({"min", "max", "divides"})
 DEFAULT_MINIMUMS: Mapping[str, int] = MappingProxyType({})
 
 
+@dataclass(slots=True, eq=False)
 class Atom:
-    """What products are made of: a symbol, or `//`, `%`, `min`, `max` of sizes. Interned, like the dim that is this atom alone."""
+    """What products are made of: a symbol, or `//`, `%`, `min`, `max` of sizes. Interned."""
 
-    __slots__ = ("kind", "name", "minimum", "operands", "limits", "key", "weight", "depth", "dim")
-    kind: Literal["symbol", "//", "%", "min", "max"]
+    kind: AtomKind
     name: str
     minimum: int
     operands: tuple[Size, ...]
-    limits: Bounds
-    key: tuple[int, str, tuple[int, ...]]  # orders atoms alike in every process: symbols first, then by text
     weight: int
     depth: int
-    dim: Dim
+    limits: Bounds
+    key: tuple[int, str, tuple[int, ...]]  # orders atoms alike in every process: symbols first, then by text
+    dim: Dim = field(init=False)  # this atom alone
 
 
 Monomial: TypeAlias = tuple[Atom, ...]  # sorted by key, repeated for powers
 Term: TypeAlias = tuple[Monomial, int]
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Dim:
     """A size that depends on symbols. Made by `symbol` and arithmetic, never by calling the class."""
 
-    __slots__ = ("constant", "terms", "weight", "cached_text", "cached_bounds", "cached_symbols", "cached_zero")
-    __array_ufunc__ = None  # numpy's integers leave arithmetic with a dim to the dim
     constant: int
     terms: tuple[Term, ...]  # by falling degree, then by atoms; never empty, no zero coefficients
     weight: int
-    cached_text: str | None
-    cached_bounds: Bounds | None
-    cached_symbols: tuple[Dim, ...] | None
-    cached_zero: bool | None | Literal["new"]
+    cached_text: str | None = None
+    cached_bounds: Bounds | None = None
+    cached_symbols: tuple[Dim, ...] | None = None
+    cached_zero: bool | Literal["new"] | None = "new"
+
+    __array_ufunc__ = None  # numpy's integers leave arithmetic with a dim to the dim
 
     @property
     def atom(self) -> Atom | None:
@@ -89,12 +93,12 @@ class Dim:
             raise AttributeError(f"{self} is an expression; only a symbol has a name and a minimum")
         return atom
 
-    def __add__(self, other: SupportsIndex | Dim) -> Size:
+    def __add__(self, other: Size) -> Size:
         if (kind := type(other)) is int or kind is Dim:
             return found if (found := _SUMS.get((self, other))) is not None else _add(self, other)
         return NotImplemented if (number := _integer(other)) is None else self + number
 
-    def __mul__(self, other: SupportsIndex | Dim) -> Size:
+    def __mul__(self, other: Size) -> Size:
         if (kind := type(other)) is int or kind is Dim:
             return found if (found := _PRODUCTS.get((self, other))) is not None else _multiply(self, other)
         return NotImplemented if (number := _integer(other)) is None else self * number
@@ -102,12 +106,12 @@ class Dim:
     __radd__ = __add__
     __rmul__ = __mul__
 
-    def __sub__(self, other: SupportsIndex | Dim) -> Size:
+    def __sub__(self, other: Size) -> Size:
         if (kind := type(other)) is int or kind is Dim:
             return _subtract(self, other)
         return NotImplemented if (number := _integer(other)) is None else self + -number
 
-    def __rsub__(self, other: SupportsIndex) -> Size:
+    def __rsub__(self, other: Size) -> Size:
         return NotImplemented if (number := _integer(other)) is None else _subtract(number, self)
 
     def __neg__(self) -> Size:
@@ -116,21 +120,17 @@ class Dim:
     def __pos__(self) -> Dim:
         return self
 
-    def __floordiv__(self, other: SupportsIndex | Dim) -> Size:
-        if isinstance(other, Dim):
-            return floor_div(self, other)
-        return NotImplemented if (number := _integer(other)) is None else floor_div(self, number)
+    def __floordiv__(self, other: Size) -> Size:
+        return floor_div(self, other) if _is_operand(other) else NotImplemented
 
-    def __rfloordiv__(self, other: SupportsIndex) -> Size:
-        return NotImplemented if (number := _integer(other)) is None else floor_div(number, self)
+    def __rfloordiv__(self, other: Size) -> Size:
+        return floor_div(other, self) if _is_operand(other) else NotImplemented
 
-    def __mod__(self, other: SupportsIndex | Dim) -> Size:
-        if isinstance(other, Dim):
-            return mod(self, other)
-        return NotImplemented if (number := _integer(other)) is None else mod(self, number)
+    def __mod__(self, other: Size) -> Size:
+        return mod(self, other) if _is_operand(other) else NotImplemented
 
-    def __rmod__(self, other: SupportsIndex) -> Size:
-        return NotImplemented if (number := _integer(other)) is None else mod(number, self)
+    def __rmod__(self, other: Size) -> Size:
+        return mod(other, self) if _is_operand(other) else NotImplemented
 
     def __pow__(self, exponent: int) -> Size:
         if (count := _integer(exponent)) is None or count < 0:
@@ -185,7 +185,7 @@ _REMAINDERS: dict[tuple[Size, Size], Size] = {}
 
 
 def as_size(value: SupportsIndex | Dim) -> Size:
-    """`value` as a size: a dim itself, any integer (numpy's too) as an `int`. TypeError for booleans, floats and the rest."""
+    """`value` as a size: a dim itself, any integer (numpy's too) as an `int`. TypeError for anything else."""
     if isinstance(value, Dim):
         return value
     if (number := _integer(value)) is None:
@@ -202,6 +202,10 @@ def _integer(value: object) -> int | None:
         return operator.index(value)
     except TypeError:  # an array has `__index__`, but not every array is an integer
         return None
+
+
+def _is_operand(value: object) -> bool:
+    return isinstance(value, Dim) or _integer(value) is not None
 
 
 def _decided(answer: bool | None, left: Size, sign: str, right: Size) -> bool:
@@ -224,27 +228,19 @@ def symbol(name: str, minimum: int = 1) -> Dim:
     return _atom("symbol", (), name, int(minimum))
 
 
-def _atom(
-    kind: Literal["symbol", "//", "%", "min", "max"], operands: tuple[Size, ...], name: str = "", minimum: int = 0
-) -> Dim:
+def _atom(kind: AtomKind, operands: tuple[Size, ...], name: str = "", minimum: int = 0) -> Dim:
     key = (kind, operands, name, minimum)
     if (found := _ATOMS.get(key)) is not None:
         return found.dim
-    atom = Atom()
-    atom.kind, atom.operands, atom.name, atom.minimum = kind, operands, name, minimum
-    atom.weight = 1 + sum(each.weight if isinstance(each, Dim) else 0 for each in operands)
-    inner = [
-        part.depth for each in operands if isinstance(each, Dim) for monomial, _ in each.terms for part in monomial
-    ]
-    atom.depth = 1 + max(inner, default=0)
-    if atom.weight > MAXIMAL_WEIGHT or atom.depth > MAXIMAL_DEPTH:
+    inner = [atom for each in operands for monomial, _ in _parts(each)[0] for atom in monomial]
+    weight, depth = 1 + sum(atom.weight for atom in inner), 1 + max((atom.depth for atom in inner), default=0)
+    if weight > MAXIMAL_WEIGHT or depth > MAXIMAL_DEPTH:
         raise ShapeError(f"a size has grown past {MAXIMAL_WEIGHT} atoms or {MAXIMAL_DEPTH} nested operations")
-    atom.limits = _atom_bounds(atom)
+    limits = (minimum, None) if kind == "symbol" else _atom_bounds(kind, operands)
     minimums = (minimum,) if kind == "symbol" else tuple(each.minimum for each in _union_of_symbols(operands))
-    atom.key = (kind != "symbol", _render_atom(atom, _symbol_name)[0], minimums)
-    dim = _intern((((atom,), 1),), 0)
-    assert isinstance(dim, Dim)
-    atom.dim = dim
+    text = name if kind == "symbol" else _render_operation(kind, operands, _symbol_name)[0]
+    atom = Atom(kind, name, minimum, operands, weight, depth, limits, (kind != "symbol", text, minimums))
+    atom.dim = _DIMS.setdefault((0, (((atom,), 1),)), Dim(0, (((atom,), 1),), weight))
     return _ATOMS.setdefault(key, atom).dim
 
 
@@ -253,14 +249,10 @@ def _intern(terms: tuple[Term, ...], constant: int) -> Size:
         return constant
     if (found := _DIMS.get((constant, terms))) is not None:
         return found
-    dim = Dim()
-    dim.constant, dim.terms = constant, terms
-    dim.cached_text = dim.cached_bounds = dim.cached_symbols = None
-    dim.cached_zero = "new"
-    dim.weight = sum([atom.weight for monomial, _ in terms for atom in monomial])
-    if dim.weight > MAXIMAL_WEIGHT:
+    weight = sum([atom.weight for monomial, _ in terms for atom in monomial])
+    if weight > MAXIMAL_WEIGHT:
         raise ShapeError(f"a size has grown past {MAXIMAL_WEIGHT} atoms")
-    return _DIMS.setdefault((constant, terms), dim)
+    return _DIMS.setdefault((constant, terms), Dim(constant, terms, weight))
 
 
 _KEY_OF_ATOM = operator.attrgetter("key")
@@ -310,7 +302,7 @@ def _multiply(left: Dim, right: Size) -> Size:
         terms = tuple([(monomial, coefficient * right) for monomial, coefficient in left.terms]) if right else ()
         result = _intern(terms, left.constant * right)
     else:
-        if len(left.terms) * len(right.terms) > MAXIMAL_WEIGHT**2:
+        if len(left.terms) * len(right.terms) > 16 * MAXIMAL_WEIGHT:
             raise ShapeError(f"a size has grown past {MAXIMAL_WEIGHT} atoms")
         coefficients: dict[Monomial, int] = {}
         for one, factor in (*left.terms, ((), left.constant)):
@@ -323,7 +315,7 @@ def _multiply(left: Dim, right: Size) -> Size:
     return result
 
 
-def sum_of(sizes: Iterable[SupportsIndex | Dim]) -> Size:
+def sum_of(sizes: Iterable[Size]) -> Size:
     """The sum of `sizes`, 0 for none; linear in their terms."""
     coefficients: dict[Monomial, int] = {}
     total = 0
@@ -335,7 +327,7 @@ def sum_of(sizes: Iterable[SupportsIndex | Dim]) -> Size:
     return _polynomial(coefficients, total)
 
 
-def product(sizes: Iterable[SupportsIndex | Dim]) -> Size:
+def product(sizes: Iterable[Size]) -> Size:
     """The product of `sizes`, 1 for none: the number of elements of a shape."""
     result: Size = 1
     for size in sizes:
@@ -388,7 +380,10 @@ def _divide(numerator: Size, divisor: Size) -> tuple[Size, Size]:
 
 
 def _cancel(numerator: Size, divisor: Size) -> tuple[Size, Size, Size, int]:
-    """(n, d, f, k) with numerator = f*n + k and divisor = f*d, so that numerator//divisor = n//d; k is 0 if the divisor's sign is unknown."""
+    """(n, d, f, k) with numerator = f*n + k and divisor = f*d, so that numerator//divisor = n//d.
+
+    The k lies in [0, f), and is 0 if the divisor's sign is unknown.
+    """
     terms, constant = _parts(numerator)
     divisor_terms, divisor_constant = _parts(divisor)
     factor = gcd(*[coefficient for _, coefficient in terms + divisor_terms], divisor_constant)
@@ -396,7 +391,7 @@ def _cancel(numerator: Size, divisor: Size) -> tuple[Size, Size, Size, int]:
         factor = gcd(factor, constant)
     left_over = constant % factor
     common: list[Atom] = []
-    if constant == left_over and divisor_constant == 0 and terms and (divisor_terms):
+    if constant == left_over and divisor_constant == 0 and terms and divisor_terms:
         monomials = [monomial for monomial, _ in terms + divisor_terms]
         common = [
             atom for atom in dict.fromkeys(monomials[0]) for _ in range(min(each.count(atom) for each in monomials))
@@ -426,7 +421,7 @@ def _small_quotient(numerator: Size, divisor: Size) -> int | None:
     return None
 
 
-def floor_div(a: SupportsIndex | Dim, b: SupportsIndex | Dim) -> Size:
+def floor_div(a: Size, b: Size) -> Size:
     """a//b, rounded down. ShapeError if `b` is the number 0."""
     numerator, divisor = as_size(a), as_size(b)
     if (found := _QUOTIENTS.get((numerator, divisor))) is None:
@@ -453,7 +448,7 @@ def _floor_div(numerator: Size, divisor: Size) -> Size:
     return quotient + _atom("//", (rest, divisor))
 
 
-def mod(a: SupportsIndex | Dim, b: SupportsIndex | Dim) -> Size:
+def mod(a: Size, b: Size) -> Size:
     """a % b, with the sign of `b` as in Python. ShapeError if `b` is the number 0."""
     numerator, divisor = as_size(a), as_size(b)
     if (found := _REMAINDERS.get((numerator, divisor))) is None:
@@ -482,7 +477,7 @@ def _mod(numerator: Size, divisor: Size) -> Size:
     return _atom("%", (rest, divisor))
 
 
-def ceil_div(a: SupportsIndex | Dim, b: SupportsIndex | Dim) -> Size:
+def ceil_div(a: Size, b: Size) -> Size:
     """a/b, rounded up. ShapeError if `b` is the number 0."""
     numerator, divisor = as_size(a), as_size(b)
     if _is_positive(divisor):
@@ -490,26 +485,27 @@ def ceil_div(a: SupportsIndex | Dim, b: SupportsIndex | Dim) -> Size:
     return -floor_div(-numerator, divisor)
 
 
-def minimum(*sizes: SupportsIndex | Dim) -> Size:
+def minimum(*sizes: Size) -> Size:
     """The smallest of `sizes`; those that are never smaller than another one are dropped."""
-    return _extremum("min", sizes, less_equal)
+    return _extremum("min", tuple(map(as_size, sizes)))
 
 
-def maximum(*sizes: SupportsIndex | Dim) -> Size:
+def maximum(*sizes: Size) -> Size:
     """The largest of `sizes`; those that are never larger than another one are dropped."""
-    return _extremum("max", sizes, lambda a, b: less_equal(b, a))
+    return _extremum("max", tuple(map(as_size, sizes)))
 
 
-def _extremum(
-    kind: Literal["min", "max"], sizes: Iterable[SupportsIndex | Dim], wins: Callable[[Size, Size], bool | None]
-) -> Size:
+@cache
+def _extremum(kind: Literal["min", "max"], sizes: tuple[Size, ...]) -> Size:
+    def wins(one: Size, other: Size) -> bool | None:
+        return less_equal(one, other) if kind == "min" else less_equal(other, one)
+
     flat: list[Size] = []
-    for size in map(as_size, sizes):
+    for size in sizes:
         atom = size.atom if isinstance(size, Dim) else None
         flat.extend(atom.operands if atom is not None and atom.kind == kind else (size,))
-    flat.sort(key=_operand_rank)
     kept: list[Size] = []
-    for size in flat:
+    for size in sorted(flat, key=_operand_rank):
         if not any(wins(other, size) for other in kept):
             kept = [other for other in kept if not wins(size, other)] + [size]
     if not kept:
@@ -526,7 +522,7 @@ def _operand_rank(size: Size) -> tuple[bool, list[tuple[int, list[tuple[int, str
 
 
 def bounds(size: Size) -> Bounds:
-    """The least and greatest value `size` can take, as far as interval analysis finds them; None where it finds no bound."""
+    """The least and the greatest value of `size`, or a range around them; None where no bound is found."""
     if not isinstance(size, Dim):
         return size, size
     if size.cached_bounds is None:
@@ -538,11 +534,15 @@ def _bounds(size: Size, effort: int) -> Bounds:
     if not isinstance(size, Dim):
         return size, size
     low, high = _interval(size)
-    if effort and len(size.terms) > 1 and any(len(m) > 1 or m[0].kind != "symbol" for m, _ in size.terms):
+    if effort and len(size.terms) > 1 and not _is_linear(size):
         below, above = _relaxed(size, effort), _relaxed(-size, effort)
         low = below if low is None or (below is not None and below > low) else low
         high = -above if above is not None and (high is None or -above < high) else high
     return low, high
+
+
+def _is_linear(size: Dim) -> bool:
+    return all(len(monomial) == 1 and monomial[0].kind == "symbol" for monomial, _ in size.terms)
 
 
 def _interval(size: Dim) -> Bounds:
@@ -570,7 +570,7 @@ def _interval_product(left: Bounds, right: Bounds) -> Bounds:
 
 
 def _relaxed(size: Size, effort: int) -> int | None:
-    """A lower bound where the intervals of the terms have none, since atoms depend on each other: S - S//2, S*T - S, S - min(S, T)."""
+    """A lower bound that takes into account how atoms depend on each other: S - S//2, S*T - S, S - min(S, T)."""
     assert isinstance(size, Dim)
     terms, constant = _parts(_rewrite(size, lambda atom: atom.dim + atom.limits[0] if atom.limits[0] else atom.dim))
     if all(factor >= 0 and all(atom.limits[0] is not None for atom in monomial) for monomial, factor in terms):
@@ -597,33 +597,24 @@ def _relaxed(size: Size, effort: int) -> int | None:
     return None
 
 
-def _atom_bounds(atom: Atom) -> Bounds:
-    if atom.kind == "symbol":
-        return atom.minimum, None
-    limits = [bounds(each) for each in atom.operands]
-    if atom.kind in ("min", "max"):
-        lows, highs = [low for low, _ in limits if low is not None], [high for _, high in limits if high is not None]
-        if atom.kind == "min":
+def _atom_bounds(kind: AtomKind, operands: tuple[Size, ...]) -> Bounds:
+    limits = [bounds(each) for each in operands]
+    if kind in ("min", "max"):
+        lows = [low for low, _ in limits if low is not None]
+        highs = [high for _, high in limits if high is not None]
+        if kind == "min":
             return min(lows) if len(lows) == len(limits) else None, min(highs, default=None)
         return max(lows, default=None), max(highs) if len(highs) == len(limits) else None
     (low, high), (least, most) = limits
-    positive = least is not None and least >= 1
-    if atom.kind == "%":
-        if positive:
-            highs = [
-                each
-                for each in (None if most is None else most - 1, high if low is not None and low >= 0 else None)
-                if each is not None
-            ]
-            return 0, min(highs, default=None)
-        return None, None
-    if positive:
-        lower = None if low is None else low // least if low < 0 else 0 if most is None else low // most
-        upper = None if high is None else high // least if high >= 0 else -1 if most is None else high // most
-        return lower, upper
-    if low is not None and high is not None:
-        return -max(abs(low), abs(high)), max(abs(low), abs(high))
-    return None, None
+    if least is None or least < 1:  # a divisor of unknown sign
+        largest = None if kind == "%" or low is None or high is None else max(abs(low), abs(high))
+        return None if largest is None else -largest, largest
+    if kind == "%":
+        own = high if low is not None and low >= 0 else None
+        return 0, min([each for each in (own, None if most is None else most - 1) if each is not None], default=None)
+    lower = None if low is None else low // least if low < 0 else 0 if most is None else low // most
+    upper = None if high is None else high // least if high >= 0 else -1 if most is None else high // most
+    return lower, upper
 
 
 def _rewrite(size: Size, replace: Callable[[Atom], Size]) -> Size:
@@ -645,7 +636,7 @@ def _remainder_as_quotient(atom: Atom) -> Size:
 # Decisions
 
 
-def equal(a: SupportsIndex | Dim, b: SupportsIndex | Dim) -> bool | None:
+def equal(a: Size, b: Size) -> bool | None:
     """Whether the sizes are equal: True or False if so for all values of the symbols, None if not known."""
     if a is b:
         return True
@@ -670,7 +661,7 @@ def _is_zero(dim: Dim) -> bool | None:
 
 
 def _in_quotients(size: Size) -> Size:
-    """`size` without outermost remainders, and with one of each two quotients by a number that add up to a size without them."""
+    """`size` without outermost remainders, and with one of two quotients whose sum has none: S//2 + (S + 1)//2 = S."""
 
     def replace(atom: Atom) -> Size:
         above, below = atom.operands if len(atom.operands) == 2 else (0, 0)
@@ -687,24 +678,24 @@ def _in_quotients(size: Size) -> Size:
     return _rewrite(plain, replace)
 
 
-def less_equal(a: SupportsIndex | Dim, b: SupportsIndex | Dim) -> bool | None:
+def less_equal(a: Size, b: Size) -> bool | None:
     """Whether a <= b: True or False if so for all values of the symbols, None if not known."""
     low, high = bounds(_subtract(as_size(b), as_size(a)))
     return True if low is not None and low >= 0 else False if high is not None and high < 0 else None
 
 
-def less(a: SupportsIndex | Dim, b: SupportsIndex | Dim) -> bool | None:
+def less(a: Size, b: Size) -> bool | None:
     """Whether a < b: True or False if so for all values of the symbols, None if not known."""
     low, high = bounds(_subtract(as_size(b), as_size(a)))
     return True if low is not None and low > 0 else False if high is not None and high <= 0 else None
 
 
-def divides(a: SupportsIndex | Dim, b: SupportsIndex | Dim) -> bool | None:
+def divides(a: Size, b: Size) -> bool | None:
     """Whether `b` is a multiple of `a`; None if not known. Only 0 is a multiple of the number 0."""
     return equal(b, 0) if a == 0 else equal(mod(b, a), 0)
 
 
-def exact_div(a: SupportsIndex | Dim, b: SupportsIndex | Dim) -> Size | None:
+def exact_div(a: Size, b: Size) -> Size | None:
     """The size q with a = q*b, if polynomial division finds one. ShapeError if `b` is the number 0."""
     numerator, divisor = as_size(a), as_size(b)
     if not isinstance(divisor, Dim) and divisor == 0:
@@ -743,13 +734,16 @@ def _symbol_name(atom: Atom) -> str:
 
 
 def substitute(size: Size, mapping: Mapping[Dim, Size]) -> Size:
-    """`size` with the symbols that are keys of `mapping` replaced, all at once."""
+    """`size` with the symbols that are keys of `mapping` replaced, all at once.
+
+    What is put in is at least the symbol's minimum: the canonical form of `size` may rest on that.
+    """
 
     def replace(atom: Atom) -> Size:
         if atom.kind == "symbol":
             return as_size(mapping.get(atom.dim, atom.dim))
         operands = [substitute(each, mapping) for each in atom.operands]
-        if all(new is old for new, old in zip(operands, atom.operands)):
+        if all(new is old for new, old in zip(operands, atom.operands, strict=True)):
             return atom.dim
         return _OPERATIONS[atom.kind](*operands)
 
@@ -760,7 +754,7 @@ _OPERATIONS: dict[str, Callable[..., Size]] = {"//": floor_div, "%": mod, "min":
 
 
 def evaluate(size: Size, mapping: Mapping[str, int]) -> int:
-    """The number `size` is when symbols have the values in `mapping`. ShapeError for a symbol without a value and for division by zero."""
+    """The number that `size` is when symbols have these values. ShapeError for a missing one or a division by zero."""
     if not isinstance(size, Dim):
         return size
     total = size.constant
@@ -787,9 +781,10 @@ def _value(atom: Atom, mapping: Mapping[str, int]) -> int:
 def solve(pattern: Size, actual: Size, bindings: dict[Dim, Size]) -> bool | None:
     """Match a formal size against an actual one, adding to `bindings` the symbol of `pattern` that this determines.
 
-    Symbols of `pattern` are formal, those of `actual` and of the values in `bindings` are the caller's, even if they are the same objects.
-    False if the sizes cannot be equal; None if that is not known. Also None, and bound, if it is not known whether the value reaches the
-    symbol's minimum. A pattern is solved for a symbol in which it is linear: `S`, `2*S + 1`, `B*S` with B bound.
+    Symbols of `pattern` are formal, those of `actual` and of the values in `bindings` are the caller's, even if they
+    are the same objects. A pattern is solved for a symbol in which it is linear: `S`, `2*S + 1`, `B*S` with B bound.
+    False if the sizes cannot be equal, None if that is not known. Also None, and bound, if only whether the value
+    reaches the symbol's minimum is not known.
     """
     unbound = [each for each in symbols(pattern) if each not in bindings]
     if not unbound:
@@ -882,9 +877,12 @@ def python(size: Size, names: Mapping[str, str]) -> tuple[str, int]:
 def _render(size: Size, spell: Callable[[Atom], str]) -> tuple[str, int]:
     if not isinstance(size, Dim):
         return str(size), int(size < 0)
-    text, count = "", 0
+    text, count, precedence = "", 0, 0
     for monomial, coefficient in _in_text_order(size):
-        factors = [_render_atom(atom, spell) for atom in monomial]
+        factors = [
+            (spell(atom), 0) if atom.kind == "symbol" else _render_operation(atom.kind, atom.operands, spell)
+            for atom in monomial
+        ]
         bare = len(factors) == 1 and abs(coefficient) == 1 and not (coefficient < 0 and not text)
         spelled = [factor if precedence == 0 or bare else f"({factor})" for factor, precedence in factors]
         joined = "*".join([str(abs(coefficient)), *spelled] if abs(coefficient) != 1 or not spelled else spelled)
@@ -894,27 +892,25 @@ def _render(size: Size, spell: Callable[[Atom], str]) -> tuple[str, int]:
     return text, 2 if count > 1 else precedence
 
 
-def _render_atom(atom: Atom, spell: Callable[[Atom], str]) -> tuple[str, int]:
-    if atom.kind == "symbol":
-        return spell(atom), 0
-    texts = [_render(each, spell) for each in atom.operands]
-    if atom.kind in ("min", "max"):
-        return f"{atom.kind}({', '.join(text for text, _ in texts)})", 0
-    above, below = atom.operands
-    (left, loose), (right, tight) = texts
+def _render_operation(kind: AtomKind, operands: tuple[Size, ...], spell: Callable[[Atom], str]) -> tuple[str, int]:
+    texts = [_render(each, spell) for each in operands]
+    if kind in ("min", "max"):
+        return f"{kind}({', '.join(text for text, _ in texts)})", 0
+    above = operands[0]
     is_product = isinstance(above, Dim) and len(above.terms) == 1 and not above.constant and above.atom is None
-    left = left if loose == 0 or is_product else f"({left})"
-    right = right if tight == 0 else f"({right})"
-    return f"{left}//{right}" if atom.kind == "//" else f"{left} % {right}", 1
+    (left, left_class), (right, right_class) = texts
+    left = left if left_class == 0 or is_product else f"({left})"
+    right = right if right_class == 0 else f"({right})"
+    return f"{left}//{right}" if kind == "//" else f"{left} % {right}", 1
 
 
 _TOKEN = re.compile(r"\s*(?:(\d+)|([^\W\d]\w*)|(//|[-+*%(),])|(\S)|$)")
 
 
 def parse_size(text: str, minimums: Mapping[str, int] = DEFAULT_MINIMUMS) -> Size:
-    """The size that `text` spells, as `str` does or with any Python integer arithmetic; `minimums` of symbols are 1 where not given.
+    """The size that `text` spells, as `str` does or otherwise; a symbol's minimum is 1 if `minimums` does not have it.
 
-    ValueError, with the column, if the text is not one.
+    ValueError, with the column, if the text is not a size.
     """
     return _Parser(text, minimums).parse()
 

@@ -15,8 +15,28 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from graphc.ir import dims
-from graphc.ir.dims import Dim, Guard, Size, bounds, ceil_div, equal, evaluate, exact_div, floor_div, less, less_equal
-from graphc.ir.dims import maximum, minimum, mod, parse_guard, parse_size, solve, substitute, symbol, symbols
+from graphc.ir.dims import (
+    Dim,
+    Guard,
+    Size,
+    bounds,
+    ceil_div,
+    equal,
+    evaluate,
+    exact_div,
+    floor_div,
+    less,
+    less_equal,
+    maximum,
+    minimum,
+    mod,
+    parse_guard,
+    parse_size,
+    solve,
+    substitute,
+    symbol,
+    symbols,
+)
 from graphc.ir.errors import ShapeError
 
 B, S, T, Z = symbol("B"), symbol("S"), symbol("T"), symbol("Z", 0)
@@ -163,7 +183,7 @@ def test_multiples_of_the_divisor_leave_divisions(k: Size, r: Size, b: Size):
     assert exact_div(k * b, b) == k
 
 
-@given(expressions(), expressions(), st.integers(1, 6), st.integers(1, 6))
+@given(POLYNOMIALS, POLYNOMIALS, st.integers(1, 6), st.integers(1, 6))
 @settings(max_examples=200)
 def test_factors_cancel_and_divisions_nest(a: Size, b: Size, c: int, d: int):
     assume(b != 0)
@@ -264,7 +284,6 @@ def test_copies_are_the_object_itself():
         (dims.divides(0, S), False),
         (S >= 1, True),
         (S < S + T, True),
-        (0 > S, False),
     ],
 )
 def test_examples_of_decisions(answer: bool | None, expected: bool | None):
@@ -347,7 +366,8 @@ def test_examples_of_solving():
     assert solved(S + T, 9) == (None, {})
     assert solved(3, 3) == (True, {})
     assert solved(3, S) == (None, {})
-    assert solved(S + 1, S) == (True, {"S": S - 1}) or solved(S + 1, S)[0] is None  # formal S, the caller's S
+    assert solved(S + 1, S) == (None, {"S": S - 1})  # the formal S and the caller's S are not one
+    assert solved(S + 1, S + 2) == (True, {"S": S + 1})
     assert solved(S + T, S + 1, T=S) == (True, {"T": S, "S": 1})
 
 
@@ -357,7 +377,7 @@ def test_examples_of_solving():
 @given(expressions(), VALUES)
 @settings(max_examples=300)
 def test_text_round_trip(size: Size, values: dict[str, int]):
-    assert parse_size(str(size), MINIMUMS) is size or size == parse_size(str(size), MINIMUMS)
+    assert parse_size(str(size), MINIMUMS) == size  # of dims: identity
     value = value_of(size, values)
     source, precedence = dims.python(size, {name: name.lower() for name in values})
     scope = {name.lower(): value for name, value in values.items()} | {"min": min, "max": max}
@@ -365,11 +385,8 @@ def test_text_round_trip(size: Size, values: dict[str, int]):
     assert precedence in (0, 1, 2)
     wrapped = source if precedence == 0 else f"({source})"
     assert eval(f"7*{wrapped}", scope) == 7 * value
-    assert eval(f"7*{source}" if precedence == 0 else f"7 - {source}" if precedence == 1 else "0", scope) in (
-        7 * value,
-        7 - value,
-        0,
-    )
+    if precedence < 2:
+        assert eval(f"7 - {source}", scope) == 7 - value
 
 
 @pytest.mark.parametrize(
@@ -472,7 +489,7 @@ def test_guards(kind: Any, left: Size, right: Size, values: dict[str, int]):
     a, b = value_of(left, values), value_of(right, values)
     expected = a == b if kind == "==" else a <= b if kind == "<=" else b % a == 0 if a else b == 0
     assert guard.check(values) is expected
-    assert kind == "divides" and left == 0 or guard.holds in (expected, None) or not a
+    assert (kind == "divides" and left == 0) or guard.holds in (expected, None) or not a
 
 
 def test_examples_of_guards():
@@ -498,7 +515,7 @@ def test_examples_of_guards():
         (lambda: int(B), TypeError, "the size B is symbolic"),
         (lambda: range(S + 1), TypeError, r"the size S \+ 1 is symbolic"),
         (lambda: B < 4, ShapeError, "whether B < 4 holds is not known"),
-        (lambda: 4 >= B, ShapeError, "whether B <= 4 holds is not known"),
+        (lambda: B > 4, ShapeError, "whether B > 4 holds is not known"),
         (lambda: S // 0, ShapeError, "the size S is divided by zero"),
         (lambda: S % 0, ShapeError, "the size S is divided by zero"),
         (lambda: floor_div(3, 0), ShapeError, "the size 3 is divided by zero"),
