@@ -141,6 +141,7 @@ class OpDef(Generic[P, R]):
         self.vjp_rule: Callable[..., Any] | None = None
         self.region_rule: Callable[..., tuple[TensorType, ...]] | None = None
         self.flops_rule: Callable[..., Any] | None = None
+        self.canonical_rule: Callable[..., dict[str, Any]] | None = None
         self.samples: list[Sample] = []
         self.introduces_symbols = False
         self.has_effect = False
@@ -164,6 +165,11 @@ class OpDef(Generic[P, R]):
     def flops(self, rule: Callable[..., Any]) -> None:
         """Decorator: floating-point operations as a size, from operand types and attributes."""
         self.flops_rule = rule
+
+    def canonical(self, rule: Callable[..., dict[str, Any]]) -> None:
+        """Decorator: attributes in the form that ops carry, as a dict of those that change, from operand types and
+        attributes. For a default that depends on the operands, such as a stride of 1 along each of their axes."""
+        self.canonical_rule = rule
 
     def sample(self, *operands: Any, **attributes: Any) -> None:
         """Add a call for the generated tests; see `Sample`."""
@@ -246,9 +252,7 @@ class OpDef(Generic[P, R]):
             raise TypeError(f"{self.name}() has no attribute {next(iter(named))!r}; it has {known}")
         return intern(tuple(values), self.by_bits)
 
-    def _bind_operands(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _bind_operands(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if self.variadic and not any(o.name in kwargs for o in self.operands):
             return args, kwargs
         named = dict(kwargs)
@@ -298,13 +302,23 @@ class OpDef(Generic[P, R]):
             allowed = INTEGERS if kind == "IndexTensor" else BOOL if kind == "BoolTensor" else self.dtypes
             if type.dtype not in allowed:
                 listed = ", ".join(sorted(allowed, key=str))
-                raise DTypeError(f"{self.name} does not take {type.dtype} for {self._operand_name(i)}; it takes {listed}")
+                raise DTypeError(
+                    f"{self.name} does not take {type.dtype} for {self._operand_name(i)}; it takes {listed}"
+                )
             if kind == "Tensor":
                 if common is not None and type.dtype is not common:
                     raise DTypeError(
                         f"{self.name} needs operands of one dtype, not {common} and {type.dtype}; convert one of them"
                     )
                 common = type.dtype
+
+    def _canonical(self, attributes: Attributes, types: tuple[TensorType | None, ...]) -> Attributes:
+        """The attributes with the declaration's own canonical form applied."""
+        if self.canonical_rule is None:
+            return attributes
+        named = dict(zip(self.attribute_names, attributes, strict=True))
+        named |= self.canonical_rule(*types, **named)
+        return intern(tuple(named.values()), self.by_bits)
 
     def _operand_name(self, index: int) -> str:
         return self.operands[min(index, self.arity - 1)].name
@@ -357,6 +371,7 @@ class Primitive(OpDef[P, R]):
 
     def _canonical(self, attributes: Attributes, types: tuple[TensorType | None, ...]) -> Attributes:
         """Axes counted from the end are counted from the front, so that equal ops have equal attributes."""
+        attributes = super()._canonical(attributes, types)
         first = types[0] if types else None
         if first is None:
             return attributes
@@ -410,6 +425,10 @@ class Composite(OpDef[P, R]):
         from graphc.ir.graph import Function
 
         self._check_dtypes(types)
+        canonical = self._canonical(attributes, types)
+        if canonical is not attributes:
+            found = self._decompositions[key] = self._decomposed(types, canonical)
+            return found
         function = Function(self.name, public=False)
         values = [
             None if type is None else function.add_parameter(type, self._parameter_name(i))
@@ -442,7 +461,9 @@ def primitive(function: Callable[P, TensorType], /) -> Primitive[P, Value]: ...
 @overload
 def primitive(function: Callable[P, tuple[TensorType, ...]], /) -> Primitive[P, tuple[Value, ...]]: ...
 @overload
-def primitive(*, dtypes: frozenset[DType] = ..., name: str | None = ...) -> Callable[[Callable[P, Any]], Primitive[P, Any]]: ...
+def primitive(
+    *, dtypes: frozenset[DType] = ..., name: str | None = ...
+) -> Callable[[Callable[P, Any]], Primitive[P, Any]]: ...
 def primitive(function: Any = None, /, *, dtypes: frozenset[DType] = ALL, name: str | None = None) -> Any:
     """Declare a primitive; see the module's docstring. `dtypes`: what its `Tensor` operands may be."""
     if function is not None:
@@ -457,7 +478,9 @@ def primitive(function: Any = None, /, *, dtypes: frozenset[DType] = ALL, name: 
 @overload
 def composite(function: Callable[P, R], /) -> Composite[P, R]: ...
 @overload
-def composite(*, dtypes: frozenset[DType] = ..., name: str | None = ...) -> Callable[[Callable[P, R]], Composite[P, R]]: ...
+def composite(
+    *, dtypes: frozenset[DType] = ..., name: str | None = ...
+) -> Callable[[Callable[P, R]], Composite[P, R]]: ...
 def composite(function: Any = None, /, *, dtypes: frozenset[DType] = ALL, name: str | None = None) -> Any:
     """Declare a composite; see the module's docstring. `dtypes`: what its `Tensor` operands may be."""
     if function is not None:
