@@ -25,14 +25,14 @@ class FunctionRef(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return f"@{str(self)}"
+        return "@" + str(self)
 
 
 _interned: dict[Any, Attributes] = {}
 
 
 def intern(attributes: Attributes, by_bits: bool) -> Attributes:
-    """The one tuple equal to `attributes`. `by_bits` is needed where values of unlike types or signed zeros can meet."""
+    """The one tuple equal to `attributes`. `by_bits`: values of unlike types, or signed zeros, can meet."""
     key = (attributes, repr(attributes)) if by_bits else attributes
     return _interned.setdefault(key, attributes)
 
@@ -147,7 +147,7 @@ BY_BITS = frozenset({"float", "tuple[float, ...]", "Scalars"})
 
 
 def converter(annotation: str) -> Callable[[Any], Any]:
-    """The function that makes a value of this annotation canonical; it raises TypeError for a value that does not fit."""
+    """The function that makes a value of this annotation canonical, or raises TypeError if it does not fit."""
     annotation = annotation.strip()
     if annotation in _CONVERTERS:
         return _CONVERTERS[annotation]
@@ -186,6 +186,6 @@ def attribute_text(value: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """A string literal of IR text: double quotes, with backslash escapes for quotes, backslashes and control characters."""
+    """A string literal of IR text: double quotes, backslash escapes for quotes, backslashes and control characters."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):06x}" for c in escaped) + '"'

@@ -64,13 +64,13 @@ def _name(function: Function, index: int) -> str:
     return f"{parameter.role} {parameter.name!r} of @{function.name}"
 
 
-def _mismatch(
-    function: Function, index: int, shape: Shape, bindings: dict[Dim, Size] | None = None
-) -> ShapeError:
+def _mismatch(function: Function, index: int, shape: Shape, bindings: dict[Dim, Size] | None = None) -> ShapeError:
     wanted = function.parameters[index].type
     symbols = [s for s in wanted.symbols if bindings and s in bindings]
     where = f" with {', '.join(f'{s} = {cast(dict[Dim, Size], bindings)[s]}' for s in symbols)}" if symbols else ""
-    return ShapeError(f"{_name(function, index)} has shape {shape_text(shape)}; it must be {shape_text(wanted.shape)}{where}")
+    return ShapeError(
+        f"{_name(function, index)} has shape {shape_text(shape)}; it must be {shape_text(wanted.shape)}{where}"
+    )
 
 
 def prepare_inputs(function: Function, arrays: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Array]:
@@ -80,7 +80,9 @@ def prepare_inputs(function: Function, arrays: Sequence[Any], named: Mapping[str
     """
     inputs = function.inputs
     if len(arrays) > len(inputs):
-        raise GraphcError(f"@{function.name} takes {len(inputs)} inputs ({_listed(function)}), {len(arrays)} were given")
+        raise GraphcError(
+            f"@{function.name} takes {len(inputs)} inputs ({_listed(function)}), {len(arrays)} were given"
+        )
     found: dict[str, Any] = {p.name: array for p, array in zip(inputs, arrays, strict=False)}
     for name, array in named.items():
         if name in found:
@@ -109,5 +111,7 @@ def _as_dtype(function: Function, parameter: Parameter, value: Any) -> Array:
     if have is want:
         return array
     if _KIND_RANK[have.kind] > _KIND_RANK[want.kind]:
-        raise DTypeError(f"input {parameter.name!r} of @{function.name} is {want}; a {have} array does not convert to it")
+        raise DTypeError(
+            f"input {parameter.name!r} of @{function.name} is {want}; a {have} array does not convert to it"
+        )
     return array.astype(want.numpy)

@@ -148,7 +148,9 @@ class Builder:
             if not _is_scalar(operand):
                 continue
             if kinds[i] == "Tensor":
-                others = [o.dtype for o, kind in zip(out, kinds, strict=False) if isinstance(o, Value) and kind == "Tensor"]
+                others = [
+                    o.dtype for o, kind in zip(out, kinds, strict=False) if isinstance(o, Value) and kind == "Tensor"
+                ]
                 out[i] = self.scalar(operand, weak_dtype(operand, others))
             else:
                 out[i] = self.scalar(operand, weak_dtype(operand, []))

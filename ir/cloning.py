@@ -43,9 +43,7 @@ def clone_function(function: Function, module: Module | None = None, name: str |
     return copy
 
 
-def clone_ops(
-    source: Block, target: Block, values: dict[Value, Value], bindings: Bindings | None = None
-) -> None:
+def clone_ops(source: Block, target: Block, values: dict[Value, Value], bindings: Bindings | None = None) -> None:
     """Append copies of all ops of `source` to `target`. `values` maps what they read, and gets their results."""
     for op in source:
         target.append(_copy(op, values, bindings, None))

@@ -18,7 +18,11 @@ Array = np.ndarray[Any, Any]
 
 
 def run_region_op(
-    interpreter: Interpreter, op: Op, operands: Sequence[Array], attributes: Mapping[str, Any], bindings: dict[Dim, Size]
+    interpreter: Interpreter,
+    op: Op,
+    operands: Sequence[Array],
+    attributes: Mapping[str, Any],
+    bindings: dict[Dim, Size],
 ) -> list[Array]:
     """Results of a `cond`, `while` or `scan`."""
     run = interpreter.run_block
@@ -40,7 +44,11 @@ def run_region_op(
 
 
 def _scan(
-    interpreter: Interpreter, op: Op, operands: Sequence[Array], attributes: Mapping[str, Any], bindings: dict[Dim, Size]
+    interpreter: Interpreter,
+    op: Op,
+    operands: Sequence[Array],
+    attributes: Mapping[str, Any],
+    bindings: dict[Dim, Size],
 ) -> list[Array]:
     carried, sliced, length = attributes["carried"], attributes["sliced"], attributes["length"]
     carries, xs = list(operands[:carried]), operands[carried : carried + sliced]

@@ -14,7 +14,7 @@ from graphc.ir.attributes import Attributes
 from graphc.ir.dims import Dim, Guard, Size
 from graphc.ir.dtypes import DType
 from graphc.ir.errors import GraphcError, ShapeError
-from graphc.ir.location import UNKNOWN, Location
+from graphc.ir.location import Location
 from graphc.ir.types import Shape, TensorType
 
 if TYPE_CHECKING:

@@ -54,7 +54,11 @@ class Interpreter:
     def run(self, function: Function, arrays: Sequence[Array]) -> list[Array]:
         """Results of `function` on one array for each parameter."""
         bindings = bind_symbols(function, [np.shape(array) for array in arrays])
-        return self.run_block(function.block, [self.rounded(a, p.type.dtype) for a, p in zip(arrays, function.parameters, strict=True)], dict(bindings))
+        return self.run_block(
+            function.block,
+            [self.rounded(a, p.type.dtype) for a, p in zip(arrays, function.parameters, strict=True)],
+            dict(bindings),
+        )
 
     def run_block(self, block: Block, arrays: Sequence[Array], bindings: dict[Dim, Size]) -> list[Array]:
         """What the block's terminator hands out. Arrays are dropped after their last use."""
@@ -127,7 +131,9 @@ def evaluate(
         return list(found) if isinstance(found, tuple) else [found]
     if not isinstance(definition, Composite):
         raise UnsupportedError(f"the op {definition.name} has no reference")
-    types = tuple(None if a is None or d is None else TensorType.of(d, a.shape) for a, d in zip(wide, dtypes, strict=True))
+    types = tuple(
+        None if a is None or d is None else TensorType.of(d, a.shape) for a, d in zip(wide, dtypes, strict=True)
+    )
     function = definition.decomposition(types, definition.make_attributes(**attributes))
     return Interpreter(None, wide=True).run(function, [a for a in wide if a is not None])  # type: ignore[return-value]
 
@@ -170,9 +176,7 @@ def _arrays(operands: Sequence[Any], kinds: Sequence[str]) -> list[Array | None]
     dtypes = [dtype(a.dtype) for a, k in zip(arrays, kinds, strict=True) if k == "Tensor" and a is not None]
     if dtypes:
         to = common_dtype(dtypes)
-        arrays = [
-            round_to(a, to) if k == "Tensor" and a is not None else a for a, k in zip(arrays, kinds, strict=True)
-        ]
+        arrays = [round_to(a, to) if k == "Tensor" and a is not None else a for a, k in zip(arrays, kinds, strict=True)]
     return arrays
 
 

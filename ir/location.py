@@ -48,8 +48,8 @@ class Scope:
     def parts(self) -> tuple[Scope, ...]:
         """The scopes from the first below the root down to this one."""
         out: list[Scope] = []
-        scope: Scope | None = self
-        while scope is not None and scope.parent is not None:
+        scope = self
+        while scope.parent is not None:
             out.append(scope)
             scope = scope.parent
         return tuple(reversed(out))

@@ -40,9 +40,7 @@ class WeightTable(Mapping[str, Array]):
     def __init__(self) -> None:
         self._weights: dict[str, Weight] = {}
 
-    def add(
-        self, name: str, array: Array, trainable: bool = True, recipe: Recipe | None = None
-    ) -> Weight:
+    def add(self, name: str, array: Array, trainable: bool = True, recipe: Recipe | None = None) -> Weight:
         """Add an array under a new name. Raises `GraphcError` if the name is taken."""
         array = np.asarray(array)
         return self.declare(

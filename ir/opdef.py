@@ -196,7 +196,7 @@ class OpDef(Generic[P, R]):
             try:
                 operands, inferred = self._promoted(builder, operands, attributes)
             except GraphcError as error:
-                raise error.at(builder.place())
+                raise error.at(builder.place()) from error
         op = builder.insert(self.op_class, operands, inferred)
         results = op.results
         return results[0] if len(results) == 1 else results  # type: ignore[return-value]

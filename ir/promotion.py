@@ -1,4 +1,4 @@
-"""The promotion lattice: JAX's, with 64-bit types kept. Python scalars are weak: they take the other operand's dtype."""
+"""The promotion lattice: JAX's, with 64-bit types kept. Python scalars are weak: they take the other's dtype."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def common_dtype(dtypes: Iterable[DType]) -> DType:
 def weak_dtype(scalar: bool | int | float | complex, others: Iterable[DType]) -> DType:
     """The dtype of a Python scalar beside tensors of these dtypes: theirs, unless its kind is a wider one."""
     listed = list(others)
-    kind = "bifc"[(bool, int, float, complex).index(type(scalar))] if type(scalar) in (bool, int, float, complex) else "f"
+    kind = (
+        "bifc"[(bool, int, float, complex).index(type(scalar))] if type(scalar) in (bool, int, float, complex) else "f"
+    )
     default = {"b": dt.bool_, "i": dt.i32, "f": dt.f32, "c": dt.c64}[kind]
     if not listed:
         return default

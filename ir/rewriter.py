@@ -96,9 +96,9 @@ class Rewriter:
         return Builder(op.block, op, op.location)
 
     def replace(self, op: Op, *values: Value) -> None:
-        """Let readers of the results read `values`, and erase `op`. Raises `GraphcError` when types differ in dtype or rank.
+        """Let readers of the results read `values`, and erase `op`.
 
-        An op made for the purpose (unread, at the same location) takes over result names.
+        Raises `GraphcError` when the number of results, a dtype or a rank differs.
         """
         if len(values) != len(op.results):
             raise GraphcError(f"{op.name} has {len(op.results)} results, {len(values)} values replace them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 from graphc.ir.dims import Dim, Size, substitute, symbols
 from graphc.ir.dtypes import DType
@@ -25,13 +26,13 @@ class TensorType:
 
     @staticmethod
     def of(dtype: DType | str, shape: Iterable[Size] = ()) -> TensorType:
-        """The type with this dtype and shape. Raises `ShapeError` for a size that is negative or not an int or `Dim`."""
-        key = (dtype, shape if type(shape) is tuple else tuple(shape))
-        found = TensorType._interned.get(key)  # type: ignore[arg-type]
+        """The type with this dtype and shape. Raises `ShapeError` for a size that is negative or no int or `Dim`."""
+        sizes = tuple(shape)
+        found = TensorType._interned.get((cast(DType, dtype), sizes))
         # Only exact ints get in below, so a hit under `True` or `1.0` is still a type of exact ints.
         if found is not None:
             return found
-        sizes = tuple(_checked(size) for size in key[1])
+        sizes = tuple([_checked(size) for size in sizes])
         self = TensorType.__new__(TensorType)
         self.dtype, self.shape, self._text = dtype_of(dtype), sizes, None
         return TensorType._interned.setdefault((self.dtype, sizes), self)

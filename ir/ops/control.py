@@ -261,7 +261,9 @@ def infer_call(function: Function, types: tuple[TensorType, ...]) -> Inferred:
     guards = [guard.substitute(bindings) for guard in function.guards]
     results = tuple(type.substitute(bindings) for type in function.result_types)
     attributes = call.make_attributes(callee=FunctionRef(function.name))
-    return Inferred(attributes, results, tuple(g for g in guards if not (isinstance(g.left, int) and isinstance(g.right, int))))
+    return Inferred(
+        attributes, results, tuple(g for g in guards if not (isinstance(g.left, int) and isinstance(g.right, int)))
+    )
 
 
 __all__ = ["IndexTensor", "call_function", "cond", "infer_call", "scan", "while_loop"]

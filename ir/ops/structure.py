@@ -143,4 +143,15 @@ def _(*values, **attributes):
     return 0
 
 
-__all__ = ["Tensor", "assume_dim", "barrier", "call", "constant", "dim_size", "name", "return_", "stop_gradient", "yield_"]
+__all__ = [
+    "Tensor",
+    "assume_dim",
+    "barrier",
+    "call",
+    "constant",
+    "dim_size",
+    "name",
+    "return_",
+    "stop_gradient",
+    "yield_",
+]
