@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Token
+from functools import cache
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,18 @@ if TYPE_CHECKING:
 INLINE_CONSTANT = 64
 """Arrays of up to this many elements are written into the `constant` op; larger ones go to the weight table."""
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# In the source tree the rooms stand beside tests and examples, whose lines are a user's.
+_ROOMS = tuple(
+    os.path.join(_PACKAGE, room) + os.sep for room in ("ir", "frontends", "passes", "codegen", "runtime", "tools")
+)
+
+
+@cache
+def in_graphc(path: str) -> bool:
+    """Whether the source file at `path` is graphc's own."""
+    return path.startswith(_ROOMS)
+
 
 
 class Builder:
@@ -120,7 +132,7 @@ class Builder:
     def traced_location(self) -> Location:
         """The current scope with the line of the nearest caller outside graphc."""
         frame: FrameType | None = sys._getframe(2)
-        while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        while frame is not None and in_graphc(frame.f_code.co_filename):
             frame = frame.f_back
         if frame is None:
             return self.location
