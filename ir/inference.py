@@ -11,7 +11,7 @@ from functools import reduce
 
 from graphc.ir.dims import Dim, Guard, Size, equal, less_equal
 from graphc.ir.errors import ShapeError
-from graphc.ir.opdef import recorded_guards
+from graphc.ir.opdef import ambient, recorded_guards
 from graphc.ir.types import Shape, TensorType
 
 
@@ -42,10 +42,15 @@ def require_rank(x: TensorType, rank: int, what: str) -> None:
 
 
 def _leave(guard: Guard) -> None:
+    """Leave a guard with the type rule that is run, else (in a composite's body) with the function that is built."""
     guards = recorded_guards.get()
-    if guards is None:
+    if guards is not None:
+        guards.append(guard)
+        return
+    builder = ambient.get()
+    if builder is None:
         raise ShapeError(f"whether {guard} holds is not known")
-    guards.append(guard)
+    builder.add_guards((guard,))
 
 
 def broadcast_sizes(a: Size, b: Size) -> Size:

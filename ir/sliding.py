@@ -1,9 +1,9 @@
 """Geometry of sliding windows: sizes and padding, shared by convolution, pooling and the targets that spell them.
 
-Along one axis of size S, a window of k elements that lie `dilation` apart covers `dilation*(k - 1) + 1` places and moves
-by `stride`. Padding is explicit pairs (low, high), "valid" (none), or "same": the result has ceil(S / stride) elements
-and the padding that this takes is split evenly, the odd element on the high side, as TensorFlow and Keras do. Under
-"same" the padding depends on S, so it stays "same" where S is symbolic.
+Along one axis of size S, a window of k elements that lie `dilation` apart covers `dilation*(k - 1) + 1` places and
+moves by `stride`. Padding is explicit pairs (low, high), "valid" (none), or "same": the result has ceil(S / stride)
+elements and the padding that this takes is split evenly, the odd element on the high side, as TensorFlow and Keras do.
+Under "same" the padding depends on S, so it stays "same" where S is symbolic.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from graphc.ir.dims import Size, ceil_div, maximum
 from graphc.ir.errors import ShapeError
-from graphc.ir.inference import require_at_most
+from graphc.ir.inference import is_literal, require_at_most
 from graphc.ir.types import Shape
 
 Pairs = tuple[tuple[Size, Size], ...]
@@ -68,7 +68,8 @@ def window_counts(
         if (isinstance(low, int) and low < 0) or (isinstance(high, int) and high < 0):
             raise ShapeError(f"padding ({low}, {high}) is negative; use slice to cut elements off")
         padded, reach = size + low + high, covered(k, d)
-        require_at_most(reach, padded, f"a window that covers {reach} elements does not fit an axis of {padded}")
+        if not is_literal(reach, 1):  # a window of one element fits an axis of none: no times
+            require_at_most(reach, padded, f"a window that covers {reach} elements does not fit an axis of {padded}")
         counts.append((padded - reach) // stride + 1)
     return tuple(counts)
 

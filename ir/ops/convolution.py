@@ -13,14 +13,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from graphc.ir.dims import equal, product
+from graphc.ir import ops
+from graphc.ir.dims import product
 from graphc.ir.dtypes import REAL
 from graphc.ir.errors import ShapeError
 from graphc.ir.inference import require_equal, shape_text
 from graphc.ir.opdef import Tensor, composite, primitive
-from graphc.ir.ops.movement import reshape
-from graphc.ir.ops.reduction import reduce_sum
-from graphc.ir.sliding import check_lengths, check_positive, covered, padding_pairs, window_counts
+from graphc.ir.sliding import check_lengths, check_positive, padding_pairs, window_counts
 from graphc.ir.types import TensorType
 
 
@@ -45,7 +44,7 @@ def convolved(x, kernel, *, strides, padding, dilation, groups, channels_last) -
         raise ShapeError(f"a convolution takes x of 3 to 5 axes (batch, 1 to 3 spatial ones, channels), not {x}")
     if kernel.ndim != x.ndim:
         raise ShapeError(
-            f"the kernel must have {x.ndim} axes [*window, channels / groups, filters] for x of {x.ndim} axes, not {kernel}"
+            f"the kernel must be [*window, channels / groups, filters] with as many axes as x, {x.ndim}; it is {kernel}"
         )
     rank = x.ndim - 2
     check_lengths("spatial axes", rank, strides=strides, padding=padding, dilation=dilation)
@@ -100,9 +99,11 @@ def convolution_input_gradient(
 ) -> TensorType:
     """The cotangent of `x`, of shape `shape`, in `convolution(x, kernel)` with the other attributes, given the
     result's cotangent `dy`. As a map of `dy` it is the transposed convolution."""
-    attributes = dict(strides=strides, padding=padding, dilation=dilation, groups=groups, channels_last=channels_last)
     x = dy.with_shape(shape)
-    _require_type(dy, convolved(x, kernel, **attributes))
+    y = convolved(
+        x, kernel, strides=strides, padding=padding, dilation=dilation, groups=groups, channels_last=channels_last
+    )
+    _require_type(dy, y)
     return x
 
 
@@ -120,9 +121,11 @@ def convolution_kernel_gradient(
 ) -> TensorType:
     """The cotangent of `kernel`, of shape `shape`, in `convolution(x, kernel)` with the other attributes, given the
     result's cotangent `dy`."""
-    attributes = dict(strides=strides, padding=padding, dilation=dilation, groups=groups, channels_last=channels_last)
     kernel = dy.with_shape(shape)
-    _require_type(dy, convolved(x, kernel, **attributes))
+    y = convolved(
+        x, kernel, strides=strides, padding=padding, dilation=dilation, groups=groups, channels_last=channels_last
+    )
+    _require_type(dy, y)
     return kernel
 
 
@@ -152,7 +155,13 @@ def _places(counts, window, strides, dilation) -> Iterator[tuple[tuple[int, ...]
     """For each place in the window, where in the padded array it falls as the window moves."""
     for place in itertools.product(*map(range, window)):
         first = [p * d for p, d in zip(place, dilation, strict=True)]
-        yield place, tuple(slice(f, f + (n - 1) * s + 1, s) if n else slice(0) for f, n, s in zip(first, counts, strides, strict=True))
+        yield (
+            place,
+            tuple(
+                slice(f, f + (n - 1) * s + 1, s) if n else slice(0)
+                for f, n, s in zip(first, counts, strides, strict=True)
+            ),
+        )
 
 
 def _padded(x, window, strides, padding, dilation):
@@ -281,9 +290,12 @@ def conv(
         return y
     if bias.ndim != 1:
         raise ShapeError(f"the bias must have one axis, not {bias.ndim} ({bias.type})")
-    if equal(bias.shape[0], kernel.shape[-1]) is False:
-        raise ShapeError(f"bias {shape_text(bias.shape)} and kernel {shape_text(kernel.shape)} do not agree in filters")
-    return y + (bias if channels_last else reshape(bias, shape=(bias.shape[0],) + (1,) * (x.ndim - 2)))
+    require_equal(
+        bias.shape[0],
+        kernel.shape[-1],
+        f"bias {shape_text(bias.shape)} and kernel {shape_text(kernel.shape)} do not agree in filters",
+    )
+    return y + (bias if channels_last else ops.reshape(bias, shape=(bias.shape[0],) + (1,) * (x.ndim - 2)))
 
 
 @conv.canonical
@@ -298,7 +310,7 @@ def _(dy, y, x, kernel, bias, **attributes):
     return (
         convolution_input_gradient(dy, kernel, shape=x.shape, **attributes),
         convolution_kernel_gradient(dy, x, shape=kernel.shape, **attributes),
-        None if bias is None else reduce_sum(dy, axes=others),
+        None if bias is None else ops.reduce_sum(dy, axes=others),
     )
 
 
@@ -318,3 +330,6 @@ convolution_input_gradient.sample((1, 2, 1), (2, 1, 1), shape=(1, 6, 1), strides
 convolution_kernel_gradient.sample((2, 4, 4), (2, 6, 3), shape=(3, 3, 4))
 convolution_kernel_gradient.sample((1, 3, 6, 3), (1, 5, 6, 2), shape=(2, 3, 2, 3), strides=(2, 1), padding="same")
 convolution_kernel_gradient.sample((2, 4, 3, 3), (2, 2, 5, 5), shape=(3, 3, 1, 4), groups=2, channels_last=False)
+
+
+__all__ = ["conv", "convolution", "convolution_input_gradient", "convolution_kernel_gradient"]
