@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias, cast
 
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, Size
 from graphc.ir.dtypes import DType
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import GraphcError
 
 Attributes = tuple[Any, ...]
+
+# Words for signatures; `converter` knows them by name.
+Axis: TypeAlias = int
+Axes: TypeAlias = Sequence[int] | int
+Pairs: TypeAlias = Sequence[Sequence[Size]]
+Padding: TypeAlias = str | Pairs
+Scalars: TypeAlias = Any
 
 
 class FunctionRef(str):
@@ -73,7 +80,7 @@ def as_scalars(value: Any) -> Any:
     if isinstance(value, (bool, int, float, complex)):
         return value
     if isinstance(value, (tuple, list)):
-        return tuple(as_scalars(item) for item in value)  # type: ignore[unknown-variable-type]
+        return tuple(as_scalars(item) for item in cast("Sequence[Any]", value))
     if hasattr(value, "tolist"):
         return as_scalars(value.tolist())
     raise TypeError
@@ -85,12 +92,11 @@ def as_function(value: Any) -> FunctionRef:
 
 def tuple_of(item: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
     def convert(value: Any) -> tuple[Any, ...]:
+        if hasattr(value, "tolist"):  # a NumPy array of sizes
+            value = value.tolist()
         if isinstance(value, str) or not isinstance(value, Sequence):
-            if hasattr(value, "tolist"):  # a NumPy array of sizes
-                value = value.tolist()
-            if not isinstance(value, (list, tuple)):
-                raise TypeError
-        return tuple(item(entry) for entry in value)  # type: ignore[unknown-variable-type]
+            raise TypeError
+        return tuple(item(entry) for entry in cast("Sequence[Any]", value))
 
     return convert
 
@@ -163,7 +169,7 @@ def converter(annotation: str) -> Callable[[Any], Any]:
 
 def attribute_text(value: Any) -> str:
     """The value as IR text writes it; `parser.parse_attribute` reads it back."""
-    kind = type(value)
+    kind: type = type(value)
     if kind is tuple:
         return f"[{', '.join(map(attribute_text, value))}]"
     if kind is bool:

@@ -20,12 +20,15 @@ from graphc.ir.types import Shape, TensorType
 if TYPE_CHECKING:
     from graphc.ir.module import Module
     from graphc.ir.opdef import OpDef
+    from graphc.ir.ops.operators import Operators
+else:
+    Operators = object  # the ops need values first; importing them gives `Value` the methods
 
 ORDER_GAP = 1 << 20
 """Space between the order numbers of neighbouring ops, so that inserting seldom renumbers a block."""
 
 
-class Value:
+class Value(Operators):
     """A tensor in the graph: the result of an op (`owner` is an `Op`) or a parameter of a block.
 
     `uses` maps each op that reads the value to how many of its operands do; it is None until there is one.
@@ -274,7 +277,7 @@ Role = Literal["input", "param", "state", "key"]
 ROLES: tuple[Role, ...] = ("input", "param", "state", "key")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Parameter:
     """What a function's parameter is: its value, its role, and for `param` and `state` the weight it stands for."""
 
@@ -291,7 +294,7 @@ class Parameter:
         return self.value.type
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Result:
     """What a function's result is: a name, and the parameter whose new value it is (`updates`), if any."""
 

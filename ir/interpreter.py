@@ -15,7 +15,7 @@ import numpy as np
 from graphc.ir.binding import bind_symbols, prepare_inputs
 from graphc.ir.control_reference import run_region_op
 from graphc.ir.dims import Dim, Size, substitute
-from graphc.ir.dtypes import DType, dtype
+from graphc.ir.dtypes import DType, bf16, dtype, f8e4m3fn, f8e5m2
 from graphc.ir.errors import GraphcError, UnsupportedError
 from graphc.ir.graph import Block, Function, Op, Value
 from graphc.ir.module import Module
@@ -101,8 +101,25 @@ class Interpreter:
 
 def round_to(array: Any, to: DType) -> Array:
     """The array in dtype `to`; integers wrap."""
+    array = np.asarray(array)
     with np.errstate(all="ignore"):
-        return np.asarray(array).astype(to.numpy, copy=False)
+        if array.dtype == np.float64 and to in NARROW:
+            array = _odd_float32(array)
+        return array.astype(to.numpy, copy=False)
+
+
+NARROW = frozenset({bf16, f8e4m3fn, f8e5m2})
+"""Dtypes that ml_dtypes rounds float64 to through float32, which rounds twice."""
+
+
+def _odd_float32(array: Array) -> Array:
+    """The array in float32, inexact values rounded to an odd last bit: rounding those again is rounding once."""
+    near = array.astype(np.float32)
+    bits = np.atleast_1d(near).view(np.int32)
+    inexact = (near != array) & ~np.isnan(array)
+    bits -= np.asarray(np.abs(near) > np.abs(array), np.int32)
+    bits |= np.asarray(inexact, np.int32)
+    return bits.view(np.float32).reshape(array.shape)
 
 
 def widened(array: Array) -> Array:
@@ -124,11 +141,14 @@ def evaluate(
     dtypes: Sequence[DType | None],
 ) -> list[Any]:
     """Results of an op without regions, unrounded, on arrays whose dtypes in the IR are `dtypes`."""
-    wide = [None if a is None else widened(np.asarray(a)) for a in operands]
+    if definition.widens:
+        wide = [None if a is None else widened(np.asarray(a)) for a in operands]
+    else:
+        wide = [None if a is None or d is None else round_to(a, d) for a, d in zip(operands, dtypes, strict=True)]
     if definition.reference_rule is not None:
         with np.errstate(all="ignore"):
             found = definition.reference_rule(*wide, **attributes)
-        return list(found) if isinstance(found, tuple) else [found]
+        return list(cast("tuple[Any, ...]", found)) if isinstance(found, tuple) else [found]
     if not isinstance(definition, Composite):
         raise UnsupportedError(f"the op {definition.name} has no reference")
     types = tuple(
@@ -168,7 +188,8 @@ def _arrays(operands: Sequence[Any], kinds: Sequence[str]) -> list[Array | None]
     arrays: list[Any] = [
         o if o is None or (isinstance(o, scalar) and not isinstance(o, np.generic)) else _array(o) for o in operands
     ]
-    common = [dtype(a.dtype) for a, k in zip(arrays, kinds, strict=True) if k == "Tensor" and isinstance(a, np.ndarray)]
+    tensors: list[Array] = [a for a, k in zip(arrays, kinds, strict=True) if k == "Tensor" and isinstance(a, np.ndarray)]
+    common = [dtype(a.dtype) for a in tensors]
     for i, value in enumerate(arrays):
         if value is not None and not isinstance(value, np.ndarray):
             weak = weak_dtype(value, common if kinds[i] == "Tensor" else [])

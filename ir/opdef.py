@@ -18,7 +18,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
 from graphc.ir import attributes as attribute_kinds
 from graphc.ir.attributes import Attributes, intern
@@ -116,7 +116,8 @@ class OpDef(Generic[P, R]):
 
     `name` is the op's name in text, `operands` and `attributes` its signature, `dtypes` what its `Tensor` operands
     may be. `reference(*arrays, **attributes)` is the meaning in NumPy (floats arrive as float64), `vjp(dy, y,
-    *operands, **attributes)` gives a cotangent for each operand (None: no gradient).
+    *operands, **attributes)` gives a cotangent for each operand (None: no gradient). An op that does not `widen` gets
+    its operands in their own dtypes in the reference: its meaning depends on them.
     """
 
     is_composite: ClassVar[bool] = False
@@ -142,6 +143,7 @@ class OpDef(Generic[P, R]):
         self.region_rule: Callable[..., tuple[TensorType, ...]] | None = None
         self.flops_rule: Callable[..., Any] | None = None
         self.canonical_rule: Callable[..., dict[str, Any]] | None = None
+        self.widens = True
         self.samples: list[Sample] = []
         self.introduces_symbols = False
         self.has_effect = False
@@ -181,7 +183,7 @@ class OpDef(Generic[P, R]):
         builder = ambient.get()
         if builder is None:
             return self._without_builder(args, kwargs)
-        operands: tuple[Any, ...] = args
+        operands: Any = args
         if kwargs or len(args) != self.arity or self.defaults is None:
             operands, attributes = self.bind(args, kwargs)
         else:
@@ -219,7 +221,7 @@ class OpDef(Generic[P, R]):
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Attributes]:
         """Split a call into operands and canonical, interned attributes. Raises TypeError like a Python call."""
-        key = None
+        key: tuple[tuple[str, Any], ...] | None = None
         if len(args) == self.arity and not self.variadic and not self.by_bits:
             try:
                 key = tuple(kwargs.items())
@@ -235,7 +237,7 @@ class OpDef(Generic[P, R]):
         return operands, attributes
 
     def make_attributes(self, **named: Any) -> Attributes:
-        """The interned attributes of these values, defaults filled in. Raises `GraphcError` for one that does not fit."""
+        """These attributes interned, defaults filled in. Raises `GraphcError` for one that does not fit."""
         values: list[Any] = []
         for attribute in self.attributes:
             value = named.pop(attribute.name, attribute.default)
@@ -277,7 +279,7 @@ class OpDef(Generic[P, R]):
     def infer(
         self, types: tuple[TensorType | None, ...], attributes: Attributes, regions: tuple[Region, ...] = ()
     ) -> Inferred:
-        """Result types and canonical attributes. Memoised on types and attributes; raises `ShapeError`, `DTypeError`."""
+        """Result types and canonical attributes. Memoised; raises `ShapeError`, `DTypeError`."""
         if regions or self.introduces_symbols:
             return self._infer(types, attributes, regions)
         key = (id(attributes), *types)
@@ -353,21 +355,21 @@ class Primitive(OpDef[P, R]):
         self, types: tuple[TensorType | None, ...], attributes: Attributes, regions: tuple[Region, ...]
     ) -> Inferred:
         self._check_dtypes(types)
-        attributes = self._canonical(attributes, types)
-        named = dict(zip(self.attribute_names, attributes, strict=True))
         guards: list[Guard] = []
         token = recorded_guards.set(guards)
         try:
+            attributes = self._canonical(attributes, types)
+            named = dict(zip(self.attribute_names, attributes, strict=True))
             if self.region_rule is not None:
                 found: Any = self.region_rule(types, regions, **named)
             else:
                 found = self.function(*types, **named)  # type: ignore[arg-type]
         except ShapeError as error:
             shown = ", ".join("_" if t is None else str(t) for t in types)
-            raise error.at(f"{self.name}({shown})")
+            raise error.at(f"{self.name}({shown})") from None
         finally:
             recorded_guards.reset(token)
-        return Inferred(attributes, found if isinstance(found, tuple) else (found,), tuple(dict.fromkeys(guards)))
+        return Inferred(attributes, _as_tuple(found), tuple(dict.fromkeys(guards)))
 
     def _canonical(self, attributes: Attributes, types: tuple[TensorType | None, ...]) -> Attributes:
         """Axes counted from the end are counted from the front, so that equal ops have equal attributes."""
@@ -409,7 +411,7 @@ class Composite(OpDef[P, R]):
         named = op.attribute_dict
         with builder:
             found = self.function(*op.operands, **named)  # type: ignore[arg-type]
-        return found if isinstance(found, tuple) else (found,)  # type: ignore[return-value]
+        return _as_tuple(found)
 
     def _infer(
         self, types: tuple[TensorType | None, ...], attributes: Attributes, regions: tuple[Region, ...]
@@ -437,12 +439,12 @@ class Composite(OpDef[P, R]):
         try:
             with Builder(function.block) as builder:
                 out: Any = self.function(*values, **dict(zip(self.attribute_names, attributes, strict=True)))  # type: ignore[arg-type]
-                results = builder.values(out if isinstance(out, tuple) else (out,), None, self)
+                results = builder.values(_as_tuple(out), None, self)
                 builder.finish(results)
         except GraphcError as error:
             shown = ", ".join("_" if t is None else str(t) for t in types)
             error.places.clear()
-            raise error.at(f"{self.name}({shown})")
+            raise error.at(f"{self.name}({shown})") from None
         inferred = Inferred(attributes, function.result_types, tuple(function.guards))
         self._decompositions[key] = function, inferred
         return function, inferred
@@ -467,7 +469,8 @@ def primitive(
 def primitive(function: Any = None, /, *, dtypes: frozenset[DType] = ALL, name: str | None = None) -> Any:
     """Declare a primitive; see the module's docstring. `dtypes`: what its `Tensor` operands may be."""
     if function is not None:
-        return Primitive(function, ALL)
+        declared: Primitive[..., Any] = Primitive(function, ALL)
+        return declared
 
     def declare(function: Callable[P, Any]) -> Primitive[P, Any]:
         return Primitive(function, dtypes, name)
@@ -484,12 +487,17 @@ def composite(
 def composite(function: Any = None, /, *, dtypes: frozenset[DType] = ALL, name: str | None = None) -> Any:
     """Declare a composite; see the module's docstring. `dtypes`: what its `Tensor` operands may be."""
     if function is not None:
-        return Composite(function, ALL)
+        declared: Composite[..., Any] = Composite(function, ALL)
+        return declared
 
     def declare(function: Callable[P, R]) -> Composite[P, R]:
         return Composite(function, dtypes, name)
 
     return declare
+
+
+def _as_tuple(found: object) -> tuple[Any, ...]:
+    return cast("tuple[Any, ...]", found) if isinstance(found, tuple) else (found,)
 
 
 def _signature(function: Callable[..., Any]) -> tuple[tuple[Operand, ...], tuple[Attribute, ...]]:

@@ -1,9 +1,124 @@
-"""Every op, declared once. Importing this package declares all ops.
+"""Every op, declared once, under its name (`and_`, `or_`, `not_` where the name is a word of Python). Importing this
+package declares all ops.
 
 Start at `elementwise` for primitives and at `activation` for composites. `structure` and `control` hold what the IR
-itself needs (constant, call, return, cond, while, scan); `operators` puts Python's operators on `Value`.
+itself needs (constant, call, return, cond, while, scan); `operators` puts Python's operators on `Value`. The modules
+refer to each other in circles, so a rule reaches ops of other modules as `ops.name` when it runs.
 """
 
-from graphc.ir.ops import control, structure
-
-__all__ = ["control", "structure"]
+from graphc.ir.ops.activation import elu, gelu, leaky_relu, log_softmax, relu, relu6, silu, softmax, softplus
+from graphc.ir.ops.arithmetic import (
+    add,
+    and_,
+    atan2,
+    clip,
+    complex,
+    div,
+    eq,
+    floor_div,
+    ge,
+    gt,
+    le,
+    lt,
+    maximum,
+    minimum,
+    mod,
+    mul,
+    ne,
+    or_,
+    pow,
+    rem,
+    select,
+    shift_left,
+    shift_right,
+    square,
+    sub,
+    xor,
+)
+from graphc.ir.ops.casting import bitcast, convert, integer_limits
+from graphc.ir.ops.contraction import dot_general, einsum, linear, matmul
+from graphc.ir.ops.control import call_function, cond, scan, while_loop
+from graphc.ir.ops.convolution import conv, convolution, convolution_input_gradient, convolution_kernel_gradient
+from graphc.ir.ops.cotangents import size_of, unbroadcast, zeros_like
+from graphc.ir.ops.elementwise import (
+    abs,
+    acos,
+    acosh,
+    asin,
+    asinh,
+    atan,
+    atanh,
+    ceil,
+    conj,
+    cos,
+    cosh,
+    digamma,
+    erf,
+    erf_inv,
+    exp,
+    expm1,
+    floor,
+    imag,
+    is_finite,
+    is_nan,
+    lgamma,
+    log,
+    log1p,
+    neg,
+    not_,
+    real,
+    round_even,
+    rsqrt,
+    sigmoid,
+    sign,
+    sin,
+    sinh,
+    sqrt,
+    tan,
+    tanh,
+)
+from graphc.ir.ops.movement import (
+    broadcast,
+    concat,
+    dynamic_slice,
+    dynamic_update_slice,
+    expand_dims,
+    full,
+    gather,
+    iota,
+    pad,
+    reshape,
+    reverse,
+    scatter,
+    slice,
+    split,
+    squeeze,
+    transpose,
+)
+from graphc.ir.ops.normalization import batch_norm, group_norm, layer_norm, rms_norm
+from graphc.ir.ops.operators import Operators
+from graphc.ir.ops.reduction import (
+    argmax,
+    argmin,
+    cumulative_sum,
+    reduce_all,
+    reduce_any,
+    reduce_max,
+    reduce_mean,
+    reduce_min,
+    reduce_prod,
+    reduce_sum,
+    variance,
+)
+from graphc.ir.ops.structure import (
+    assume_dim,
+    barrier,
+    call,
+    constant,
+    dim_size,
+    name,
+    return_,
+    stop_gradient,
+    yield_,
+)
+from graphc.ir.ops.window import avg_pool, max_pool, reduce_window, select_and_gather, select_and_scatter

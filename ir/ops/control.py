@@ -12,6 +12,7 @@ from typing import Any
 from graphc.ir.attributes import FunctionRef
 from graphc.ir.binding import bind_symbols
 from graphc.ir.builder import Builder
+from graphc.ir.dims import Size
 from graphc.ir.dtypes import INTEGERS, bool_
 from graphc.ir.errors import DTypeError, GraphcError, ShapeError
 from graphc.ir.graph import Function, Op, Region, Value
@@ -42,7 +43,7 @@ def scan_op(
     *values: AnyTensor,
     carried: int,
     sliced: int,
-    length: Size,  # noqa: F821
+    length: Size,
     reverse: bool = False,
 ) -> tuple[TensorType, ...]:
     """Run the region `length` times. The first `carried` operands are the initial carries, the next `sliced` are cut

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphc.ir.attributes import FunctionRef
+from graphc.ir.attributes import Axis, FunctionRef, Scalars
+from graphc.ir.dims import Size
 from graphc.ir.dtypes import DType, f32, i64
 from graphc.ir.errors import ShapeError
 from graphc.ir.opdef import AnyTensor, IndexTensor, Tensor, primitive
@@ -24,7 +25,7 @@ def yield_(*values: AnyTensor) -> tuple[TensorType, ...]:
 
 
 @primitive
-def constant(*, value: Scalars, dtype: DType = f32) -> TensorType:  # noqa: F821
+def constant(*, value: Scalars, dtype: DType = f32) -> TensorType:
     """A number, or a small array written as nested lists. Larger arrays are weights."""
     return TensorType.of(dtype, np.shape(value))
 
@@ -107,7 +108,7 @@ stop_gradient.sample((2, 3))
 
 
 @primitive
-def dim_size(*, size: Size) -> TensorType:  # noqa: F821
+def dim_size(*, size: Size) -> TensorType:
     """The value of a symbolic size, as an int64 scalar."""
     return TensorType.of(i64)
 
@@ -121,7 +122,7 @@ dim_size.sample(size=7)
 
 
 @primitive
-def assume_dim(x: AnyTensor, count: IndexTensor, *, axis: Axis, size: Size) -> TensorType:  # noqa: F821
+def assume_dim(x: AnyTensor, count: IndexTensor, *, axis: Axis, size: Size) -> TensorType:
     """The first `count` slices of `x` along `axis`; the result's size there is the symbol `size`, bound by `count`.
 
     `count` is an integer scalar with 0 <= count <= the size of `x` along `axis`.
