@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -51,23 +51,26 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a caller passes and gets, and the guards on its symbols as text."""
+    """What a caller passes and gets, the guards on its symbols as text, and the least sizes of those that may be 0."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     guards: tuple[str, ...] = ()
+    minimums: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        out: dict[str, Any] = {
             "inputs": [port.to_json() for port in self.inputs],
             "outputs": [port.to_json() for port in self.outputs],
             "guards": list(self.guards),
         }
+        return out | {"minimums": dict(self.minimums)} if self.minimums else out
 
     @staticmethod
     def from_json(data: Any) -> Entry:
         ports = (tuple(Port.from_json(port) for port in data[side]) for side in ("inputs", "outputs"))
-        return Entry(*ports, tuple(str(guard) for guard in data["guards"]))
+        minimums = {str(symbol): int(least) for symbol, least in data.get("minimums", {}).items()}
+        return Entry(*ports, tuple(str(guard) for guard in data["guards"]), minimums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,8 @@ def _entry(function: Function) -> Entry:
         _port(result.name or f"output_{i}", value.type, result.updates.weight if result.updates else None)
         for i, (result, value) in enumerate(zip(function.results, function.outputs, strict=True))
     )
-    return Entry(inputs, outputs, tuple(map(str, function.guards)))
+    minimums = {symbol.name: symbol.minimum for symbol in function.symbols if symbol.minimum != 1}
+    return Entry(inputs, outputs, tuple(map(str, function.guards)), minimums)
 
 
 def _port(name: str, type: TensorType, updates: str | None = None) -> Port:
