@@ -11,6 +11,7 @@ from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Function, Op, Value
 from graphc.ir.location import Location, fused
 from graphc.ir.opdef import Inferred
+from graphc.ir.types import TensorType
 
 WIDE = 256
 """An op with more operands than this has its replacements collected and made in one walk, by `flush`."""
@@ -80,6 +81,13 @@ class Rewriter:
                 value.uses[op] = value.uses.get(op, 0) + 1
         if self.on_change is not None:
             self.on_change(op)
+
+    def set_type(self, value: Value, type: TensorType) -> None:
+        """Give a value, such as a parameter whose weight changes, another type; the caller answers for its readers."""
+        value.type = type
+        if self.on_change is not None:
+            for op in value.uses or ():
+                self.on_change(op)
 
     def flush(self, only: Op | None = None) -> None:
         """Make the collected replacements, of one op or of all."""
