@@ -169,7 +169,7 @@ def converter(annotation: str) -> Callable[[Any], Any]:
 
 def attribute_text(value: Any) -> str:
     """The value as IR text writes it; `parser.parse_attribute` reads it back."""
-    kind: type = type(value)
+    kind: object = value.__class__
     if kind is tuple:
         return f"[{', '.join(map(attribute_text, value))}]"
     if kind is bool:

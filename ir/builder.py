@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import Token
 from functools import cache
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -37,7 +37,6 @@ _ROOMS = tuple(
 def in_graphc(path: str) -> bool:
     """Whether the source file at `path` is graphc's own."""
     return path.startswith(_ROOMS)
-
 
 
 class Builder:
@@ -80,7 +79,7 @@ class Builder:
         ambient.reset(self._tokens.pop())
 
     @contextmanager
-    def scope(self, name: str, call: int = 0) -> Iterator[Scope]:
+    def scope(self, name: str, call: int = 0) -> Generator[Scope]:
         """Record under a child of the current scope. `name` may be a path of several parts."""
         outer = self.location
         scope = outer.scope
@@ -131,7 +130,7 @@ class Builder:
 
     def traced_location(self) -> Location:
         """The current scope with the line of the nearest caller outside graphc."""
-        frame: FrameType | None = sys._getframe(2)
+        frame: FrameType | None = inspect.currentframe()
         while frame is not None and in_graphc(frame.f_code.co_filename):
             frame = frame.f_back
         if frame is None:
@@ -178,7 +177,7 @@ class Builder:
         if _is_scalar(operand):
             return self.scalar(operand, weak_dtype(operand, []))
         if isinstance(operand, (np.ndarray, np.generic, list, tuple)):
-            array: Any = np.asarray(operand)
+            array: Any = np.asarray(cast("Any", operand))
             if array.dtype == object:
                 raise DTypeError(f"cannot make a tensor of {operand!r}")
             if isinstance(operand, (list, tuple)):
@@ -239,6 +238,6 @@ def _as_kind(value: Any, dtype: DType) -> Any:
         return complex(value)
     if dtype.is_bool:
         return bool(value)
-    if isinstance(value, float) and value != int(value):
+    if isinstance(value, float) and not value.is_integer():
         raise DTypeError(f"the scalar {value!r} is not a {dtype}")
     return int(value)

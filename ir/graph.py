@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from graphc.ir.attributes import Attributes
 from graphc.ir.dims import Dim, Guard, Size
@@ -190,7 +190,7 @@ class Block:
     @property
     def outputs(self) -> tuple[Value, ...]:
         """What the terminator returns or yields."""
-        return self.terminator.operands  # type: ignore[return-value]
+        return cast("tuple[Value, ...]", self.terminator.operands)
 
     @property
     def function(self) -> Function | None:

@@ -155,7 +155,7 @@ def evaluate(
         None if a is None or d is None else TensorType.of(d, a.shape) for a, d in zip(wide, dtypes, strict=True)
     )
     function = definition.decomposition(types, definition.make_attributes(**attributes))
-    return Interpreter(None, wide=True).run(function, [a for a in wide if a is not None])  # type: ignore[return-value]
+    return Interpreter(None, wide=True).run(function, [a for a in wide if a is not None])
 
 
 def concrete(value: Any, bindings: Bindings) -> Any:
@@ -188,7 +188,9 @@ def _arrays(operands: Sequence[Any], kinds: Sequence[str]) -> list[Array | None]
     arrays: list[Any] = [
         o if o is None or (isinstance(o, scalar) and not isinstance(o, np.generic)) else _array(o) for o in operands
     ]
-    tensors: list[Array] = [a for a, k in zip(arrays, kinds, strict=True) if k == "Tensor" and isinstance(a, np.ndarray)]
+    tensors: list[Array] = [
+        a for a, k in zip(arrays, kinds, strict=True) if k == "Tensor" and isinstance(a, np.ndarray)
+    ]
     common = [dtype(a.dtype) for a in tensors]
     for i, value in enumerate(arrays):
         if value is not None and not isinstance(value, np.ndarray):

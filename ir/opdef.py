@@ -124,7 +124,7 @@ class OpDef(Generic[P, R]):
 
     def __init__(self, function: Callable[P, Any], dtypes: frozenset[DType], name: str | None = None) -> None:
         self.name = name or function.__name__.rstrip("_")
-        self.function = function
+        self.function: Callable[..., Any] = function
         self.dtypes = dtypes
         self.__doc__ = function.__doc__
         self.__name__ = self.name
@@ -200,8 +200,8 @@ class OpDef(Generic[P, R]):
             except GraphcError as error:
                 raise error.at(builder.place()) from error
         op = builder.insert(self.op_class, operands, inferred)
-        results = op.results
-        return results[0] if len(results) == 1 else results  # type: ignore[return-value]
+        results: Any = op.results
+        return results[0] if len(results) == 1 else results
 
     def build(
         self,
@@ -363,7 +363,7 @@ class Primitive(OpDef[P, R]):
             if self.region_rule is not None:
                 found: Any = self.region_rule(types, regions, **named)
             else:
-                found = self.function(*types, **named)  # type: ignore[arg-type]
+                found = self.function(*types, **named)
         except ShapeError as error:
             shown = ", ".join("_" if t is None else str(t) for t in types)
             raise error.at(f"{self.name}({shown})") from None
@@ -410,7 +410,7 @@ class Composite(OpDef[P, R]):
         """Record the body at `builder` on the operands of `op`; returns what replaces its results."""
         named = op.attribute_dict
         with builder:
-            found = self.function(*op.operands, **named)  # type: ignore[arg-type]
+            found = self.function(*op.operands, **named)
         return _as_tuple(found)
 
     def _infer(
@@ -438,7 +438,7 @@ class Composite(OpDef[P, R]):
         ]
         try:
             with Builder(function.block) as builder:
-                out: Any = self.function(*values, **dict(zip(self.attribute_names, attributes, strict=True)))  # type: ignore[arg-type]
+                out = self.function(*values, **dict(zip(self.attribute_names, attributes, strict=True)))
                 results = builder.values(_as_tuple(out), None, self)
                 builder.finish(results)
         except GraphcError as error:
