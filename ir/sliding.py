@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.ir.dims import Size, ceil_div, maximum
+from graphc.ir.dims import Size, ceil_div, less_equal, maximum
 from graphc.ir.errors import ShapeError
 from graphc.ir.inference import is_literal, require_at_most
 from graphc.ir.types import Shape
@@ -69,7 +69,10 @@ def window_counts(
             raise ShapeError(f"padding ({low}, {high}) is negative; use slice to cut elements off")
         padded, reach = size + low + high, covered(k, d)
         if not is_literal(reach, 1):  # a window of one element fits an axis of none: no times
-            require_at_most(reach, padded, f"a window that covers {reach} elements does not fit an axis of {padded}")
+            what = f"a window that covers {reach} elements does not fit an axis of {padded}"
+            if less_equal(reach, padded) is False:
+                raise ShapeError(what)
+            require_at_most(reach - low - high, size, what)
         counts.append((padded - reach) // stride + 1)
     return tuple(counts)
 

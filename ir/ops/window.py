@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc.ir import ops
 from graphc.ir.dims import maximum, product
-from graphc.ir.dtypes import FLOATS, REAL, dtype
+from graphc.ir.dtypes import FLOATS, REAL, dtype, f32
 from graphc.ir.errors import ShapeError
 from graphc.ir.inference import is_literal, require_equal
 from graphc.ir.interpreter import widened
@@ -116,7 +116,7 @@ def _selected(x, kind, window, strides, padding, dilation):
     pairs = padding_pairs(x.shape, window, strides, padding, dilation)
     counts = window_counts(x.shape, window, strides, padding, dilation)
     index = np.pad(np.arange(x.size).reshape(x.shape), pairs, constant_values=-1)
-    reach = [covered(k, d) for k, d in zip(window, dilation, strict=True)]
+    reach = [int(covered(k, d)) for k, d in zip(window, dilation, strict=True)]
     cut = tuple(np.s_[: n * s : s] for n, s in zip(counts, strides, strict=True))
     cut += tuple(np.s_[::d] for d in dilation)
     if 0 in counts:
@@ -147,7 +147,7 @@ def sum_window_gradient(dy, sizes, window, strides, padding, dilation):
     Windows that moved by `strides` over `x` are moved by 1 over `dy`, between whose elements strides - 1 zeros stand.
     """
     if any(is_literal(size, 0) for size in sizes):
-        return ops.full(sizes, 0, dy.dtype)
+        return ops.full(sizes, 0.0, dy.dtype)
     around, starts, limits = [], [], []
     pairs = padding_pairs(sizes, window, strides, padding, dilation)
     for size, n, k, s, (before, _), d in zip(sizes, dy.shape, window, strides, pairs, dilation, strict=True):
@@ -191,7 +191,7 @@ def select_and_gather(
     around = padding_pairs(x.shape, window, strides, padding, dilation)
     counts = window_counts(x.shape, window, strides, padding, dilation)
     padded = ops.pad(x, padding=around), ops.pad(values, padding=around)
-    real = ops.pad(ops.full(x.shape, 1, x.dtype), padding=around)
+    real = ops.pad(ops.full(x.shape, 1.0, f32), padding=around)
     best = chosen = known = None
     for place in itertools.product(*map(range, window)):
         starts = tuple(p * d for p, d in zip(place, dilation, strict=True))
@@ -312,7 +312,7 @@ def _window_elements(x, channels_last, geometry):
         return math.prod(window)
     spatial = spatial_axes(x.ndim, channels_last)
     inside = tuple(size if axis in spatial else 1 for axis, size in enumerate(x.shape))
-    return reduce_window(ops.full(inside, 1, x.dtype), kind="sum", **geometry)
+    return reduce_window(ops.full(inside, 1.0, x.dtype), kind="sum", **geometry)
 
 
 @avg_pool.vjp
