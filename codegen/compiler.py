@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from graphc.codegen import target
@@ -12,31 +9,33 @@ from graphc.codegen.artifact import Manifest, atomic_folder, write_manifest
 from graphc.ir.module import Module
 from graphc.passes import run_passes
 from graphc.passes.legalize import legalize
+from graphc.passes.registry import Observer, collector_paused
 
 DEFAULT_PASSES = "canonicalize"
 
 
-def write_artifact(module: Module, target_name: str, folder: Path | str, passes: str | None = None) -> Manifest:
+def write_artifact(
+    module: Module,
+    target_name: str,
+    folder: Path | str,
+    passes: str | None = None,
+    check: bool = False,
+    observe: Observer | None = None,
+) -> Manifest:
     """Write `module` for a target into `folder`, which appears whole or not at all. `module` stays as it is.
 
-    `passes` is a pipeline as text (None: the usual one). Raises `TargetError`, `UnsupportedError`.
+    `passes` is a pipeline as text (None: the usual one), `check` as in `run_passes`; `observe` sees the module after
+    each pass, after the target's preparation (`prepare`) and after `legalize`. Raises `TargetError`,
+    `UnsupportedError`.
     """
     chosen = target(target_name)
-    with _collector_paused():
-        legal = chosen.prepare(run_passes(module, DEFAULT_PASSES if passes is None else passes))
-        legalize(legal, chosen.supports)
+    with collector_paused():
+        legal = chosen.prepare(run_passes(module, DEFAULT_PASSES if passes is None else passes, check, observe))
+        if observe is not None:
+            observe("prepare", legal)
+        legalize(legal, chosen.supports, f"the target {target_name!r}")
+        if observe is not None:
+            observe("legalize", legal)
         with atomic_folder(Path(folder)) as temporary:
             stored = chosen.write(legal, temporary)
             return write_manifest(temporary, target_name, legal, stored)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Python's generational collector doubles the time that large graphs take; nothing here makes much garbage."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

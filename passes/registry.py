@@ -92,11 +92,16 @@ def find_pass(name: str) -> Pass:
     return _PASSES[name]
 
 
-def run_passes(module: Module, pipeline: str, check: bool = False) -> Module:
+Observer = Callable[[str, Module], None]
+"""Called with the name of a stage and the module after it, which is to be read only."""
+
+
+def run_passes(module: Module, pipeline: str, check: bool = False, observe: Observer | None = None) -> Module:
     """A copy of `module` after the passes of `pipeline` (`"canonicalize,layout{channels_first=true}"`).
 
-    With `check`, the module is verified and interpreted before and after every pass on drawn inputs. Raises
-    `GraphcError` for a pipeline that cannot be read, and for a pass that breaks the module or changes what it means.
+    With `check`, the module is verified and interpreted before and after every pass on drawn inputs; `observe` sees the
+    module after each. Raises `GraphcError` for a pipeline that cannot be read, and for a pass that breaks the module or
+    changes what it means.
     """
     steps = [(find_pass(step.name), step.options) for step in parse_pipeline(pipeline)]
     calls = [(each, read_options(each.name, given, each.options)) for each, given in steps]
@@ -107,6 +112,8 @@ def run_passes(module: Module, pipeline: str, check: bool = False) -> Module:
             each.run(copy, **options)
             if checker is not None:
                 checker.after(each.name, copy, finite=each.finite)
+            if observe is not None:
+                observe(each.name, copy)
     return copy
 
 
