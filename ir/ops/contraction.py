@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from graphc.ir import ops
+from graphc.ir.attributes import Pairs
 from graphc.ir.dims import product
 from graphc.ir.dtypes import NUMERIC
 from graphc.ir.errors import ShapeError
@@ -22,7 +23,7 @@ def _free_axes(ndim: int, pairs: Sequence[tuple[int, int]], side: int) -> list[i
 
 
 @primitive(dtypes=NUMERIC)
-def dot_general(x: Tensor, y: Tensor, *, contract: Pairs, batch: Pairs = ()) -> TensorType:  # noqa: F821
+def dot_general(x: Tensor, y: Tensor, *, contract: Pairs, batch: Pairs = ()) -> TensorType:
     """Products summed over the axes in `contract`, for each index of the axes in `batch`.
 
     Both are lists of pairs (axis of `x`, axis of `y`), counted from the front. The result has the batch axes in the

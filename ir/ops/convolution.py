@@ -14,13 +14,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from graphc.ir import ops
+from graphc.ir.attributes import Padding
 from graphc.ir.dims import product
 from graphc.ir.dtypes import REAL
 from graphc.ir.errors import ShapeError
 from graphc.ir.inference import require_equal, shape_text
 from graphc.ir.opdef import Tensor, composite, primitive
 from graphc.ir.sliding import check_lengths, check_positive, padding_pairs, window_counts
-from graphc.ir.types import TensorType
+from graphc.ir.types import Shape, TensorType
 
 
 def spatial_axes(ndim: int, channels_last: bool) -> range:
@@ -70,7 +71,7 @@ def convolution(
     kernel: Tensor,
     *,
     strides: tuple[int, ...] | None = None,
-    padding: Padding = "valid",  # noqa: F821
+    padding: Padding = "valid",
     dilation: tuple[int, ...] | None = None,
     groups: int = 1,
     channels_last: bool = True,
@@ -90,9 +91,9 @@ def convolution_input_gradient(
     dy: Tensor,
     kernel: Tensor,
     *,
-    shape: Shape,  # noqa: F821
+    shape: Shape,
     strides: tuple[int, ...] | None = None,
-    padding: Padding = "valid",  # noqa: F821
+    padding: Padding = "valid",
     dilation: tuple[int, ...] | None = None,
     groups: int = 1,
     channels_last: bool = True,
@@ -112,9 +113,9 @@ def convolution_kernel_gradient(
     dy: Tensor,
     x: Tensor,
     *,
-    shape: Shape,  # noqa: F821
+    shape: Shape,
     strides: tuple[int, ...] | None = None,
-    padding: Padding = "valid",  # noqa: F821
+    padding: Padding = "valid",
     dilation: tuple[int, ...] | None = None,
     groups: int = 1,
     channels_last: bool = True,
@@ -277,7 +278,7 @@ def conv(
     bias: Tensor | None = None,
     *,
     strides: tuple[int, ...] | None = None,
-    padding: Padding = "valid",  # noqa: F821
+    padding: Padding = "valid",
     dilation: tuple[int, ...] | None = None,
     groups: int = 1,
     channels_last: bool = True,

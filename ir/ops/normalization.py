@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphc.ir import ops
+from graphc.ir.attributes import Axes, Axis
 from graphc.ir.dtypes import FLOATS, dtype, f32
 from graphc.ir.errors import ShapeError
 from graphc.ir.inference import require_equal, shape_text
@@ -112,7 +113,7 @@ def layer_norm(
     scale: Tensor | None = None,
     offset: Tensor | None = None,
     *,
-    axes: Axes = (-1,),  # noqa: F821
+    axes: Axes = (-1,),
     epsilon: float = 1e-3,
 ) -> Tensor:
     """(x − mean) / √(variance + epsilon) over `axes`, times `scale`, plus `offset`, which have the shape of `x` along
@@ -152,7 +153,7 @@ def rms_norm(
     x: Tensor,
     scale: Tensor | None = None,
     *,
-    axes: Axes = (-1,),  # noqa: F821
+    axes: Axes = (-1,),
     epsilon: float = 1e-6,
 ) -> Tensor:
     """x / √(mean of x² + epsilon) over `axes`, times `scale`, which has the shape of `x` along `axes`."""
@@ -199,7 +200,7 @@ def batch_norm(
     scale: Tensor | None = None,
     offset: Tensor | None = None,
     *,
-    axis: Axis = -1,  # noqa: F821
+    axis: Axis = -1,
     epsilon: float = 1e-3,
 ) -> Tensor:
     """(x − mean) / √(variance + epsilon) · scale + offset, all of them vectors along `axis` of `x`.
@@ -254,7 +255,7 @@ def group_norm(
     offset: Tensor | None = None,
     *,
     groups: int,
-    axis: Axis = -1,  # noqa: F821
+    axis: Axis = -1,
     epsilon: float = 1e-3,
 ) -> Tensor:
     """`layer_norm` over all axes but the first, for each of `groups` groups of neighbouring channels along `axis`;

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import numpy as np
 
 from graphc.ir import ops
+from graphc.ir.attributes import Padding
 from graphc.ir.dims import maximum, product
 from graphc.ir.dtypes import FLOATS, REAL, dtype, f32
 from graphc.ir.errors import ShapeError
@@ -42,10 +44,10 @@ def _ones(x, *others, strides, dilation, **attributes):
 def reduce_window(
     x: Tensor,
     *,
-    kind: Literal[max, min, sum],  # noqa: F821
+    kind: Literal["max", "min", "sum"],
     window: tuple[int, ...],
     strides: tuple[int, ...] | None = None,
-    padding: Padding = "valid",  # noqa: F821
+    padding: Padding = "valid",
     dilation: tuple[int, ...] | None = None,
 ) -> TensorType:
     """The maximum, minimum or sum of each window of `x`.
@@ -61,10 +63,10 @@ def select_and_scatter(
     x: Tensor,
     dy: Tensor,
     *,
-    kind: Literal[max, min],  # noqa: F821
+    kind: Literal["max", "min"],
     window: tuple[int, ...],
     strides: tuple[int, ...] | None = None,
-    padding: Padding = "valid",  # noqa: F821
+    padding: Padding = "valid",
     dilation: tuple[int, ...] | None = None,
 ) -> TensorType:
     """The cotangent of `x` in `reduce_window`, given the result's cotangent `dy`: each element of `dy` is added to the
@@ -180,10 +182,10 @@ def select_and_gather(
     x: Tensor,
     values: Tensor,
     *,
-    kind: Literal[max, min],  # noqa: F821
+    kind: Literal["max", "min"],
     window: tuple[int, ...],
     strides: tuple[int, ...] | None = None,
-    padding: Padding = "valid",  # noqa: F821
+    padding: Padding = "valid",
     dilation: tuple[int, ...] | None = None,
 ) -> Tensor:
     """For each window of `x`, the element of `values` where `x` is largest (smallest): the transpose of
@@ -275,7 +277,7 @@ def max_pool(
     *,
     window: tuple[int, ...],
     strides: tuple[int, ...] | None = None,
-    padding: Padding = "valid",  # noqa: F821
+    padding: Padding = "valid",
     dilation: tuple[int, ...] | None = None,
     channels_last: bool = True,
 ) -> Tensor:
@@ -295,7 +297,7 @@ def avg_pool(
     *,
     window: tuple[int, ...],
     strides: tuple[int, ...] | None = None,
-    padding: Padding = "valid",  # noqa: F821
+    padding: Padding = "valid",
     channels_last: bool = True,
 ) -> Tensor:
     """The mean of each window, in which padding does not count. Strides are the window's sizes where not given."""
