@@ -1,7 +1,7 @@
 """`--check`: that a pass kept the meaning of a module, by interpreting it before and after on drawn inputs.
 
-Evaluated in float64, so that only a change of meaning shows, not another order of rounding; constants that a pass folded
-are rounded to their dtype, which is what the tolerance allows for.
+Evaluated in float64, so that only a change of meaning shows, not another order of rounding; constants that a pass
+folded are rounded to their dtype, which is what the tolerance allows for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from graphc.ir.dims import Dim, Guard, Size, evaluate
+from graphc.ir.dims import symbols as symbols_in
 from graphc.ir.dtypes import DType, f64
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Function, Parameter
@@ -61,7 +62,7 @@ class Check:
                 self.runs.append(Run(function.name, inputs, special, _results(module, function, inputs)))
 
     def after(self, name: str, module: Module, finite: bool = False) -> None:
-        """Compare with what the entries give now; `name` is the pass that ran, which may hold for finite values only."""
+        """Compare with what the entries give now; `name` is the pass that ran, `finite` what it holds for."""
         try:
             module.verify()
         except GraphcError as error:
@@ -98,9 +99,8 @@ def _coarsest(module: Module) -> float:
 
 def epsilon(kind: DType) -> float:
     """The distance from 1 to the next number of a floating or complex dtype."""
-    if kind.is_complex:
-        return float(np.finfo(kind.numpy).eps)
-    return float(ml_dtypes.finfo(kind.numpy).eps)
+    info: Any = np.finfo(kind.numpy) if kind.is_complex else ml_dtypes.finfo(kind.numpy)
+    return float(info.eps)
 
 
 def difference(before: Array, after: Array, allowed: float = 0.0) -> str | None:
@@ -157,7 +157,7 @@ def draw_sizes(function: Function, rng: random.Random) -> dict[str, int]:
 def _decidable(guard: Guard, symbols: Sequence[Dim]) -> bool:
     """Whether the guard speaks of what the parameters bind; the rest depends on data and is checked while running."""
     known = set(symbols)
-    return all(s in known for side in (guard.left, guard.right) if isinstance(side, Dim) for s in side.symbols())
+    return all(symbol in known for side in (guard.left, guard.right) for symbol in symbols_in(side))
 
 
 def draw_array(parameter: Parameter, sizes: Mapping[str, int], rng: np.random.Generator, special: bool) -> Array:

@@ -14,7 +14,7 @@ from graphc.passes.registry import register_pass
 
 @register_pass("inline")
 def inline(module: Module) -> None:
-    """Replace calls of private functions by the functions' bodies; functions that nothing calls any more are removed."""
+    """Replace calls of private functions by the functions' bodies; what nothing calls any more is removed."""
     call = OPS["call"].op_class
     rewriter = Rewriter()
     for function in callees_first(module):  # what is inlined has nothing left to inline

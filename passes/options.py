@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, NewType, Union, get_args, get_origin
@@ -18,8 +18,12 @@ from graphc.ir.errors import GraphcError
 ByteSize = NewType("ByteSize", int)
 """Annotation of an option that is a number of bytes: `512MiB` in text."""
 
-UNITS = {"": 1, "B": 1} | {f"{prefix}B": 10 ** (3 * n) for n, prefix in enumerate("kMGT", 1)}
-UNITS |= {f"{prefix}iB": 2 ** (10 * n) for n, prefix in enumerate("KMGT", 1)}
+UNITS = {
+    "": 1,
+    "B": 1,
+    **{f"{prefix}B": 10 ** (3 * n) for n, prefix in enumerate("kMGT", 1)},
+    **{f"{prefix}iB": 2 ** (10 * n) for n, prefix in enumerate("KMGT", 1)},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ _OPTION = re.compile(r'\s*([A-Za-z_]\w*)\s*=\s*("[^"]*"|[^,{}"]*)')
 
 
 def parse_pipeline(text: str) -> list[Step]:
-    """The steps of a pipeline. Raises `GraphcError` that shows where the text stops making sense; empty text is none."""
+    """The steps of a pipeline. Raises `GraphcError` that shows where the text stops making sense."""
     steps: list[Step] = []
     at = 0
     if not text.strip():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -118,7 +118,7 @@ def run_passes(module: Module, pipeline: str, check: bool = False, observe: Obse
 
 
 @contextmanager
-def collector_paused() -> Iterator[None]:
+def collector_paused() -> Generator[None]:
     """Without Python's cyclic garbage collector, which doubles the time that large graphs take."""
     was_on = gc.isenabled()
     gc.disable()

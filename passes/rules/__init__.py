@@ -1,0 +1,1 @@
+"""Rewrites as the identities they state, by subject; each file names the pass that they belong to."""
