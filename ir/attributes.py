@@ -1,8 +1,8 @@
 """Attribute values: what may stand in an op's `{name = value}`, how they are made canonical, interned and written.
 
 An attribute is a bool, int, float, complex, str, `DType`, `Dim`, `FunctionRef`, None, or a tuple of these. An op's
-attributes are one tuple in the order of its signature, interned: equal tuples are one object, where equal means the
-same Python types and the same bits (1, 1.0 and True differ, so do 0.0 and -0.0).
+attributes are one tuple in the order of its signature, interned by `OpDef.intern`: equal tuples of one op are one
+object, where equal means the same Python types and the same bits (1, 1.0 and True differ, so do 0.0 and -0.0).
 """
 
 from __future__ import annotations
@@ -33,15 +33,6 @@ class FunctionRef(str):
 
     def __repr__(self) -> str:
         return "@" + str(self)
-
-
-_interned: dict[Any, Attributes] = {}
-
-
-def intern(attributes: Attributes, by_bits: bool) -> Attributes:
-    """The one tuple equal to `attributes`. `by_bits`: values of unlike types, or signed zeros, can meet."""
-    key = (attributes, repr(attributes)) if by_bits else attributes
-    return _interned.setdefault(key, attributes)
 
 
 # --- from what a caller passes to the canonical value ------------------------------------------------------------

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from graphc.ir.attributes import intern
 from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim, Size, substitute
 from graphc.ir.graph import Block, Function, Op, Parameter, Region, Result, Value
 from graphc.ir.location import Location
 from graphc.ir.module import Module
+from graphc.ir.opdef import OpDef
 
 Bindings = Mapping[Dim, Size]
 
@@ -73,7 +73,7 @@ def _copy(op: Op, values: dict[Value, Value], bindings: Bindings | None, below: 
     attributes = op.attributes
     if bindings:
         types = tuple([t.substitute(bindings) for t in types])
-        attributes = substituted(attributes, bindings, op.definition.by_bits)
+        attributes = substituted(attributes, bindings, op.definition)
     location = op.location if below is None else _below(below, op.location)
     new = op.__class__(operands, attributes, types, regions, location)
     for old, result in zip(op.results, new.results, strict=True):
@@ -93,10 +93,10 @@ def _copy_region(region: Region, bindings: Bindings | None, below: Location | No
     return copy
 
 
-def substituted(attributes: tuple[Any, ...], bindings: Bindings, by_bits: bool) -> tuple[Any, ...]:
+def substituted(attributes: tuple[Any, ...], bindings: Bindings, definition: OpDef[..., Any]) -> tuple[Any, ...]:
     """Interned attributes with symbols replaced."""
     new = tuple([_substituted(value, bindings) for value in attributes])
-    return attributes if new == attributes else intern(new, by_bits)
+    return attributes if new == attributes else definition.intern(new)
 
 
 def _substituted(value: Any, bindings: Bindings) -> Any:

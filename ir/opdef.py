@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
 from graphc.ir import attributes as attribute_kinds
-from graphc.ir.attributes import Attributes, intern
+from graphc.ir.attributes import Attributes
 from graphc.ir.dims import Guard
 from graphc.ir.dtypes import ALL, BOOL, INTEGERS, DType
 from graphc.ir.errors import DTypeError, GraphcError, ShapeError
@@ -135,9 +135,10 @@ class OpDef(Generic[P, R]):
         self.arity = len(self.operands)
         self.variadic = any(o.variadic for o in self.operands)
         self.by_bits = any(a.annotation.removesuffix(" | None") in attribute_kinds.BY_BITS for a in self.attributes)
+        self._interned: dict[Any, Attributes] = {}
         self.defaults: Attributes | None = None
         if all(a.default is not REQUIRED for a in self.attributes):
-            self.defaults = intern(tuple(a.default for a in self.attributes), self.by_bits)
+            self.defaults = self.intern(tuple(a.default for a in self.attributes))
         self.reference_rule: Callable[..., Any] | None = None
         self.vjp_rule: Callable[..., Any] | None = None
         self.region_rule: Callable[..., tuple[TensorType, ...]] | None = None
@@ -252,7 +253,13 @@ class OpDef(Generic[P, R]):
         if named:
             known = ", ".join(self.attribute_names) or "none"
             raise TypeError(f"{self.name}() has no attribute {next(iter(named))!r}; it has {known}")
-        return intern(tuple(values), self.by_bits)
+        return self.intern(tuple(values))
+
+    def intern(self, attributes: Attributes) -> Attributes:
+        """The one tuple equal to `attributes` among those of this op, where equal means the same types and bits."""
+        # Within one op a place holds one Python type, save by the annotations in BY_BITS; between ops (1,) meets (True,).
+        key = (attributes, repr(attributes)) if self.by_bits else attributes
+        return self._interned.setdefault(key, attributes)
 
     def _bind_operands(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if self.variadic and not any(o.name in kwargs for o in self.operands):
@@ -320,7 +327,7 @@ class OpDef(Generic[P, R]):
             return attributes
         named = dict(zip(self.attribute_names, attributes, strict=True))
         named |= self.canonical_rule(*types, **named)
-        return intern(tuple(named.values()), self.by_bits)
+        return self.intern(tuple(named.values()))
 
     def _operand_name(self, index: int) -> str:
         return self.operands[min(index, self.arity - 1)].name
@@ -385,7 +392,7 @@ class Primitive(OpDef[P, R]):
                 values[i] = tuple(self._axis(axis, first) for axis in values[i])
                 if len(set(values[i])) != len(values[i]):
                     raise ShapeError(f"{self.name}: {attribute.name} = {list(values[i])} names an axis twice")
-        return intern(tuple(values), self.by_bits)
+        return self.intern(tuple(values))
 
     def _axis(self, axis: int, type: TensorType) -> int:
         if not -type.ndim <= axis < type.ndim:

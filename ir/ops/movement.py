@@ -259,12 +259,18 @@ def pad(
         require_at_most(0, after, "pad adds elements; slice takes them away")
     if any(gap < 0 for gap in gaps):
         raise ShapeError(f"pad: interior = {list(gaps)} is negative")
-    if not (x.dtype.is_float or x.dtype.is_complex) and value != int(value):
+    if not (x.dtype.is_float or x.dtype.is_complex) and not holds(x.dtype, value):
         raise DTypeError(f"pad: the value {value!r} is not a {x.dtype}")
     return x.with_shape(
         sum_of((before, spread_size(size, gap), after))
         for size, gap, (before, after) in zip(x.shape, gaps, padding, strict=True)
     )
+
+
+def holds(dtype: DType, value: float) -> bool:
+    """Whether a number is one of an integer dtype or bool."""
+    low, high = (0, 1) if dtype.is_bool else ops.integer_limits(dtype)
+    return low <= value <= high and value == int(value)
 
 
 @pad.canonical
