@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Rule = TypeVar("Rule", bound=Callable[..., Any])
 
 Tensor = Value
 """In signatures: an operand that takes part in dtype promotion."""
@@ -155,24 +156,28 @@ class OpDef(Generic[P, R]):
             raise GraphcError(f"op {self.name!r} is declared twice")
         OPS[self.name] = self
 
-    # --- rules, attached after the declaration ---------------------------------------------------------------
+    # --- rules, attached after the declaration; decorators return the rule, which several ops may share ---------
 
-    def reference(self, rule: Callable[..., Any]) -> None:
+    def reference(self, rule: Rule) -> Rule:
         """Decorator: the meaning, on NumPy arrays with floats in float64, before rounding to the result's dtype."""
         self.reference_rule = rule
+        return rule
 
-    def vjp(self, rule: Callable[..., Any]) -> None:
+    def vjp(self, rule: Rule) -> Rule:
         """Decorator: the cotangents of the operands, written with ops."""
         self.vjp_rule = rule
+        return rule
 
-    def flops(self, rule: Callable[..., Any]) -> None:
+    def flops(self, rule: Rule) -> Rule:
         """Decorator: floating-point operations as a size, from operand types and attributes."""
         self.flops_rule = rule
+        return rule
 
-    def canonical(self, rule: Callable[..., dict[str, Any]]) -> None:
+    def canonical(self, rule: Rule) -> Rule:
         """Decorator: attributes in the form that ops carry, as a dict of those that change, from operand types and
         attributes. For a default that depends on the operands, such as a stride of 1 along each of their axes."""
         self.canonical_rule = rule
+        return rule
 
     def sample(self, *operands: Any, **attributes: Any) -> None:
         """Add a call for the generated tests; see `Sample`."""
@@ -257,7 +262,7 @@ class OpDef(Generic[P, R]):
 
     def intern(self, attributes: Attributes) -> Attributes:
         """The one tuple equal to `attributes` among those of this op, where equal means the same types and bits."""
-        # Within one op a place holds one Python type, save by the annotations in BY_BITS; between ops (1,) meets (True,).
+        # Within one op a place holds one Python type, save by annotations in BY_BITS; between ops (1,) meets (True,).
         key = (attributes, repr(attributes)) if self.by_bits else attributes
         return self._interned.setdefault(key, attributes)
 

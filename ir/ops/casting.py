@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from graphc.ir import ops
 from graphc.ir.dtypes import DType
+from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import DTypeError
 from graphc.ir.opdef import AnyTensor, primitive
 from graphc.ir.types import TensorType
@@ -48,11 +50,15 @@ def integer_limits(dtype: DType) -> tuple[int, int]:
 
 @convert.vjp
 def _(dy, y, x, *, dtype):
+    if dtype.is_complex and not dtype_of(x.dtype).is_complex:
+        dy = ops.real(dy)
     return convert(dy, dtype=x.dtype)
 
 
 convert.sample((2, 3), dtype="float32")
 convert.sample((2, 3), dtype="bfloat16")
+convert.sample((2, 3), dtype="float64")
+convert.sample((2, 3), dtype="complex128")
 convert.sample((4,), dtype="int32")
 convert.sample((4,), dtype="uint8")
 convert.sample((2, 0), dtype="bool")
