@@ -1,0 +1,42 @@
+"""The NumPy target, the embedded default: needs nothing but NumPy, SciPy and safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from graphc.codegen.numpy.dialect import NumpyDialect
+from graphc.codegen.source.loading import load_entries
+from graphc.codegen.source.support import can_write
+from graphc.codegen.source.writer import write_source
+from graphc.codegen.target import EntryFunction, Target
+from graphc.ir.dtypes import ALL, i4, u4
+from graphc.ir.graph import Op
+from graphc.ir.module import Module
+from graphc.ir.recipes import Recipe
+
+DTYPES = ALL - {i4, u4}
+
+
+class NumpyTarget(Target):
+    """`model.py` in NumPy and SciPy, and `model.safetensors`."""
+
+    name = "numpy"
+    modules = ("numpy", "scipy", "safetensors")
+
+    def __init__(self) -> None:
+        self.dialect = NumpyDialect()
+
+    def supports(self, op: Op) -> bool:
+        return can_write(self.dialect, op, DTYPES)
+
+    def write(self, module: Module, folder: Path) -> Mapping[str, Recipe]:
+        return write_source(module, self.dialect, folder)
+
+    def load(self, folder: Path) -> Mapping[str, EntryFunction]:
+        return load_entries(folder, np.asarray, np.asarray)
+
+
+TARGET = NumpyTarget()

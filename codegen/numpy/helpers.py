@@ -1,0 +1,137 @@
+"""Functions pasted into emitted NumPy source where it uses them. They are written for speed, apart from the reference."""
+
+HELPERS = {
+    "divide": '''
+def divide(x, y):
+    """Quotients of integers, rounded towards zero."""
+    quotient, rest = np.divmod(x, y)
+    return quotient + ((rest != 0) & ((x < 0) != (y < 0)))
+''',
+    "power": '''
+def power(x, y):
+    """Powers of integers; those with a negative exponent are rounded towards zero."""
+    ones = np.where(np.abs(x) == 1, np.where(y % 2 != 0, x, np.abs(x)), 0)
+    return np.where(y >= 0, np.power(x, np.maximum(y, 0)), ones).astype(np.asarray(x).dtype)
+''',
+    "make_complex": '''
+def make_complex(re, im):
+    """Complex numbers of these parts, whatever is infinite."""
+    out = np.empty(np.broadcast(re, im).shape, np.result_type(re, np.complex64))
+    out.real, out.imag = re, im
+    return out
+''',
+    "to_integer": '''
+def to_integer(x, dtype):
+    """Floats as integers: towards zero, saturated, NaN as 0."""
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    wide = np.trunc(x).astype(np.float64)
+    inside = (wide > float(low)) & (wide < float(high))
+    return np.where(inside, np.where(inside, wide, 0).astype(dtype), np.where(np.isnan(wide), 0, np.where(wide < 0, low, high)).astype(dtype))
+''',
+    "cumulative_sum": '''
+def cumulative_sum(x, axis, reverse=False, exclusive=False):
+    """Sums of all elements up to each one, without it if `exclusive`; from the end if `reverse`."""
+    x = np.moveaxis(x, axis, 0)[:: -1 if reverse else 1]
+    if exclusive:
+        x = np.concatenate((np.zeros_like(x[:1]), x[:-1]))
+    return np.moveaxis(np.cumsum(x, 0, dtype=x.dtype)[:: -1 if reverse else 1], 0, axis)
+''',
+    "pad_between": '''
+def pad_between(x, padding, interior, value):
+    """`value` around the elements of `x`, and `interior` many between neighbours."""
+    spans = [max(n + (n - 1) * gap, 0) for n, gap in zip(x.shape, interior, strict=True)]
+    out = np.full([low + span + high for span, (low, high) in zip(spans, padding, strict=True)], value, x.dtype)
+    places = zip(spans, padding, interior, strict=True)
+    out[tuple(slice(low, low + span, gap + 1) for span, (low, _), gap in places)] = x
+    return out
+''',
+    "window_at": '''
+def window_at(starts, sizes, shape):
+    """The part of these sizes that begins at `starts`, moved to lie inside."""
+    starts = [min(max(int(s), 0), n - size) for s, size, n in zip(starts, sizes, shape, strict=True)]
+    return tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
+''',
+    "updated_at": '''
+def updated_at(x, update, starts):
+    """`x` with `update` in the part that begins at `starts`, moved to lie inside."""
+    out = x.copy()
+    out[window_at(starts, update.shape, x.shape)] = update
+    return out
+''',
+    "take_or_zero": '''
+def take_or_zero(x, indices, axis):
+    """The slices of `x` at `indices`; zeros for those outside."""
+    inside = (indices >= 0) & (indices < x.shape[axis])
+    if not x.shape[axis]:
+        return np.zeros(x.shape[:axis] + indices.shape + x.shape[axis + 1 :], x.dtype)
+    found = np.take(x, np.where(inside, indices, 0).astype(np.int64), axis)
+    return np.where(inside.reshape(inside.shape + (1,) * (x.ndim - axis - 1)), found, np.zeros((), x.dtype))
+''',
+    "scatter_add": '''
+def scatter_add(x, indices, updates, axis):
+    """`x` with `updates` added to its slices at `indices`; those outside are dropped."""
+    out, indices = np.moveaxis(x, axis, 0).copy(), np.asarray(indices)
+    updates = np.moveaxis(updates, range(axis, axis + indices.ndim), range(indices.ndim))
+    inside = (indices >= 0) & (indices < x.shape[axis])
+    np.add.at(out, indices[inside].astype(np.int64), updates[inside])
+    return np.moveaxis(out, 0, axis)
+''',
+    "scatter_set": '''
+def scatter_set(x, indices, updates, axis):
+    """`x` with `updates` in place of its slices at `indices`; those outside are dropped."""
+    out, indices = np.moveaxis(x, axis, 0).copy(), np.asarray(indices)
+    updates = np.moveaxis(updates, range(axis, axis + indices.ndim), range(indices.ndim))
+    inside = (indices >= 0) & (indices < x.shape[axis])
+    out[indices[inside].astype(np.int64)] = updates[inside]
+    return np.moveaxis(out, 0, axis)
+''',
+    "padding_pairs": '''
+def padding_pairs(sizes, window, strides, padding, dilation):
+    """Padding as (before, after) for each axis: "same" gives ceil(size / stride) windows."""
+    if padding == "valid":
+        return [(0, 0)] * len(sizes)
+    if padding != "same":
+        return list(padding)
+    totals = [
+        max((-(-size // stride) - 1) * stride + d * (k - 1) + 1 - size, 0)
+        for size, k, stride, d in zip(sizes, window, strides, dilation, strict=True)
+    ]
+    return [(total // 2, total - total // 2) for total in totals]
+''',
+    "windows": '''
+def windows(x, axes, window, strides, dilation):
+    """A view of the windows of `x` along `axes`, whose elements lie along new last axes."""
+    reach = [d * (k - 1) + 1 for k, d in zip(window, dilation, strict=True)]
+    view = np.lib.stride_tricks.sliding_window_view(x, reach, axes)
+    index = [slice(None)] * view.ndim
+    for i, axis in enumerate(axes):
+        index[axis] = slice(None, None, strides[i])
+        index[x.ndim + i] = slice(None, None, dilation[i])
+    return view[tuple(index)]
+''',
+    "convolution": '''
+def convolution(x, kernel, strides, padding, dilation, groups=1):
+    """Convolution of channels-last `x` with a kernel [*window, in / groups, out]."""
+    rank = x.ndim - 2
+    axes = tuple(range(1, rank + 1))
+    pairs = padding_pairs(x.shape[1:-1], kernel.shape[:rank], strides, padding, dilation)
+    if any(map(any, pairs)):
+        x = np.pad(x, [(0, 0), *pairs, (0, 0)])
+    view = windows(x, axes, kernel.shape[:rank], strides, dilation)
+    window_axes = tuple(range(rank + 2, 2 * rank + 2))
+    if groups == 1:
+        return np.tensordot(view, kernel, ((*window_axes, rank + 1), tuple(range(rank + 1))))
+    parts = zip(np.split(view, groups, rank + 1), np.split(kernel, groups, -1), strict=True)
+    contracted = ((*window_axes, rank + 1), tuple(range(rank + 1)))
+    return np.concatenate([np.tensordot(part, filters, contracted) for part, filters in parts], -1)
+''',
+    "reduce_windows": '''
+def reduce_windows(reduce, x, window, strides, padding, dilation, identity):
+    """`reduce` (np.max, np.min, np.sum) of each window of `x`, padded with `identity`."""
+    pairs = padding_pairs(x.shape, window, strides, padding, dilation)
+    if any(map(any, pairs)):
+        x = np.pad(x, pairs, constant_values=identity)
+    view = windows(x, tuple(range(x.ndim)), window, strides, dilation)
+    return reduce(view, axis=tuple(range(x.ndim, 2 * x.ndim)), initial=identity).astype(x.dtype)
+''',
+}

@@ -1,0 +1,327 @@
+"""How each op is spelled in NumPy and SciPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphc.codegen.source.dialect import Spelled, Spelling
+from graphc.codegen.source.geometry import full_geometry, index_text, may_be_empty, reshaped
+from graphc.ir.dtypes import DType
+from graphc.ir.graph import Op
+
+
+def dtype_text(dtype: DType) -> str:
+    """`np.float32`, or the name in ml_dtypes of what NumPy lacks."""
+    if dtype.is_bool:
+        return "np.bool_"
+    return f"np.{dtype}" if dtype.numpy.isbuiltin == 1 else f"ml_dtypes.{dtype}"
+
+
+def is_half(dtype: DType) -> bool:
+    """Whether NumPy computes it worse than through float32, or not at all."""
+    return dtype.is_float and dtype.bits < 32
+
+
+def _of(op: Op) -> Any:
+    """Operands and attributes by name."""
+    return op
+
+
+def through_float32(text: str) -> Spelling:
+    """The template for float32 and float64; narrower floats are widened, and the result is rounded once."""
+
+    def spell(op: Op) -> Spelled:
+        dtype = op.operands[0].dtype if op.operands[0] is not None else op.results[0].dtype
+        if not is_half(dtype):
+            return text
+        wide = text
+        for i, value in enumerate(op.operands):
+            if value is not None and is_half(value.dtype):
+                wide = wide.replace(f"{{{i}}}", f"{{{i}}}.astype(np.float32)")
+        result = op.results[0].dtype
+        return f"({wide}).astype({dtype_text(result)})" if is_half(result) else wide
+
+    return spell
+
+
+def by_kind(floats: str, integers: str) -> Spelling:
+    return lambda op: integers if op.results[0].dtype.is_integer else floats
+
+
+def convert(op: Op) -> Spelled:
+    value, to = op.operands[0], op.results[0].dtype
+    assert value is not None
+    if value.dtype.is_complex and not to.is_complex:
+        return f"{{0}}.real.astype({dtype_text(to)})" if to.is_float else None  # type: ignore[return-value]
+    if to.is_bool:
+        return "{0} != 0"
+    if value.dtype.is_float and to.is_integer:
+        return f"to_integer({{0}}, {dtype_text(to)})"
+    return f"{{0}}.astype({dtype_text(to)})"
+
+
+def reduction(name: str) -> Spelling:
+    def spell(op: Op) -> Spelled:
+        value, attributes = op.operands[0], op.attribute_dict
+        assert value is not None
+        axes = "{axes.0}" if len(attributes["axes"]) == 1 else "{axes}"
+        arguments = [f"axis={axes}"]
+        if attributes["keepdims"]:
+            arguments.append("keepdims=True")
+        if not attributes["axes"]:
+            return "{0}"
+        dtype = value.dtype
+        if name in ("sum", "prod") and (dtype.is_integer and dtype.bits < 64):
+            arguments.append(f"dtype={dtype_text(dtype)}")
+        if name in ("sum", "prod", "mean", "var") and is_half(dtype):
+            return f"{{0}}.astype(np.float32).{name}({', '.join(arguments)}).astype({dtype_text(dtype)})"
+        if name in ("max", "min"):
+            if may_be_empty(value.type, attributes["axes"]):
+                arguments.append(f"initial={identity(name, dtype)}")
+            if dtype_text(dtype).startswith("ml_dtypes"):
+                return f"{{0}}.astype(np.float32).{name}({', '.join(arguments)}).astype({dtype_text(dtype)})"
+        return f"{{0}}.{name}({', '.join(arguments)})"
+
+    return spell
+
+
+def identity(kind: str, dtype: DType) -> str:
+    """What a maximum, minimum or sum of nothing is."""
+    if kind == "sum":
+        return "0"
+    if dtype.is_bool:
+        return str(kind == "min")
+    if dtype.is_integer:
+        limits = np.iinfo(dtype.numpy)
+        return str(limits.min if kind == "max" else limits.max)
+    return "-np.inf" if kind == "max" else "np.inf"
+
+
+def arg_reduction(name: str) -> Spelling:
+    def spell(op: Op) -> Spelled:
+        value, keepdims = op.operands[0], op.attribute_dict["keepdims"]
+        assert value is not None
+        wide = ".astype(np.float32)" if is_half(value.dtype) else ""
+        return f"{{0}}{wide}.{name}(axis={{axis}}{', keepdims=True' if keepdims else ''}).astype({{dtype}})"
+
+    return spell
+
+
+def transpose(op: Op) -> Spelled:
+    permutation = op.attribute_dict["permutation"]
+    return "{0}.T" if permutation == tuple(range(len(permutation)))[::-1] else "{0}.transpose({permutation})"
+
+
+def iota(op: Op) -> Spelled:
+    shape, axis = op.attribute_dict["shape"], op.attribute_dict["axis"]
+    line = f"np.arange({{shape.{axis}}}, dtype={{dtype}})"
+    if len(shape) == 1:
+        return line
+    after = len(shape) - axis - 1
+    index = f"[:, {', '.join(['None'] * after)}]" if after else ""
+    return f"np.broadcast_to({line}{index}, {{shape}})"
+
+
+def pad(op: Op) -> Spelled:
+    attributes, dtype = op.attribute_dict, op.results[0].dtype
+    value = attributes["value"]
+    shown = "{value}" if dtype.is_float or dtype.is_complex else str(int(value))
+    if attributes["interior"] is not None:
+        return f"pad_between({{0}}, {{padding}}, {{interior}}, {shown})"
+    zero = value == 0 and not np.signbit(value)
+    return f"np.pad({{0}}, {{padding}}{'' if zero else f', constant_values={shown}'})"
+
+
+def split(op: Op) -> Spelled:
+    sizes = op.attribute_dict["sizes"]
+    if all(isinstance(size, int) for size in sizes):
+        offsets = [str(sum(sizes[:i])) for i in range(1, len(sizes))]
+        return f"np.split({{0}}, [{', '.join(offsets)}], {{axis}})"
+    return "np.split({0}, np.cumsum({sizes})[:-1], {axis})"
+
+
+def dot_general(op: Op) -> Spelled:
+    x, y = op.operands
+    assert x is not None and y is not None
+    contract, batch = op.attribute_dict["contract"], op.attribute_dict["batch"]
+    letters = iter("abcdefghijklmnopqrstuvwxyz")
+    left, right = [""] * x.ndim, [""] * y.ndim
+    for i, j in (*batch, *contract):
+        left[i] = right[j] = next(letters)
+    left = [label or next(letters) for label in left]
+    right = [label or next(letters) for label in right]
+    out = [left[i] for i, _ in batch]
+    out += [label for i, label in enumerate(left) if i not in {i for i, _ in (*batch, *contract)}]
+    out += [label for j, label in enumerate(right) if j not in {j for _, j in (*batch, *contract)}]
+    equation = f"{''.join(left)},{''.join(right)}->{''.join(out)}"
+    if not batch and len(contract) == 1 and x.ndim == y.ndim == 2:
+        template = f"{{0}}{'' if contract[0][0] == 1 else '.T'} @ {{1}}{'' if contract[0][1] == 0 else '.T'}"
+    else:
+        template = f'np.einsum("{equation}", {{0}}, {{1}}, optimize=True)'
+    spelled = through_float32(template)
+    return spelled(op) if callable(spelled) else spelled  # type: ignore[return-value]
+
+
+def convolution(op: Op) -> Spelled:
+    strides, dilation = full_geometry(op)
+    attributes = op.attribute_dict
+    groups = f", {attributes['groups']}" if attributes["groups"] != 1 else ""
+    dtype = op.results[0].dtype
+    wide = ".astype(np.float32)" if is_half(dtype) else ""
+    x = "{0}" if attributes["channels_last"] else "np.moveaxis({0}, 1, -1)"
+    text = f"convolution({x}{wide}, {{1}}{wide}, {strides}, {{padding}}, {dilation}{groups})"
+    if not attributes["channels_last"]:
+        text = f"np.moveaxis({text}, -1, 1)"
+    return f"{text}.astype({dtype_text(dtype)})" if wide else text
+
+
+def conv(op: Op) -> Spelled | None:
+    if not op.attribute_dict["channels_last"] or is_half(op.results[0].dtype):
+        return None
+    text = convolution(op)
+    return f"{text} + {{2}}" if op.operands[2] is not None else text
+
+
+def reduce_window(op: Op) -> Spelled:
+    kind, dtype = op.attribute_dict["kind"], op.results[0].dtype
+    strides, dilation = full_geometry(op)
+    wide = ".astype(np.float32)" if is_half(dtype) else ""
+    text = f"reduce_windows(np.{kind}, {{0}}{wide}, {{window}}, {strides}, {{padding}}, {dilation}, {identity(kind, dtype)})"
+    return f"{text}.astype({dtype_text(dtype)})" if wide else text
+
+
+def scalar_function(text: str) -> Spelling:
+    """A SciPy function: it has float32 and float64."""
+    return through_float32(text)
+
+
+def linear(op: Op) -> Spelled | None:
+    if is_half(op.results[0].dtype):
+        return None
+    return "{0} @ {1}" if op.operands[2] is None else "{0} @ {1} + {2}"
+
+
+def gather(op: Op) -> Spelled:
+    fill = op.attribute_dict["mode"] == "fill"
+    return "take_or_zero({0}, {1}, {axis})" if fill else 'np.take({0}, {1}, axis={axis}, mode="clip")'
+
+
+def scatter(op: Op) -> Spelled:
+    return f"scatter_{op.attribute_dict['reduction']}({{0}}, {{1}}, {{2}}, {{axis}})"
+
+
+def only_wide(text: str) -> Spelling:
+    """For composites: float32 and float64 have it, other floats are decomposed."""
+    return lambda op: None if is_half(op.results[0].dtype) else text
+
+
+SPELLING: dict[str, Spelling] = {
+    "neg": "-{0}",
+    "sign": "np.sign({0})",
+    "abs": "np.abs({0})",
+    "exp": "np.exp({0})",
+    "expm1": "np.expm1({0})",
+    "log": "np.log({0})",
+    "log1p": "np.log1p({0})",
+    "sqrt": "np.sqrt({0})",
+    "rsqrt": through_float32("1 / np.sqrt({0})"),
+    "sigmoid": scalar_function("special.expit({0})"),
+    "sin": "np.sin({0})",
+    "cos": "np.cos({0})",
+    "tan": "np.tan({0})",
+    "asin": "np.arcsin({0})",
+    "acos": "np.arccos({0})",
+    "atan": "np.arctan({0})",
+    "sinh": "np.sinh({0})",
+    "cosh": "np.cosh({0})",
+    "tanh": "np.tanh({0})",
+    "asinh": "np.arcsinh({0})",
+    "acosh": "np.arccosh({0})",
+    "atanh": "np.arctanh({0})",
+    "erf": scalar_function("special.erf({0})"),
+    "erf_inv": scalar_function("special.erfinv({0})"),
+    "lgamma": scalar_function("special.gammaln({0})"),
+    "digamma": scalar_function("special.digamma({0})"),
+    "floor": "np.floor({0})",
+    "ceil": "np.ceil({0})",
+    "round_even": "np.rint({0})",
+    "is_finite": "np.isfinite({0})",
+    "is_nan": "np.isnan({0})",
+    "not": "~{0}",
+    "real": "{0}.real",
+    "imag": "{0}.imag",
+    "conj": "{0}.conj()",
+    "complex": "make_complex({0}, {1})",
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "div": by_kind("{0} / {1}", "divide({0}, {1})"),
+    "rem": "np.fmod({0}, {1})",
+    "pow": by_kind("{0} ** {1}", "power({0}, {1})"),
+    "atan2": "np.arctan2({0}, {1})",
+    "maximum": "np.maximum({0}, {1})",
+    "minimum": "np.minimum({0}, {1})",
+    "and": "{0} & {1}",
+    "or": "{0} | {1}",
+    "xor": "{0} ^ {1}",
+    "shift_left": "{0} << {1}",
+    "shift_right": "{0} >> {1}",
+    "eq": "{0} == {1}",
+    "ne": "{0} != {1}",
+    "lt": "{0} < {1}",
+    "le": "{0} <= {1}",
+    "gt": "{0} > {1}",
+    "ge": "{0} >= {1}",
+    "select": "np.where({0}, {1}, {2})",
+    "clip": "np.clip({0}, {1}, {2})",
+    "square": "np.square({0})",
+    "convert": convert,
+    "bitcast": "{0}.view({dtype})",
+    "reduce_sum": reduction("sum"),
+    "reduce_prod": reduction("prod"),
+    "reduce_max": reduction("max"),
+    "reduce_min": reduction("min"),
+    "reduce_all": reduction("all"),
+    "reduce_any": reduction("any"),
+    "reduce_mean": reduction("mean"),
+    "variance": reduction("var"),
+    "argmax": arg_reduction("argmax"),
+    "argmin": arg_reduction("argmin"),
+    "cumulative_sum": through_float32("cumulative_sum({0}, {axis}, {reverse}, {exclusive})"),
+    "reshape": lambda op: reshaped(op, "{0}.reshape({sizes})"),
+    "transpose": transpose,
+    "broadcast": "np.broadcast_to({0}, {shape})",
+    "iota": iota,
+    "reverse": "np.flip({0}, {axes})",
+    "slice": lambda op: f"{{0}}[{index_text(op)}]",
+    "pad": pad,
+    "dynamic_slice": lambda op: f"{{0}}[window_at({starts_text(op, 1)}, {{sizes}}, {{0}}.shape)]",
+    "dynamic_update_slice": lambda op: f"updated_at({{0}}, {{1}}, {starts_text(op, 2)})",
+    "gather": gather,
+    "scatter": scatter,
+    "concat": "np.concatenate(({*},), axis={axis})",
+    "split": split,
+    "dot_general": dot_general,
+    "matmul": through_float32("{0} @ {1}"),
+    "linear": linear,
+    "convolution": convolution,
+    "conv": conv,
+    "reduce_window": reduce_window,
+    "relu": "np.maximum({0}, 0)",
+    "silu": only_wide("{0} * special.expit({0})"),
+    "softmax": only_wide("special.softmax({0}, axis={axis})"),
+    "log_softmax": only_wide("special.log_softmax({0}, axis={axis})"),
+    "barrier": lambda op: "{0}" if len(op.operands) == 1 else "({*})",
+    "name": "{0}",
+    "stop_gradient": "{0}",
+    "dim_size": "np.int64({size})",
+    "assume_dim": lambda op: f"{{0}}[{':, ' * op.attribute_dict['axis']}:int({{1}})]",
+}
+
+
+def starts_text(op: Op, first: int) -> str:
+    """The operands from `first` on as a tuple."""
+    slots = [f"{{{i}}}" for i in range(first, len(op.operands))]
+    return f"({', '.join(slots)}{',' if len(slots) == 1 else ''})"

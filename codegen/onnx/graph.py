@@ -1,0 +1,340 @@
+"""Writes one function as an ONNX graph: values, nodes, constants, and the graphs inside `If` and `Loop`.
+
+A spelling gets a `GraphWriter` and the op's operands as `Tensor`s (a name and a dtype), makes nodes, and returns the
+results. `compute` is how: it casts where ONNX Runtime has no kernel for the dtype (see `kernels`). Each op costs a few
+microseconds; protos are made in place, never copied but for the body of a region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from onnx import AttributeProto, GraphProto, TensorProto, ValueInfoProto
+
+from graphc.codegen.onnx.kernels import ELEMENT_TYPES, carrier
+from graphc.ir.dims import Dim, Size
+from graphc.ir.dtypes import DType, bool_, i64
+from graphc.ir.errors import UnsupportedError
+from graphc.ir.graph import Block, Op, Value
+from graphc.ir.location import ROOT
+from graphc.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from graphc.codegen.onnx.sizes import Sizes
+    from graphc.codegen.onnx.spelling import Spelling
+
+Array = np.ndarray[Any, Any]
+
+
+class Tensor(NamedTuple):
+    """A value of the ONNX graph."""
+
+    name: str
+    dtype: DType
+
+
+class GraphWriter:
+    """The graph of one function while it is written. `spelling` says how each op is written."""
+
+    def __init__(self, proto: GraphProto, spelling: Mapping[str, Spelling]) -> None:
+        from graphc.codegen.onnx.sizes import Sizes
+
+        self.proto = proto
+        self.spelling = spelling
+        self.values: dict[Value, Tensor] = {}
+        self.sizes: Sizes = Sizes(self)
+        self.needs_bitcast = False
+        self._root = proto.node
+        self._nodes = proto.node
+        self._last: Any = None
+        self._base = ""
+        self._taken: dict[str, int] = {"": 0}
+        self._wanted: dict[Value, str] = {}
+        self._constants: dict[tuple[DType, tuple[int, ...], bytes], Tensor] = {}
+        self._weights: dict[str, tuple[str, DType, tuple[int, ...]]] = {}
+        self._known: list[dict[Any, Tensor]] = [{}]
+
+    # --- the function -----------------------------------------------------------------------------------------
+
+    def add_input(self, value: Value, name: str) -> Tensor:
+        """An input of the graph that stands for a parameter."""
+        tensor = self.values[value] = Tensor(self.unique(name), value.dtype)
+        self.proto.input.append(value_info(tensor.name, value.type))
+        return tensor
+
+    def want(self, value: Value, name: str) -> None:
+        """Let the tensor of a value have this name, which must be reserved by `unique`."""
+        self._wanted.setdefault(value, name)
+
+    def function(self, block: Block, names: Sequence[str]) -> None:
+        """Write the block of a function; its results are the graph's outputs, called `names` (reserved)."""
+        for value, name in zip(block.outputs, names, strict=True):
+            if value.op is not None:
+                self.want(value, name)
+        for value, tensor, name in zip(block.outputs, self.block(block), names, strict=True):
+            if tensor.name != name:
+                self._base = name
+                self._append("Identity", [tensor.name], [name], {})
+            self.proto.output.append(value_info(name, value.type))
+
+    def block(self, block: Block) -> list[Tensor]:
+        """Write the ops of a block; returns what its terminator hands out."""
+        values, spelling = self.values, self.spelling
+        for op in block:
+            if op.next is None:
+                return [values[v] for v in op.operands]  # type: ignore[index]
+            results = op.results
+            scope, named = op.location.scope, results[0].name if results else None
+            self._base = (f"{scope.path}/" if scope is not ROOT else "") + (named or op.name)
+            self._last = None
+            found = spelling[op.name](self, op, *[v if v is None else values[v] for v in op.operands])
+            if type(found) is Tensor:
+                values[results[0]] = self._named(results[0], found)
+            else:
+                for value, tensor in zip(results, found, strict=True):
+                    values[value] = self._named(value, tensor)
+        raise UnsupportedError("a block without a return or yield cannot be written")
+
+    def _named(self, value: Value, tensor: Tensor) -> Tensor:
+        """Give the output of the op's last node the op's own name, in place of one for something in between."""
+        last = self._last
+        if last is None or last.output[0] != tensor.name:
+            return tensor
+        name = self._wanted.pop(value, None) or self.unique(self._base)
+        last.output[0] = last.name = name
+        return Tensor(name, tensor.dtype)
+
+    def unique(self, name: str) -> str:
+        """`name`, or with a number after it where that is taken."""
+        taken = self._taken
+        count = taken.get(name)
+        if count is None:
+            taken[name] = 1
+            return name
+        while True:
+            numbered = f"{name}_{count}"
+            count += 1
+            if numbered not in taken:
+                taken[name] = count
+                taken[numbered] = 1
+                return numbered
+
+    # --- nodes ------------------------------------------------------------------------------------------------
+
+    def node(self, kind: str, inputs: Sequence[str], dtype: DType, **attributes: Any) -> Tensor:
+        """A node of one output, on operands as they are."""
+        name = self.unique(f"{self._base}.{kind}")
+        self._append(kind, inputs, [name], attributes)
+        return Tensor(name, dtype)
+
+    def nodes(self, kind: str, inputs: Sequence[str], dtypes: Sequence[DType], **attributes: Any) -> list[Tensor]:
+        """A node of several outputs, on operands as they are."""
+        names = [self.unique(self._base) for _ in dtypes]
+        self._append(kind, inputs, names, attributes)
+        self._last = None
+        return [Tensor(name, dtype) for name, dtype in zip(names, dtypes, strict=True)]
+
+    def _append(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], attributes: dict[str, Any]) -> None:
+        node = self._nodes.add(op_type=kind, input=inputs, output=outputs, name=outputs[0])
+        if attributes:
+            node.attribute.extend([attribute(name, value) for name, value in attributes.items()])
+        self._last = node
+
+    def compute(
+        self, kind: str, *operands: Tensor, result: DType | None = None, extra: Sequence[str] = (), **attributes: Any
+    ) -> Tensor:
+        """A node on operands of one dtype, computed in the dtype's carrier; `extra` are inputs of other dtypes.
+
+        The result has the operands' dtype, or `result` where the node gives that itself.
+        """
+        dtype = operands[0].dtype
+        inside = carrier(kind, dtype)
+        if inside is dtype:
+            return self.node(kind, [*[t.name for t in operands], *extra], result or dtype, **attributes)
+        if inside is None:
+            raise UnsupportedError(f"ONNX Runtime has no {kind} for {dtype}")
+        names = [self.cast(t, inside).name for t in operands]
+        found = self.node(kind, [*names, *extra], result or inside, **attributes)
+        return found if result is not None else self.cast(found, dtype)
+
+    def cast(self, x: Tensor, dtype: DType) -> Tensor:
+        """`x` cast as ONNX does it; a spelling of `convert` knows where that is not what graphc means."""
+        if x.dtype is dtype:
+            return x
+        key = (x.name, dtype)
+        found = self.lookup(key)
+        if found is None:
+            saturate = {"saturate": 0} if dtype.is_float and dtype.bits == 8 else {}
+            found = self.node("Cast", [x.name], dtype, to=ELEMENT_TYPES[dtype], **saturate)
+        return found
+
+    def where(self, condition: Tensor, on_true: Tensor, on_false: Tensor) -> Tensor:
+        """A choice by a bool tensor."""
+        dtype = on_true.dtype
+        inside = carrier("Where", dtype)
+        if inside is None:
+            raise UnsupportedError(f"ONNX Runtime has no Where for {dtype}")
+        names = [condition.name, self.cast(on_true, inside).name, self.cast(on_false, inside).name]
+        return self.cast(self.node("Where", names, inside), dtype)
+
+    def is_nan(self, x: Tensor) -> Tensor:
+        return self.compute("IsNaN", x, result=bool_)
+
+    # --- constants --------------------------------------------------------------------------------------------
+
+    def constant(self, value: Any, dtype: DType) -> Tensor:
+        """A number or small array as an initializer, shared by all that need it."""
+        array = np.asarray(value).astype(dtype.numpy)
+        data = array.tobytes()
+        key = (dtype, array.shape, data)
+        found = self._constants.get(key)
+        if found is None:
+            text = str(array.tolist()).replace(" ", "") if array.size <= 6 else "x".join(map(str, array.shape))
+            name = self.unique(f"{dtype.short}{text}" if array.ndim and array.size <= 6 else f"{dtype.short}({text})")
+            tensor_proto(self.proto.initializer.add(), name, array, dtype)
+            found = self._constants[key] = Tensor(name, dtype)
+        return found
+
+    def integers(self, *values: int) -> str:
+        """The name of a vector of int64 constants: axes, pads."""
+        return self.constant(np.array(values, np.int64), i64).name
+
+    def full(self, shape: Sequence[Size], value: Any, dtype: DType) -> Tensor:
+        """A tensor that holds one number everywhere."""
+        scalar = self.constant(value, dtype)
+        return self.compute("Expand", scalar, extra=[self.sizes.shape(shape)]) if shape else scalar
+
+    # --- shapes -----------------------------------------------------------------------------------------------
+
+    def reshape(self, x: Tensor, shape: Sequence[Size]) -> Tensor:
+        """`x` under another shape of as many elements."""
+        return self.node("Reshape", [x.name, self.sizes.reshape_target(shape)], x.dtype, allowzero=1)
+
+    def transpose(self, x: Tensor, permutation: Sequence[int]) -> Tensor:
+        if list(permutation) == list(range(len(permutation))):
+            return x
+        return self.node("Transpose", [x.name], x.dtype, perm=tuple(permutation))
+
+    def slice(self, x: Tensor, starts: str, limits: str, axes: Sequence[int], steps: Sequence[int]) -> Tensor:
+        """Part of `x` along some axes; `starts` and `limits` name int64 vectors."""
+        return self.compute("Slice", x, extra=[starts, limits, self.integers(*axes), self.integers(*steps)])
+
+    # --- graphs inside ----------------------------------------------------------------------------------------
+
+    def lookup(self, key: Any) -> Tensor | None:
+        """A tensor remembered by `remember`, here or in a graph around this one."""
+        for known in reversed(self._known):
+            found = known.get(key)
+            if found is not None:
+                return found
+        return None
+
+    def remember(self, key: Any, tensor: Tensor) -> Tensor:
+        """Keep a tensor for later nodes of this graph and of those inside it."""
+        self._known[-1][key] = tensor
+        return tensor
+
+    def in_root(self) -> _InRoot:
+        """Context: nodes go into the outermost graph, ahead of what is being written inside."""
+        return _InRoot(self)
+
+    def subgraph(self, inputs: Sequence[tuple[str, TensorType]], write: Any, types: Sequence[TensorType]) -> GraphProto:
+        """The graph that `write()` writes; it returns the tensors that the graph hands out, which have `types`.
+
+        Like every graph in ONNX it sees what stands before it outside.
+        """
+        proto = GraphProto(name=self.unique(f"{self._base}.body"))
+        for name, type in inputs:
+            proto.input.append(value_info(name, type))
+        outer, self._nodes = self._nodes, proto.node
+        base, self._last = self._base, None
+        self._known.append({})
+        try:
+            tensors = write()
+            made = {name for node in proto.node for name in node.output}
+            for tensor, type in zip(tensors, types, strict=True):
+                self._base = base
+                name = tensor.name
+                if name in made:
+                    made.discard(name)  # an output only once
+                else:
+                    name = self.node("Identity", [name], tensor.dtype).name
+                proto.output.append(value_info(name, type))
+        finally:
+            self._known.pop()
+            self._nodes, self._base, self._last = outer, base, None
+        return proto
+
+
+class _InRoot:
+    def __init__(self, writer: GraphWriter) -> None:
+        self.writer = writer
+
+    def __enter__(self) -> None:
+        writer = self.writer
+        self.saved = writer._nodes, writer._base, writer._last, writer._known
+        writer._nodes, writer._known = writer._root, writer._known[:1]
+
+    def __exit__(self, *error: object) -> None:
+        writer = self.writer
+        writer._nodes, writer._base, writer._last, writer._known = self.saved
+
+
+# --- protos -------------------------------------------------------------------------------------------------------
+
+
+def value_info(name: str, type: TensorType) -> ValueInfoProto:
+    """A typed value; symbolic sizes become dimension parameters."""
+    info = ValueInfoProto(name=name)
+    tensor = info.type.tensor_type
+    tensor.elem_type = ELEMENT_TYPES[type.dtype]
+    tensor.shape.SetInParent()
+    for size in type.shape:
+        if isinstance(size, Dim):
+            tensor.shape.dim.add(dim_param=str(size))
+        else:
+            tensor.shape.dim.add(dim_value=size)
+    return info
+
+
+def tensor_proto(proto: TensorProto, name: str, array: Array, dtype: DType) -> TensorProto:
+    """Fill `proto` with an array as raw data."""
+    proto.name = name
+    proto.data_type = ELEMENT_TYPES[dtype]
+    proto.dims.extend(array.shape)
+    proto.raw_data = raw_data(array, dtype)
+    return proto
+
+
+def raw_data(array: Array, dtype: DType) -> bytes:
+    """The elements as ONNX stores them: rows, little-endian, 4-bit integers in pairs."""
+    if dtype.bits == 4 and not dtype.is_bool:
+        nibbles = array.astype(np.int8).ravel().view(np.uint8) & 15
+        nibbles = np.append(nibbles, np.zeros(nibbles.size % 2, np.uint8))
+        return (nibbles[::2] | (nibbles[1::2] << 4)).tobytes()
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+
+
+def attribute(name: str, value: Any) -> AttributeProto:
+    """An attribute of a node, by the type of its value."""
+    if isinstance(value, GraphProto):
+        return AttributeProto(name=name, type=AttributeProto.GRAPH, g=value)
+    return _attribute(name, value, tuple if isinstance(value, tuple) else type(value))
+
+
+@cache
+def _attribute(name: str, value: Any, kind: type) -> AttributeProto:
+    if kind is tuple:
+        return AttributeProto(name=name, type=AttributeProto.INTS, ints=value)
+    if kind is str:
+        return AttributeProto(name=name, type=AttributeProto.STRING, s=value.encode())
+    if kind is float:
+        return AttributeProto(name=name, type=AttributeProto.FLOAT, f=value)
+    return AttributeProto(name=name, type=AttributeProto.INT, i=value)
+
+
+def results(op: Op) -> list[TensorType]:
+    return [value.type for value in op.results]

@@ -1,0 +1,500 @@
+"""The statements of one body: names, inlined expressions, sizes, calls of members, loops over lists of members."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from graphc.codegen.source.dialect import Code, Dialect, Path
+from graphc.codegen.source.expressions import (
+    ATOM,
+    POSTFIX,
+    PRODUCT,
+    SUM,
+    TERNARY,
+    UNARY,
+    Expression,
+    Slot,
+    Template,
+    template,
+)
+from graphc.codegen.source.naming import Names, identifier
+from graphc.codegen.source.scopes import Node
+from graphc.ir.attributes import FunctionRef
+from graphc.ir.dims import Dim, Size, python, symbols
+from graphc.ir.dtypes import DType, f64
+from graphc.ir.errors import UnsupportedError
+from graphc.ir.graph import Block, Op, Value
+
+if TYPE_CHECKING:
+    from graphc.codegen.source.members import Members
+
+WIDTH = 120
+MOST_OPS = 6
+"""Ops in one statement, however short."""
+MOST_CALLS = 2
+"""Calls nested in one statement; operators and what the dialect calls light do not count."""
+
+_SIZE_PRECEDENCE = {0: ATOM, 1: PRODUCT, 2: SUM, 3: TERNARY}
+_STREAMS = ("x", "y", "z")
+_ROLES = frozenset({"index", "indices", "condition", "mask", "kernel", "bias", "scale", "offset", "mean", "variance"})
+
+
+class Pending(NamedTuple):
+    """An expression that waits for its only reader: the named values it reads, how many ops and nested calls it has."""
+
+    expression: Expression
+    reads: list[Value]
+    ops: int
+    calls: int
+    stands_alone: bool
+
+
+class Call(NamedTuple):
+    """The call of a scope's class or function: where its weights are below this body, and what it takes and gives."""
+
+    node: Node
+    code: Code
+    path: Path
+
+
+class Loop(NamedTuple):
+    """Calls of the members of a list, one after another: `inputs[position]` is what runs through them."""
+
+    code: Code
+    path: Path
+    inputs: tuple[Value, ...]
+    position: int
+    output: Value
+
+
+Item = Op | Call | Loop
+
+
+class BodyWriter:
+    """Writes items as statements. Values are held under names while they are live; what is read once is inlined."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        members: Members,
+        items: Sequence[Item],
+        outputs: Sequence[Value],
+        names: Names | None = None,
+        indent: int | None = None,
+    ) -> None:
+        self.dialect = dialect
+        self.members = members
+        self.items = items
+        self.outputs = outputs
+        self.names = names or Names()
+        self.indent = dialect.indent if indent is None else indent
+        self.lines: list[str] = []
+        self.known: dict[Value, Expression] = {}
+        self.pending: dict[Value, Pending] = {}
+        self.uses: dict[Value, int] = {}
+        self.kept: set[Value] = set()
+        """Values whose names belong to a surrounding body: they are never released here."""
+        self.sizes: dict[Dim, str] = {}
+        self.sizes_read: dict[Dim, None] = {}
+        self._spelled: dict[Any, tuple[Template, dict[str, str]]] = {}
+        self._count_uses()
+
+    # --- set-up -----------------------------------------------------------------------------------------------
+
+    def _count_uses(self) -> None:
+        uses = self.uses
+        for item in self.items:
+            if isinstance(item, Op):
+                read: Sequence[Value | None] = item.operands
+            else:
+                read = item.node.inputs if isinstance(item, Call) else item.inputs
+            for value in read:
+                if value is not None:
+                    uses[value] = uses.get(value, 0) + 1
+        for value in self.outputs:
+            uses[value] = uses.get(value, 0) + 1
+
+    def bind(self, value: Value, name: str) -> None:
+        """Let a parameter be called `name`, which must have been taken from `names`."""
+        self.known[value] = Expression(name)
+
+    def reserve_sizes(self, dims: Sequence[Dim]) -> None:
+        """Set names aside for symbols, so that reading them at the top disturbs nothing."""
+        for dim in dims:
+            if dim not in self.sizes:
+                self.sizes[dim] = self.names.take(identifier(dim.name))
+
+    def emit(self, line: str) -> None:
+        self.lines.append(line)
+
+    def room(self) -> int:
+        """Columns that are left for a statement's right-hand side."""
+        return WIDTH - self.indent - 6
+
+    # --- the walk ---------------------------------------------------------------------------------------------
+
+    def write_items(self) -> None:
+        for item in self.items:
+            if isinstance(item, Op):
+                self._op(item)
+            elif isinstance(item, Call):
+                self._call(item)
+            else:
+                self._loop(item)
+
+    def _op(self, op: Op) -> None:
+        if op.name == "constant":
+            return
+        if op.regions:
+            self.dialect.region_op(self, op)
+            return
+        if op.name == "assume_dim":
+            self.reserve_sizes(symbols(op.attribute_dict["size"]))
+        if not any(value in self.uses for value in op.results):
+            return
+        layer = self.members.layer(op)
+        if layer is not None:
+            module = self.dialect.member(self.members.path_of_layer(op))
+            spelled, extra = template(layer.call), {"layer": module}
+        elif op.name == "call":
+            self._function_call(op)
+            return
+        else:
+            spelled, extra = self._template(op)
+        self._expression(op, spelled, extra)
+        if op.name == "assume_dim":
+            self._bind_new_symbol(op)
+
+    def _bind_new_symbol(self, op: Op) -> None:
+        size, axis = op.attribute_dict["size"], op.attribute_dict["axis"]
+        value = op.results[0]
+        if value in self.pending:
+            self.materialise(value)
+        self.emit(f"{self.sizes[size]} = {self.known[value].text}.shape[{axis}]")
+
+    def _template(self, op: Op) -> tuple[Template, dict[str, str]]:
+        key = (op.__class__, id(op.attributes), *[None if v is None else v.type for v in op.operands])
+        found = self._spelled.get(key)
+        if found is None:
+            spelled = self.dialect.spelled(op)
+            if spelled is None:
+                shown = ", ".join(str(v.type) for v in op.operands if v is not None)
+                raise UnsupportedError(f"{op.name}({shown}) has no spelling on this target")
+            text, extra = (spelled, {}) if isinstance(spelled, str) else spelled
+            found = self._spelled[key] = template(text), extra
+        return found
+
+    # --- expressions --------------------------------------------------------------------------------------------
+
+    def _expression(self, op: Op, spelled: Template, extra: dict[str, str]) -> None:
+        operands = op.operands
+        slots = spelled.slots
+        if spelled.repeats:
+            for value in operands:
+                if value in self.pending:
+                    self.materialise(value)
+        weight = 0 if op.name in self.dialect.light or spelled.precedence < POSTFIX else 1
+        while True:
+            arrays = spelled.has_star or any(
+                type(slot.key) is int and not self.is_number(operands[slot.key]) for slot in slots
+            )
+            expression = spelled.format(lambda slot: self._fill(op, slot, extra, arrays))  # noqa: B023
+            ops, calls, largest = 1, 0, None
+            for value in operands:
+                waiting = self.pending.get(value) if value is not None else None
+                if waiting is not None:
+                    ops += waiting.ops
+                    calls = max(calls, waiting.calls)
+                    if waiting.stands_alone:
+                        largest = value
+                        break
+                    if largest is None or waiting.ops > self.pending[largest].ops:
+                        largest = value
+            else:
+                fits = ops <= MOST_OPS and calls + weight <= MOST_CALLS and len(expression.text) <= self.room()
+                if largest is None or fits:
+                    break
+            self.materialise(largest)
+        reads = self.consume(operands)
+        alone = op.name == "transpose" and operands[0] is not None and operands[0].ndim > 3
+        self.define(op.results, expression, reads, ops, calls + weight, alone, inlinable=len(op.results) == 1)
+
+    def _fill(self, op: Op, slot: Slot, extra: Mapping[str, str], beside_array: bool) -> str:
+        key = slot.key
+        if type(key) is int:
+            return self.operand(op.operands[key], slot.takes_scalars and beside_array).within(slot.precedence)
+        if key == "*":
+            return ", ".join(self.operand(v).within(slot.precedence) for v in op.operands if v is not None)
+        if key in extra:
+            return extra[key]
+        name, *indices = key.split(".")
+        value = getattr(op, name)
+        for index in indices:
+            value = value[int(index)]
+        return self.literal(value).within(slot.precedence)
+
+    def is_number(self, value: Value | None) -> bool:
+        """Whether the value is a constant of no axes, which is written as a Python number."""
+        producer = value.op if value is not None else None
+        return producer is not None and producer.name == "constant" and not producer.results[0].type.shape
+
+    def operand(self, value: Value | None, takes_number: bool = False) -> Expression:
+        """The source of a value as it stands now. A number stays one where `takes_number`, else it becomes an array."""
+        if value is None:
+            return Expression("None")
+        found = self.known.get(value)
+        if found is not None:
+            return found
+        waiting = self.pending.get(value)
+        if waiting is not None:
+            return waiting.expression
+        producer = value.op
+        if producer is not None and producer.name == "constant":
+            return self._constant(producer, takes_number or self.dialect.scalars_anywhere)
+        return self.members.weight(value)
+
+    def _constant(self, op: Op, as_number: bool) -> Expression:
+        value, dtype = op.attributes
+        if as_number and not op.results[0].type.shape:
+            return self.dialect.number(value, dtype)
+        return Expression(self.dialect.array(self.nested(value, dtype), op.results[0].type), POSTFIX)
+
+    def nested(self, value: Any, dtype: DType) -> str:
+        """Numbers in nested lists, as source."""
+        if isinstance(value, tuple):
+            return f"[{', '.join(self.nested(item, dtype) for item in value)}]"
+        return self.dialect.number(value, dtype).text
+
+    def literal(self, value: Any) -> Expression:
+        """An attribute as source."""
+        kind = type(value)
+        if kind is int:
+            return Expression(str(value), ATOM if value >= 0 else UNARY)
+        if kind is tuple:
+            items = [self.literal(item).text for item in value]
+            return Expression(f"({', '.join(items)}{',' if len(items) == 1 else ''})")
+        if isinstance(value, Dim):
+            return self.size(value)
+        if kind is DType:
+            return Expression(self.dialect.dtype(value))
+        if kind is float:
+            return self.dialect.number(value, f64)
+        if kind is FunctionRef:
+            return Expression(str(value))
+        return Expression(repr(value))
+
+    def size(self, size: Size) -> Expression:
+        """A size as source; the symbols in it are read at the top of the body."""
+        for dim in symbols(size):
+            self.sizes_read[dim] = None
+            if dim not in self.sizes:
+                self.reserve_sizes([dim])
+        text, precedence = python(size, {dim.name: self.sizes[dim] for dim in symbols(size)})
+        return Expression(text, _SIZE_PRECEDENCE[precedence])
+
+    # --- naming -----------------------------------------------------------------------------------------------
+
+    def consume(self, operands: Sequence[Value | None]) -> list[Value]:
+        """Take operands out of what is pending; returns the named values that are read instead, once for each read."""
+        reads: list[Value] = []
+        for value in operands:
+            if value is None:
+                continue
+            waiting = self.pending.pop(value, None)
+            if waiting is not None:
+                reads.extend(waiting.reads)
+            elif value in self.uses and value in self.known:
+                reads.append(value)
+        return reads
+
+    def release(self, reads: Sequence[Value]) -> list[str]:
+        """Count the reads as done; returns the names that are free from now on."""
+        freed: list[str] = []
+        for value in reads:
+            left = self.uses[value] = self.uses[value] - 1
+            if not left and value not in self.kept:
+                name = self.known[value].text
+                self.names.release(name)
+                freed.append(name)
+        return freed
+
+    def define(
+        self,
+        results: Sequence[Value],
+        expression: Expression,
+        reads: list[Value],
+        ops: int = 1,
+        calls: int = 1,
+        alone: bool = False,
+        inlinable: bool = True,
+    ) -> None:
+        """Give `results` the value of `expression`: inline where their one reader is, or under names."""
+        if inlinable and self.uses.get(results[0]) == 1:
+            self.pending[results[0]] = Pending(expression, reads, ops, calls, alone)
+            return
+        freed = self.release(reads)
+        targets = ", ".join(self.name_result(value, freed) for value in results)
+        self.emit(f"{targets} = {expression.text}")
+
+    def materialise(self, value: Value) -> None:
+        """Write what is pending for `value` as a statement of its own."""
+        waiting = self.pending.pop(value)
+        freed = self.release(waiting.reads)
+        name = self.name_result(value, freed)
+        self.emit(f"{name} = {waiting.expression.text}")
+
+    def named(self, value: Value) -> str:
+        """The value as a name or other atom that can be read any number of times."""
+        if value in self.pending:
+            self.materialise(value)
+        return self.operand(value).text
+
+    def name_result(self, value: Value, freed: Sequence[str] = ()) -> str:
+        """A name for a new value: that of a source that died, `x` for the main stream, or the model's name for it."""
+        if value not in self.uses:
+            return "_"
+        for name in freed:
+            if name.partition("_")[0] in _STREAMS and self.names.is_free(name):
+                return self._hold(value, name)
+        if self.names.is_free("x"):
+            return self._hold(value, "x")
+        return self._hold(value, self._base(value))
+
+    def _base(self, value: Value) -> str:
+        if value.name and not value.name.isdigit():
+            return identifier(value.name)
+        reader = next(iter(value.uses or ()), None)
+        if reader is not None and reader.definition.operands and not reader.definition.variadic:
+            for operand, declared in zip(reader.operands, reader.definition.operands, strict=False):
+                if operand is value and declared.name in _ROLES:
+                    return declared.name
+        return "y"
+
+    def _hold(self, value: Value, base: str) -> str:
+        name = self.names.take(base)
+        self.known[value] = Expression(name)
+        return name
+
+    # --- calls ------------------------------------------------------------------------------------------------
+
+    def _arguments(self, values: Sequence[Value]) -> list[str]:
+        """Values as arguments of a call that stands on its own line."""
+        for value in values:
+            waiting = self.pending.get(value)
+            if waiting is not None and (waiting.ops > 2 or waiting.stands_alone):
+                self.materialise(value)
+        return [self.operand(value).text for value in values]
+
+    def _call(self, item: Call) -> None:
+        arguments = self._arguments(item.node.inputs)
+        text = self.dialect.call(item.code, item.path, arguments)
+        outputs = item.node.outputs
+        if outputs:
+            self.define(
+                outputs, Expression(text, POSTFIX), self.consume(item.node.inputs), 3, 1, False, len(outputs) == 1
+            )
+
+    def _function_call(self, op: Op) -> None:
+        values = [value for value in op.operands if value is not None]
+        arguments = self._arguments(values)
+        text = self.dialect.function_call(self.members.function_name(op.attribute_dict["callee"]), arguments)
+        self.define(op.results, Expression(text, POSTFIX), self.consume(values), 3, 1, False, len(op.results) == 1)
+
+    def _loop(self, item: Loop) -> None:
+        arguments = self._arguments(item.inputs)
+        stream = item.inputs[item.position]
+        if stream in self.pending:
+            self.materialise(stream)
+        source = self.operand(stream).text
+        reads = self.consume([stream])
+        freed = self.release(reads)
+        name = self.name_result(item.output, freed)
+        if name != source:
+            self.emit(f"{name} = {source}")
+        arguments[item.position] = name
+        self.dialect.loop(self, item.code, item.path, arguments, item.position)
+        rest = [value for i, value in enumerate(item.inputs) if i != item.position]
+        self.release(self.consume(rest))
+
+    # --- the end ----------------------------------------------------------------------------------------------
+
+    def write_return(self) -> None:
+        """The return statement of the body's outputs."""
+        self.emit(f"return {self.returned()}")
+
+    def returned(self, values: Sequence[Value] | None = None) -> str:
+        """The outputs as one expression, or several separated by commas."""
+        outputs = self.outputs if values is None else values
+        if len(set(outputs)) != len(outputs):
+            for value in outputs:
+                if value in self.pending and outputs.count(value) > 1:
+                    self.materialise(value)
+        while True:
+            texts = [self.operand(value).text for value in outputs]
+            if sum(map(len, texts)) + 2 * len(texts) + 7 + self.indent <= WIDTH:
+                break
+            waiting = [value for value in outputs if value in self.pending]
+            if not waiting or len(outputs) == 1:
+                break
+            for value in waiting:
+                self.materialise(value)
+        return ", ".join(texts)
+
+    def sizes_at_top(self, parameters: Sequence[Value], names: Mapping[Value, str]) -> list[str]:
+        """Statements that read the sizes in use from the shapes of the body's parameters."""
+        return size_statements(list(self.sizes_read), parameters, names, self.sizes)
+
+
+def size_statements(
+    wanted: Sequence[Dim], parameters: Sequence[Value], names: Mapping[Value, str], spelled: Mapping[Dim, str]
+) -> list[str]:
+    """One statement for each parameter that binds symbols in `wanted`. Symbols that none binds are left out."""
+    missing = dict.fromkeys(wanted)
+    lines: list[str] = []
+    for value in parameters:
+        if not missing:
+            break
+        shape = value.type.shape
+        here = {
+            size: axis for axis, size in reversed(list(enumerate(shape))) if isinstance(size, Dim) and size in missing
+        }
+        if not here:
+            continue
+        if len(here) == 1:
+            ((dim, axis),) = here.items()
+            lines.append(f"{spelled[dim]} = {names[value]}.shape[{axis}]")
+        else:
+            targets = [
+                spelled[s] if isinstance(s, Dim) and here.get(s) == axis else "_" for axis, s in enumerate(shape)
+            ]
+            lines.append(f"{', '.join(targets)} = {names[value]}.shape")
+        for dim in here:
+            del missing[dim]
+    for dim in list(missing):
+        for value in parameters:
+            found = _solved(dim, value, names[value], spelled)
+            if found is not None:
+                lines.append(f"{spelled[dim]} = {found}")
+                del missing[dim]
+                break
+    return lines
+
+
+def _solved(dim: Dim, value: Value, name: str, spelled: Mapping[Dim, str]) -> str | None:
+    """The symbol from a size that is a multiple of it plus a constant: `S` from `x: [2*S + 1]` is `(n - 1) // 2`."""
+    for axis, size in enumerate(value.type.shape):
+        if isinstance(size, Dim) and symbols(size) == (dim,) and len(size.terms) == 1:
+            (monomial, coefficient), constant = size.terms[0], size.constant
+            if len(monomial) == 1 and monomial[0].kind == "symbol" and coefficient > 0:
+                read = f"{name}.shape[{axis}]"
+                moved = f"{read} - {constant}" if constant > 0 else f"{read} + {-constant}" if constant else read
+                if coefficient == 1:
+                    return moved
+                return f"({moved}) // {coefficient}" if constant else f"{moved} // {coefficient}"
+    return None
+
+
+def block_items(block: Block) -> list[Op]:
+    """The ops of a region as items, without its terminator."""
+    return [op for op in block if op.next is not None]

@@ -1,0 +1,189 @@
+"""What a source target tells the shared writer: how ops, numbers, dtypes, members and control flow are spelled."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from graphc.codegen.source.expressions import ATOM, UNARY, Expression
+from graphc.codegen.source.naming import identifier
+from graphc.ir.dtypes import DType
+from graphc.ir.graph import Function, Op, Value
+from graphc.ir.module import Module, Weight
+from graphc.ir.recipes import Step
+from graphc.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from graphc.codegen.source.body import BodyWriter
+    from graphc.codegen.source.members import Places
+    from graphc.codegen.source.writer import Definition, ModuleWriter, PrivateFunction
+
+Array = np.ndarray[Any, Any]
+
+Spelled = str | tuple[str, dict[str, str]]
+"""A template, alone or with the text of further slots."""
+
+Spelling = str | Callable[[Op], Spelled | None]
+"""How an op is spelled: a template, or a function of the op's types and attributes; None where it cannot be."""
+
+Path = tuple[str | int, ...]
+"""A member below another: attributes or keys, integers for elements of lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A module of the framework that stands for an op with its weights.
+
+    `weights`: the framework's name → the operand it holds, and the steps from the operand's array to what is stored.
+    `call` is a template over the op's operands in which `{layer}` is the module.
+    """
+
+    constructor: str
+    weights: Mapping[str, tuple[int, tuple[Step, ...]]]
+    call: str = "{layer}({0})"
+
+
+@dataclass(eq=False, slots=True)
+class Code:
+    """A class or function of the emitted file: its name, and its text without that name."""
+
+    name: str
+    text: str
+
+
+class Dialect(ABC):
+    """The spelling of one framework's Python."""
+
+    spelling: ClassVar[Mapping[str, Spelling]]
+    helpers: ClassVar[Mapping[str, str]] = {}
+    """Functions pasted into a file that mentions them, by name."""
+
+    imports: ClassVar[Mapping[str, str]] = {}
+    """Name that emitted code uses → the import statement that brings it."""
+
+    scalars_anywhere: ClassVar[bool] = True
+    """Whether functions take Python numbers in place of arrays, as operators do."""
+
+    has_classes: ClassVar[bool] = False
+    """Whether scopes become classes that make their members, rather than functions over a nested dict."""
+
+    reserved: ClassVar[frozenset[str]] = frozenset()
+    """Names that variables may not take: modules, helpers, the parameter that holds the weights."""
+
+    indent: ClassVar[int] = 4
+    """Columns before the statements of a body."""
+
+    light: ClassVar[frozenset[str]] = frozenset()
+    """Ops that, being wrapped around another, do not make an expression harder to read."""
+
+    # --- ops --------------------------------------------------------------------------------------------------
+
+    def spelled(self, op: Op) -> Spelled | None:
+        """The template of an op, None where there is none."""
+        found = self.spelling.get(op.name)
+        return found if found is None or not callable(found) else found(op)
+
+    def layer(self, op: Op) -> Layer | None:
+        """The module that stands for the op and its weights, for targets with modules."""
+        return None
+
+    # --- values -----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def dtype(self, dtype: DType) -> str:
+        """The framework's dtype as source."""
+
+    def number(self, value: Any, dtype: DType) -> Expression:
+        """A Python number; arithmetic with it keeps the dtype of the other operand."""
+        if isinstance(value, float) and not math.isfinite(value):
+            text = "nan" if math.isnan(value) else "inf"
+            return Expression(f"-{self.non_finite(text)}", UNARY) if value < 0 else Expression(self.non_finite(text))
+        text = repr(value)
+        return Expression(text, UNARY if text.startswith("-") else ATOM)
+
+    @abstractmethod
+    def non_finite(self, name: str) -> str:
+        """`inf` or `nan` as source."""
+
+    @abstractmethod
+    def array(self, value: str, type: TensorType) -> str:
+        """A constant array; `value` is the source of a number or of nested lists."""
+
+    # --- members ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def member(self, path: Path) -> str:
+        """A weight or module at `path` below the body's own class."""
+
+    @abstractmethod
+    def weight_path(self, places: Places, holder: str, weight: str) -> Path:
+        """The path below the class at `holder` of a weight that no layer of the framework holds."""
+
+    @abstractmethod
+    def stored_name(self, path: Path) -> str:
+        """The name in the weights' file of what is at `path` from the root."""
+
+    def storable(self, array: Array) -> Array:
+        """The array as it goes into the file."""
+        return array
+
+    def undone(self, text: str, step: Step) -> str:
+        """The expression `text` of a stored weight with a step of its recipe undone."""
+        raise NotImplementedError
+
+    def weight_member(self, path: Path, weight: Weight) -> str:
+        """The statement that makes the member of a weight that no layer holds."""
+        raise NotImplementedError
+
+    def list_member(self, name: str, codes: Sequence[Code]) -> str:
+        """The statement that makes a list of modules."""
+        raise NotImplementedError
+
+    # --- calls and control flow -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def call(self, code: Code, path: Path, arguments: Sequence[str]) -> str:
+        """The call of a class or function whose weights are at `path`."""
+
+    @abstractmethod
+    def loop(self, body: BodyWriter, code: Code, path: Path, arguments: Sequence[str], position: int) -> None:
+        """Statements that call each member of the list at `path`; the argument at `position` is also the result."""
+
+    @abstractmethod
+    def region_op(self, body: BodyWriter, op: Op) -> None:
+        """Statements of a `cond`, `while` or `scan`."""
+
+    def stacked(self, rows: str) -> str:
+        """The arrays of a list, stacked along a new first axis."""
+        raise NotImplementedError
+
+    def backwards(self, array: str) -> str:
+        """An array from its last slice to its first."""
+        return f"{array}[::-1]"
+
+    def function_call(self, name: str, arguments: Sequence[str]) -> str:
+        """The call of another function of the module."""
+        return f"{name}({', '.join(arguments)})"
+
+    @abstractmethod
+    def updated(self, body: BodyWriter, updates: Sequence[tuple[Path, Value]], outputs: Sequence[Value]) -> None:
+        """Statements that give weights their new values, after every read, and the return of `outputs`."""
+
+    # --- the file -------------------------------------------------------------------------------------------
+
+    def method_name(self, function: Function, module: Module) -> str:
+        """What the method or function of an entry is called."""
+        return "forward" if function is module.main else identifier(function.name)
+
+    @abstractmethod
+    def definition(self, definition: Definition) -> str:
+        """A class or function of a scope, with `NAME` and `OWNERS` where its name and its scopes stand."""
+
+    @abstractmethod
+    def file(self, writer: ModuleWriter, root: Definition, functions: Sequence[PrivateFunction]) -> str:
+        """The file: docstring, `IMPORTS`, classes or functions, entries, `load`."""

@@ -1,0 +1,48 @@
+"""Docstrings of emitted files: what the model is, what goes in and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.ir.graph import Function
+from graphc.ir.module import Module
+from graphc.ir.types import TensorType
+
+
+def module_docstring(module: Module, framework: str, usage: Sequence[str]) -> str:
+    """The docstring at the top of a file."""
+    example = "\n".join(f"    {line}" for line in usage)
+    entries = "\n".join(entry_block(function) for function in module.entries.values())
+    return f'"""A model in {framework}, with its weights in model.safetensors beside this file.\n\n{example}\n\n{entries}\n"""'
+
+
+def entry_block(function: Function) -> str:
+    """Inputs and outputs of an entry, a line each."""
+    lines = [f"{function.name}:"]
+    lines += [f"    {parameter.name}: {shown(parameter.type)}" for parameter in function.inputs]
+    lines.append(f"    returns {results(function)}")
+    lines += [f"    needs {guard}" for guard in function.guards]
+    return "\n".join(lines)
+
+
+def entry_line(function: Function) -> str:
+    """Inputs and outputs of an entry in one line."""
+    inputs = ", ".join(f"{p.name}: {shown(p.type)}" for p in function.inputs)
+    line = f"{inputs} → {results(function)}" if inputs else results(function)
+    return line if len(line) <= 100 else f"The entry {function.name}; see the top of the file."
+
+
+def results(function: Function) -> str:
+    texts = [
+        f"{result.name}: {shown(value.type)}" if result.name else shown(value.type)
+        for result, value in zip(function.results, function.outputs, strict=True)
+        if result.updates is None
+    ]
+    updated = [r.updates.weight for r in function.results if r.updates is not None and r.updates.weight is not None]
+    text = ", ".join(texts) or "nothing"
+    return f"{text}; updates {', '.join(updated)}" if updated else text
+
+
+def shown(type: TensorType) -> str:
+    """`float32[B, 784]`, as users know the dtype."""
+    return f"{type.dtype}[{', '.join(map(str, type.shape))}]"

@@ -1,0 +1,494 @@
+"""From a legal module to one source file and its weights: classes of equal scopes, entries, helpers, imports."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path as FilePath
+
+from graphc.codegen.artifact import write_weights
+from graphc.codegen.source.body import BodyWriter, Call, Item, Loop
+from graphc.codegen.source.dialect import Code, Dialect, Path
+from graphc.codegen.source.members import Layers, Members, Places, ancestors, relative
+from graphc.codegen.source.naming import Names, class_name, identifier, plural, stem
+from graphc.codegen.source.scopes import Node, owner_of, scope_tree
+from graphc.ir.dims import Guard, symbols
+from graphc.ir.graph import Function, Op, Value
+from graphc.ir.module import Module
+from graphc.ir.recipes import Recipe
+
+GENERIC = re.compile(r"(input|inputs|input_layer|keras_tensor|arg|x)(_?\d+)?")
+"""Names of a model's only input that say nothing: it is called `x`."""
+
+
+@dataclass(slots=True)
+class Definition:
+    """A class or function to write: where its weights are, its members in order, its methods' parameters and lines."""
+
+    owner: str
+    members: list[str] = field(default_factory=list)
+    """Statements that make the members of a class."""
+    methods: list[Method] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Method:
+    """A function body with its parameters."""
+
+    name: str
+    parameters: list[str]
+    lines: list[str]
+    entry: Function | None = None
+
+
+PrivateFunction = tuple[str, list[str], list[str]]
+"""Name, parameters and lines of a function that entries call."""
+
+
+class Conflict(Exception):
+    """Calls of one scope that came out unlike each other: the scope cannot be a class."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(owner)
+        self.owner = owner
+
+
+@dataclass(slots=True)
+class Source:
+    """What the writer found: the text of the file, and each stored weight with its recipe."""
+
+    text: str
+    weights: dict[str, Recipe]
+
+
+def write_source(module: Module, dialect: Dialect, folder: FilePath) -> dict[str, Recipe]:
+    """Write `model.py` and `model.safetensors`. Returns the recipes of the stored weights."""
+    source = emit(module, dialect)
+    (folder / "model.py").write_text(source.text, encoding="utf-8")
+    arrays = {
+        name: recipe.apply({n: module.weights[n] for n in recipe.sources}) for name, recipe in source.weights.items()
+    }
+    write_weights(folder / "model.safetensors", {name: dialect.storable(array) for name, array in arrays.items()})
+    return source.weights
+
+
+def emit(module: Module, dialect: Dialect) -> Source:
+    """The text of `model.py`, formatted, and what goes into its weights."""
+    dissolved: set[str] = set()
+    while True:
+        try:
+            return ModuleWriter(module, dialect, dissolved).emit()
+        except Conflict as conflict:
+            dissolved.add(conflict.owner)
+
+
+class ModuleWriter:
+    """One attempt at writing a module, with the scopes in `dissolved` left out of the classes."""
+
+    def __init__(self, module: Module, dialect: Dialect, dissolved: set[str]) -> None:
+        self.module = module
+        self.dialect = dialect
+        self.dissolved = dissolved
+        self.functions = list(module.functions.values())
+        self.layers = Layers(module, self.functions, dialect)
+        self.places = Places()
+        self.codes: dict[str, Code] = {}
+        """The class or function of each owner."""
+        self.by_text: dict[str, Code] = {}
+        self.owners_of: dict[str, list[str]] = {}
+        self.definitions: list[Code] = []
+        self.class_names = Names(dialect.reserved)
+        self.function_names = {
+            f.name: self.class_names.take(identifier(f.name)) for f in self.functions if not f.public
+        }
+        resolved = {self.layers.resolved(value): None for value in self.layers.weight_of}
+        self.weights = list(resolved)
+        owners = {owner_of(weight) for weight in resolved}
+        self.inner = {ancestor for owner in owners for ancestor in ancestors(owner)}
+        self.own = {owner for owner in owners if owner and owner not in self.layers.by_owner}
+        self.members: dict[str, list[str]] = {}
+
+    def is_class(self, owner: str) -> bool:
+        if not owner:
+            return False
+        return owner in self.inner or (self.dialect.has_classes and owner in self.own)
+
+    # --- the whole --------------------------------------------------------------------------------------------
+
+    def emit(self) -> Source:
+        entries = list(self.module.entries.values())
+        trees = {entries[0].name: scope_tree(entries[0], self.is_class, self.dissolved, self.layers.resolved)}
+        main = trees[entries[0].name]
+        self.places.classes |= set(main.instances)
+        for entry in entries[1:]:
+            trees[entry.name] = scope_tree(entry, lambda owner: False, set(), self.layers.resolved)
+        self._place_weights()
+        root = Definition("")
+        for entry in entries:
+            root.methods.append(self._entry(entry, trees[entry.name].root))
+        root.members = self._member_lines("")
+        private = [self._function(f) for f in self.functions if not f.public]
+        text = self.dialect.file(self, root, private)
+        return Source(formatted(self._with_imports(text)), self._stored())
+
+    def _stored(self) -> dict[str, Recipe]:
+        members = Members(self.dialect, self.layers, self.places, "", {})
+        stored: dict[str, Recipe] = {}
+        for weight in self.weights:
+            source = self.module.weights.source(weight).name
+            if source == weight:
+                name = self.dialect.stored_name(members.path_of(weight))
+                stored[name] = Recipe((weight,), self.layers.steps.get(weight, ()))
+        return stored
+
+    def ties(self) -> list[tuple[Path, Path]]:
+        """Paths of the weights that layers hold in common with another, with the path of the one stored."""
+        members = Members(self.dialect, self.layers, self.places, "", {})
+        found: list[tuple[Path, Path]] = []
+        for weight in self.weights:
+            source = self.module.weights.source(weight).name
+            if source != weight:
+                found.append((members.path_of(weight), members.path_of(source)))
+        return found
+
+    def with_name(self, code: Code) -> str:
+        """The text of a class or function under its name, with the scopes that it stands for."""
+        owners = self.owners_of[code.name]
+        shown = owners[0] if len(owners) == 1 else f"{owners[0]} … {owners[-1]}"
+        return code.text.replace("NAME", code.name, 1).replace("OWNERS", shown, 1)
+
+    # --- members ----------------------------------------------------------------------------------------------
+
+    def _place_weights(self) -> None:
+        """Give layers and single weights their holders; names are given once the bodies have placed their classes."""
+        self.held_layers: dict[str, list[str]] = {}
+        self.held_weights: dict[str, list[str]] = {}
+        for weight in self.weights:
+            owner = owner_of(weight)
+            if weight in self.layers.framework_name:
+                held = self.held_layers.setdefault(self.places.holder(owner.rpartition("/")[0]), [])
+                if owner not in held:
+                    held.append(owner)
+            else:
+                self.held_weights.setdefault(self.places.holder(owner), []).append(weight)
+
+    def _name_members(self, holder: str) -> None:
+        """Names for what a class holds besides the classes below it."""
+        for owner in self.held_layers.get(holder, ()):
+            self.places.put(f"layer {owner}", holder, relative(owner, holder))
+        for weight in self.held_weights.get(holder, ()):
+            if f"weight {weight}" not in self.places.of:
+                path = self.dialect.weight_path(self.places, holder, weight)
+                self.places.of[f"weight {weight}"] = holder, path
+
+    def _member_lines(self, holder: str) -> list[str]:
+        """The statements that make the members, in the order the bodies use them."""
+        if not self.dialect.has_classes:
+            return []
+        lines = [
+            self.dialect.weight_member(self.places.of[f"weight {weight}"][1], self.module.weights.info(weight))
+            for weight in self.held_weights.get(holder, ())
+        ]
+        order = dict.fromkeys(
+            [*self.members.get(holder, ()), *(f"layer {o}" for o in self.held_layers.get(holder, ()))]
+        )
+        lists: dict[str, list[Code]] = {}
+        for key in order:
+            kind, _, owner = key.partition(" ")
+            _, path = self.places.of[key]
+            if kind == "layer":
+                lines.append(f"{self.dialect.member(path)} = {self.layers.by_owner[owner].constructor}")
+                continue
+            code = self.codes[owner]
+            if len(path) == 1:
+                lines.append(f"{self.dialect.member(path)} = {code.name}()")
+            else:
+                codes = lists.setdefault(str(path[0]), [])
+                codes.append(code)
+                if len(codes) == 1:
+                    lines.append(f"list {path[0]}")
+        return [
+            self.dialect.list_member(line[5:], lists[line[5:]]) if line.startswith("list ") else line for line in lines
+        ]
+
+    # --- bodies -----------------------------------------------------------------------------------------------
+
+    def _items(self, node: Node) -> tuple[list[Item], list[str]]:
+        """The node's items with the classes below written and chains of siblings made loops; members in order of use."""
+        holder = node.owner
+        used: list[str] = []
+        items: list[Item] = []
+        queue = node.items
+        for item in queue:
+            if isinstance(item, Node):
+                self._class(item)
+        i = 0
+        while i < len(queue):
+            item = queue[i]
+            if isinstance(item, Op):
+                owner = self.layers.owner_of_op.get(item)
+                if owner is not None and self.places.holder(owner.rpartition("/")[0]) == holder:
+                    used.append(f"layer {owner}")
+                items.append(item)
+                i += 1
+                continue
+            chain = self._chain(queue, i)
+            if chain is not None:
+                nodes, position = chain
+                name = self._list_name(holder, nodes)
+                for index, each in enumerate(nodes):
+                    self.places.put(f"class {each.owner}", holder, name, index)
+                    used.append(f"class {each.owner}")
+                first = nodes[0]
+                items.append(
+                    Loop(self.codes[first.owner], (name,), tuple(first.inputs), position, nodes[-1].outputs[0])
+                )
+                i += len(nodes)
+                continue
+            path = self.places.put(f"class {item.owner}", holder, relative(item.owner, holder))
+            used.append(f"class {item.owner}")
+            items.append(Call(item, self.codes[item.owner], path))
+            i += 1
+        return items, list(dict.fromkeys(used))
+
+    def _list_name(self, holder: str, nodes: Sequence[Node]) -> str:
+        placed = self.places.of.get(f"class {nodes[0].owner}")
+        if placed is not None:
+            if [self.places.of.get(f"class {n.owner}") for n in nodes] != [
+                (holder, (placed[1][0], index)) for index in range(len(nodes))
+            ]:
+                raise Conflict(nodes[0].owner)
+            return str(placed[1][0])
+        base = stem(nodes[0].scope.name)
+        return self.places.name(holder, base if len(nodes) == 1 else plural(base))
+
+    def _chain(self, queue: Sequence[Op | Node], start: int) -> tuple[list[Node], int] | None:
+        """The longest run of siblings from `start` that feed one into the next, and the input that does."""
+        first = queue[start]
+        if not isinstance(first, Node) or len(first.outputs) != 1:
+            return None
+        nodes = [first]
+        position: int | None = None
+        for following in queue[start + 1 :]:
+            last = nodes[-1]
+            if (
+                not isinstance(following, Node)
+                or self.codes[following.owner] is not self.codes[first.owner]
+                or stem(following.scope.name) != stem(first.scope.name)
+                or following.owner in {node.owner for node in nodes[-1:]}
+                or len(following.outputs) != 1
+                or len(following.inputs) != len(first.inputs)
+            ):
+                break
+            passed = last.outputs[0]
+            readers = passed.uses or {}
+            inside = set(following.ops)
+            at = [i for i, value in enumerate(following.inputs) if value is passed]
+            if len(at) != 1 or any(reader not in inside for reader in readers):
+                break
+            if position is None:
+                position = at[0]
+            same = all(
+                a is b for i, (a, b) in enumerate(zip(first.inputs, following.inputs, strict=True)) if i != position
+            )
+            if at[0] != position or not same:
+                break
+            nodes.append(following)
+        owners = {node.owner for node in nodes}
+        if position is None or len(owners) != len(nodes):
+            return None
+        return nodes, position
+
+    def _class(self, node: Node) -> None:
+        """Write the class (or function) of a scope, or find the one of an equal scope."""
+        self.places.classes.add(node.owner)
+        items, used = self._items(node)
+        self._name_members(node.owner)
+        self.members.setdefault(node.owner, used)
+        writer, parameters = self._body(node, items, None)
+        lines = self._finished(writer, node.inputs)
+        method = Method("forward", parameters, lines)
+        definition = Definition(node.owner, self._member_lines(node.owner), [method])
+        text = self.dialect.definition(definition)
+        code = self.by_text.get(text)
+        if code is None:
+            code = Code(self._class_name(node), text)
+            self.by_text[text] = code
+            self.definitions.append(code)
+            self.owners_of[code.name] = []
+        earlier = self.codes.setdefault(node.owner, code)
+        if earlier is not code:
+            raise Conflict(node.owner)
+        if node.owner not in self.owners_of[code.name]:
+            self.owners_of[code.name].append(node.owner)
+
+    def _class_name(self, node: Node) -> str:
+        style: Callable[[str], str] = class_name if self.dialect.has_classes else lambda name: identifier(stem(name))
+        base = style(node.scope.name)
+        if not self.class_names.is_free(base) and node.scope.parent is not None and node.scope.parent.name:
+            base = style(f"{stem(node.scope.parent.name)}_{node.scope.name}")
+        name = base
+        number = 2
+        while not self.class_names.is_free(name):
+            name = f"{base}{number}" if self.dialect.has_classes else f"{base}_{number}"
+            number += 1
+        return self.class_names.take(name)
+
+    def _body(self, node: Node, items: Sequence[Item], function: Function | None) -> tuple[BodyWriter, list[str]]:
+        members = Members(self.dialect, self.layers, self.places, node.owner, self.function_names)
+        names = Names(self.dialect.reserved | set(self.function_names.values()) | {c.name for c in self.definitions})
+        writer = BodyWriter(self.dialect, members, items, node.outputs, names)
+        bases = parameter_names(node.inputs, function)
+        parameters: list[str] = []
+        for value, base in zip(node.inputs, bases, strict=True):
+            name = names.take(base)
+            parameters.append(name)
+            writer.bind(value, name)
+        writer.reserve_sizes([dim for value in node.inputs for dim in value.type.symbols])
+        self._parameters = dict(zip(node.inputs, parameters, strict=True))
+        writer.write_items()
+        return writer, parameters
+
+    def _finished(self, writer: BodyWriter, inputs: Sequence[Value]) -> list[str]:
+        names = self._parameters
+        writer.write_return()
+        missing = unread(writer, inputs)
+        if missing:
+            raise Conflict(missing)
+        return [*writer.sizes_at_top(inputs, names), *writer.lines]
+
+    def _entry(self, function: Function, root: Node) -> Method:
+        items, used = self._items(root)
+        self._name_members("")
+        self.members[""] = list(dict.fromkeys([*self.members.get("", ()), *used]))
+        writer, parameters = self._body(root, items, function)
+        names = dict(self._parameters)
+        updates = [
+            (writer.members.path_of(self.module.weights.source(result.updates.weight).name), value)
+            for result, value in zip(function.results, function.outputs, strict=True)
+            if result.updates is not None and result.updates.weight is not None
+        ]
+        if updates:
+            kept = [v for r, v in zip(function.results, function.outputs, strict=True) if r.updates is None]
+            self.dialect.updated(writer, updates, kept)
+        else:
+            writer.write_return()
+        guards: list[str] = []
+        for guard in function.guards:
+            for dim in (*symbols(guard.left), *symbols(guard.right)):
+                writer.size(dim)
+            guards += guard_lines(guard, writer, function)
+        lines = [*writer.sizes_at_top(root.inputs, names), *guards, *writer.lines]
+        return Method(self.dialect.method_name(function, self.module), parameters, lines, function)
+
+    def _function(self, function: Function) -> PrivateFunction:
+        """A private function: every weight it reads is a parameter."""
+        members = Members(self.dialect, self.layers, self.places, "", self.function_names)
+        names = Names(self.dialect.reserved | set(self.function_names.values()))
+        ops = [op for op in function.block if op.next is not None]
+        writer = BodyWriter(self.dialect, members, ops, function.outputs, names, indent=4)
+        parameters: list[str] = []
+        for parameter in function.parameters:
+            name = names.take(identifier(parameter.name))
+            parameters.append(name)
+            writer.bind(parameter.value, name)
+        writer.reserve_sizes(function.symbols)
+        writer.write_items()
+        writer.write_return()
+        values = [p.value for p in function.parameters]
+        top = writer.sizes_at_top(values, dict(zip(values, parameters, strict=True)))
+        return self.function_names[function.name], parameters, [*top, *writer.lines]
+
+    # --- the file ---------------------------------------------------------------------------------------------
+
+    def _with_imports(self, text: str) -> str:
+        """The file with the helpers it mentions and the imports it needs."""
+        helpers: dict[str, str] = {}
+        todo = [text]
+        while todo:
+            for name in dict.fromkeys(_WORD.findall(todo.pop())):
+                source = self.dialect.helpers.get(name)
+                if source is not None and name not in helpers:
+                    helpers[name] = source
+                    todo.append(source)
+        pasted = "\n\n".join(helpers[name] for name in self.dialect.helpers if name in helpers)
+        head, _, rest = text.partition(IMPORTS)
+        code = f"{pasted}\n\n{rest}" if pasted else rest
+        words = set(_WORD.findall(_STRING.sub("", code)))
+        imports = [line for name, line in self.dialect.imports.items() if name in words]
+        return f"{head}{import_block(imports)}\n\n{code}"
+
+
+IMPORTS = "\n# imports\n"
+"""Where imports and helpers go in the text of a file."""
+
+_WORD = re.compile(r"\b[A-Za-z_]\w*")
+_STRING = re.compile(r'""".*?"""', re.DOTALL)
+
+
+def unread(writer: BodyWriter, inputs: Sequence[Value]) -> str | None:
+    """The owner of a body that needs a symbol which none of its parameters binds."""
+    bound = {dim for value in inputs for dim in value.type.symbols}
+    introduced = {op.attribute_dict["size"] for op in writer.items if isinstance(op, Op) and op.name == "assume_dim"}
+    missing = [dim for dim in writer.sizes_read if dim not in bound and dim not in introduced]
+    return writer.members.start if missing else None
+
+
+def parameter_names(values: Sequence[Value], function: Function | None) -> list[str]:
+    """Names for the parameters of a body: the model's, or `x` for the stream that runs through it."""
+    if function is not None:
+        names = [identifier(p.name) for p in function.inputs]
+        return ["x"] if len(names) == 1 and GENERIC.fullmatch(names[0]) else names
+    out: list[str] = []
+    for i, value in enumerate(values):
+        named = value.name is not None and not value.name.isdigit() and value.op is None
+        out.append("x" if i == 0 else identifier(value.name or "y") if named else "y")
+    return out
+
+
+def guard_lines(guard: Guard, writer: BodyWriter, function: Function) -> list[str]:
+    """A check of a guard at entry."""
+    left, right = writer.size(guard.left), writer.size(guard.right)
+    if guard.kind == "==":
+        broken = f"{left.text} != {right.text}"
+    elif guard.kind == "<=":
+        broken = f"{left.text} > {right.text}"
+    else:
+        broken = f"{right.within(11)} % {left.within(12)}"
+    sizes = dict.fromkeys((*symbols(guard.left), *symbols(guard.right)))
+    got = ", ".join(f"{dim} = {{{writer.sizes[dim]}}}" for dim in sizes)
+    return [f"if {broken}:", f'    raise ValueError(f"{function.name} needs {guard}, not {got}")']
+
+
+def import_block(lines: Sequence[str]) -> str:
+    """Import statements in the order that `ruff check --select I` wants: standard library first."""
+    standard = [line for line in lines if line.split()[1].split(".")[0] in ("math", "pathlib", "json")]
+    others = [line for line in lines if line not in standard]
+
+    def order(line: str) -> tuple[bool, str]:
+        return line.startswith("from"), line.split()[1].lower()
+
+    blocks = ["\n".join(sorted(dict.fromkeys(part), key=order)) for part in (standard, others) if part]
+    return "\n\n".join(blocks)
+
+
+@cache
+def _ruff() -> str:
+    from ruff.__main__ import find_ruff_bin
+
+    return find_ruff_bin()
+
+
+def formatted(text: str) -> str:
+    """The text as `ruff format` lays it out, at the line length of this project."""
+    command = [_ruff(), "format", "--isolated", "--line-length", "120", "--target-version", "py311", "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, encoding="utf-8", check=False)
+    if done.returncode:
+        raise RuntimeError(f"the emitted source does not parse:\n{done.stderr}\n{text}")
+    return done.stdout
+
+
+__all__ = ["Definition", "Method", "ModuleWriter", "Source", "emit", "formatted", "write_source"]
