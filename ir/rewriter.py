@@ -121,7 +121,8 @@ class Rewriter:
         for value in op.results:
             if value.uses:
                 raise GraphcError(f"{op.name} cannot be erased: %{value.name or '?'} is still read")
-        self._deferred.pop(op, None)
+        if op in self._deferred:
+            self.flush(op)
         for region in op.regions:
             for inner in list(reversed(region.block)):
                 for value in inner.results:

@@ -99,8 +99,8 @@ def _coarsest(module: Module) -> float:
 
 def epsilon(kind: DType) -> float:
     """The distance from 1 to the next number of a floating or complex dtype."""
-    info: Any = np.finfo(kind.numpy) if kind.is_complex else ml_dtypes.finfo(kind.numpy)
-    return float(info.eps)
+    finfo: Any = np.finfo if kind.is_complex else ml_dtypes.finfo
+    return float(finfo(kind.numpy).eps)
 
 
 def difference(before: Array, after: Array, allowed: float = 0.0) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from graphc.ir.graph import Op, Value
 from graphc.ir.rewriter import Rewriter
@@ -99,7 +99,9 @@ def seek(op: Op, region: Region) -> Followed:
 
 def _reordered(entries: Any, permutation: Permutation) -> Any:
     """One entry for each axis, in the new order; text and None stay."""
-    return tuple(entries[axis] for axis in permutation) if type(entries) is tuple else entries
+    if not isinstance(entries, tuple):
+        return entries
+    return tuple(cast("tuple[Any, ...]", entries)[axis] for axis in permutation)
 
 
 def _order(op: Op, region: Region, ndim: int) -> Permutation | None:
