@@ -1,0 +1,110 @@
+"""Executables: an artifact folder, loaded and called. In process and exported it is the same folder."""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc import codegen
+from graphc.codegen.artifact import MANIFEST, Entry, Manifest, atomic_folder, read_manifest
+from graphc.codegen.target import EntryFunction
+from graphc.ir.errors import GraphcError
+from graphc.ir.graph import Function
+from graphc.runtime.signature import checked_inputs, signature
+
+Array = np.ndarray[Any, Any]
+SOURCE = "model.py"
+
+
+class EntryCall:
+    """One entry of an artifact, to be called on NumPy arrays by position or by name."""
+
+    def __init__(self, name: str, entry: Entry, run: EntryFunction) -> None:
+        self.name = name
+        self.signature: Function = signature(name, entry)
+        """A function without a body: the inputs and the guards."""
+        self.outputs: tuple[str, ...] = tuple(port.name for port in entry.outputs if port.updates is None)
+        """Names of what a call returns; the results that update a weight stay inside."""
+        self._run = run
+
+    def __call__(self, *arrays: Any, **named: Any) -> Array | tuple[Array, ...]:
+        """One array, or a tuple of arrays when there are several results.
+
+        Raises `GraphcError`, `ShapeError` or `DTypeError` for inputs that do not fit, before anything runs.
+        """
+        results = self._run(*checked_inputs(self.signature, arrays, named))
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{p.name}: {p.type}" for p in self.signature.inputs)
+        return f"<entry {self.name}({inputs})>"
+
+
+class Executable:
+    """A loaded artifact. Calling it runs its main entry; further entries are methods of their names.
+
+    `temporary` folders are removed when the executable is no longer used, or when Python exits.
+    """
+
+    def __init__(self, folder: Path, temporary: bool = False) -> None:
+        self.folder = Path(folder)
+        if temporary:
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self.manifest: Manifest = read_manifest(self.folder)
+        self.target: str = self.manifest.target
+        functions: Mapping[str, EntryFunction] = codegen.target(self.target).load(self.folder)
+        self.entries: dict[str, EntryCall] = {
+            name: EntryCall(name, entry, functions[name]) for name, entry in self.manifest.entries.items()
+        }
+
+    def __call__(self, *arrays: Any, **named: Any) -> Array | tuple[Array, ...]:
+        """Run the main entry; see `EntryCall.__call__`."""
+        return self.entry()(*arrays, **named)
+
+    def entry(self, name: str | None = None) -> EntryCall:
+        """The entry of this name, the main one by default. Raises `GraphcError` when there is none."""
+        if name is None:
+            return next(iter(self.entries.values()))
+        if name not in self.entries:
+            raise GraphcError(f"the artifact has no entry {name!r}; it has {', '.join(self.entries)}")
+        return self.entries[name]
+
+    def __getattr__(self, name: str) -> EntryCall:
+        entries: dict[str, EntryCall] = self.__dict__.get("entries", {})
+        if name in entries:
+            return entries[name]
+        raise AttributeError(f"an executable has no attribute {name!r}; its entries are {', '.join(entries) or 'none'}")
+
+    @property
+    def source(self) -> str:
+        """The emitted code. Raises `GraphcError` for a target that writes a native graph."""
+        path = self.folder / SOURCE
+        if not path.is_file():
+            raise GraphcError(
+                f"the target {self.target!r} writes no source code; its files are {', '.join(self.manifest.files)}"
+            )
+        return path.read_text(encoding="utf-8")
+
+    def save(self, folder: Path | str) -> None:
+        """Write the artifact to `folder`, whole or not at all. Its weights are those it was compiled with."""
+        with atomic_folder(Path(folder)) as temporary:
+            for name in (*self.manifest.files, MANIFEST):
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.folder / name, temporary / name)
+
+    def __repr__(self) -> str:
+        return f"<Executable for {self.target}: {', '.join(map(repr, self.entries.values()))}>"
+
+
+def load_artifact(folder: Path | str) -> Executable:
+    """The executable of an artifact folder, after checking that its files are unchanged.
+
+    Raises `FormatError` for a folder that is no artifact or was altered, `TargetError` where its target is not
+    installed.
+    """
+    return Executable(Path(folder))

@@ -1,0 +1,333 @@
+"""The `graphc` command. Exit status: 0 done, 1 a check did not hold, 2 a mistake of the user's, said on stderr.
+
+Only typer is imported up here (30 ms of the 200 that `--help` may take beside Python's own start); each command imports
+what it needs when it runs. Typer's rich formatting is off because it imports rich for every help text.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from graphc.ir.module import Module
+    from graphc.passes.registry import Observer
+
+CHECK_FAILED = 1
+USERS_MISTAKE = 2
+
+
+class Commands(TyperGroup):
+    """Turns what graphc explains, and files that cannot be read or written, into a line or two on stderr."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from graphc.ir.errors import GraphcError
+
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of a pipe has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit from None
+        except GraphcError as error:
+            typer.echo(f"graphc: {error}", err=True)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename is not None else ""
+            typer.echo(f"graphc: {where}{error.strerror or error}", err=True)
+        raise typer.Exit(USERS_MISTAKE)
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Compiles models: to readable NumPy, PyTorch and JAX code, and to native graphs.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+)
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A .py that defines `model`, or a model file.")]
+EntryName = Annotated[str | None, typer.Option("--entry", metavar="NAME", help="What a .py defines, if not `model`.")]
+Passes = Annotated[str | None, typer.Option(metavar="LIST", help="Passes to run in place of the usual ones.")]
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable results.")]
+
+
+class Format(StrEnum):
+    """How `inspect` shows a module."""
+
+    text = "text"
+    summary = "summary"
+    json = "json"
+
+
+@app.command("compile")
+def compile_(
+    source: Source,
+    target: Annotated[str | None, typer.Option(metavar="T", help="The target (see `graphc targets`).")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FOLDER")] = None,
+    entry: EntryName = None,
+    passes: Passes = None,
+    memory_budget: Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 512MiB.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare the artifact with the reference.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Interpret before and after every pass.")] = False,
+    dump_ir: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the IR after every pass.")] = None,
+    json: Json = False,
+) -> None:
+    """Write an artifact: a folder with code or a graph, weights and a manifest."""
+    from graphc import codegen
+    from graphc.codegen.compiler import write_artifact
+    from graphc.runtime import config
+    from graphc.runtime.compilation import within_budget
+    from graphc.runtime.sources import module_of
+
+    name = codegen.target(target or config.target()).name
+    folder = output if output is not None else Path(f"{Path(source).stem}-{name}")
+    with progress(f"compiling {source} for {name}"):
+        module = module_of(source, entry)
+        if memory_budget is not None:
+            within_budget(module, passes, memory_budget)
+        manifest = write_artifact(module, name, folder, passes, check, dumper(dump_ir, module))
+    report = None
+    if verify:
+        from graphc.tools.verification import verify_artifact
+
+        with progress(f"verifying {folder}"):
+            report = verify_artifact(module, folder, name)
+    if json:
+        found = {"folder": str(folder), "manifest": manifest.to_json()}
+        print_json(found if report is None else found | {"report": report.to_json()})
+    else:
+        typer.echo(f"{folder}: {name}, {', '.join(manifest.files)}")
+        if report is not None:
+            typer.echo(f"\n{report}")
+    if report is not None and not report.ok:
+        raise typer.Exit(CHECK_FAILED)
+
+
+@app.command()
+def inspect(
+    source: Source,
+    after: Annotated[str | None, typer.Option(metavar="PASS", help="Run a pass, or several, first.")] = None,
+    format: Annotated[Format, typer.Option(help="The IR itself, tables, or the tables as JSON.")] = Format.text,
+    entry: EntryName = None,
+    size: Annotated[list[str] | None, typer.Option(metavar="NAME=N", help="A symbol's size, for the summary.")] = None,
+) -> None:
+    """Show a module: its IR, or functions, ops, parameters, operations and memory."""
+    from graphc.passes import run_passes
+    from graphc.runtime.sources import module_of
+
+    sizes = read_sizes(size or [])
+    with progress(f"reading {source}"):
+        module = module_of(source, entry)
+        if after is not None:
+            module = run_passes(module, after)
+    if format is Format.text:
+        typer.echo(str(module), nl=False)
+        return
+    from graphc.tools import inspection
+
+    if format is Format.json:
+        print_json(inspection.describe(module, sizes))
+    else:
+        print_tables(*inspection.summary(module, sizes))
+
+
+@app.command()
+def run(
+    source: Annotated[str, typer.Argument(metavar="SOURCE|FOLDER", help="A model, or an artifact's folder.")],
+    inputs: Annotated[Path, typer.Option(metavar="IN.npz", help="Arrays by input name, or as arr_0, arr_1.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="OUT.npz")] = None,
+    target: Annotated[str | None, typer.Option(metavar="T", help="The target, for a model.")] = None,
+    entry: EntryName = None,
+    json: Json = False,
+) -> None:
+    """Run a model or an artifact on arrays."""
+    from graphc.codegen.artifact import MANIFEST
+    from graphc.ir.errors import GraphcError
+    from graphc.runtime.compilation import compile
+    from graphc.runtime.executable import load_artifact
+    from graphc.runtime.sources import module_of
+    from graphc.tools.arrays import read_inputs, write_outputs
+
+    with progress(f"loading {source}"):
+        if (Path(source) / MANIFEST).is_file() or (Path(source).is_dir() and entry is None and target is None):
+            executable = load_artifact(source)
+            call = executable.entry(entry)
+            if target is not None and target != executable.target:
+                raise GraphcError(f"{source} is an artifact for {executable.target!r}, not for {target!r}")
+        else:
+            executable = compile(module_of(source, entry), target)
+            call = executable.entry()
+    arrays = read_inputs(inputs, call.signature)
+    with progress(f"running {call.name}"):
+        results = call(**arrays)
+    named = dict(zip(call.outputs, results if isinstance(results, tuple) else (results,), strict=True))
+    if output is not None:
+        write_outputs(output, named)
+    if json:
+        print_json({name: {"dtype": str(a.dtype), "shape": list(a.shape)} for name, a in named.items()})
+    else:
+        for name, array in named.items():
+            typer.echo(f"{name}: {array.dtype}[{', '.join(map(str, array.shape))}]")
+            if output is None:
+                typer.echo(str(array))
+
+
+@app.command()
+def verify(
+    source: Source,
+    targets: Annotated[str, typer.Option(metavar="all|T,T", help="Which targets to compare.")] = "all",
+    inputs: Annotated[Path | None, typer.Option(metavar="IN.npz", help="Arrays to run on; drawn if left out.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report as a page too.")] = None,
+    entry: EntryName = None,
+    passes: Passes = None,
+    special_values: Annotated[
+        bool, typer.Option("--special-values", help="Draw NaN, infinities and −0 as well.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Compare targets with the reference, beside the error that the model's own dtypes make."""
+    from graphc.runtime.sources import module_of
+    from graphc.tools import verification
+    from graphc.tools.arrays import read_inputs
+
+    with progress(f"verifying {source}"):
+        module = module_of(source, entry)
+        arrays = None if inputs is None else read_inputs(inputs, module.main)
+        report = verification.verify(module, targets, arrays, passes=passes, special_values=special_values)
+    if html is not None:
+        report.to_html(html)
+    if json:
+        print_json(report.to_json())
+    else:
+        typer.echo(str(report))
+    if not report.ok:
+        raise typer.Exit(CHECK_FAILED)
+
+
+@app.command()
+def targets(json: Json = False) -> None:
+    """List the targets: what is installed here, and what would install the others."""
+    from graphc.runtime.support import targets as all_targets
+
+    found = all_targets()
+    if json:
+        print_json(
+            {
+                name: {"installed": info.installed, "extra": info.extra, "versions": dict(info.versions)}
+                for name, info in found.items()
+            }
+        )
+        return
+    for info in found.values():
+        typer.echo(str(info))
+
+
+@app.command()
+def passes(json: Json = False) -> None:
+    """List the passes and their options."""
+    from graphc.passes import passes as all_passes
+
+    if json:
+        print_json(
+            {each.name: {"doc": each.doc, "options": {o.name: o.takes for o in each.options}} for each in all_passes()}
+        )
+        return
+    for each in all_passes():
+        typer.echo(str(each))
+
+
+@app.command()
+def ops(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None, json: Json = False) -> None:
+    """List the ops, or show one: what it means, its dtypes, and which targets have it."""
+    from graphc.runtime.support import all_ops
+    from graphc.tools import reference
+
+    if name is not None:
+        definition = reference.find_op(name)
+        if json:
+            print_json(reference.describe_op(definition))
+        else:
+            typer.echo(reference.page(definition))
+        return
+    found = all_ops()
+    if json:
+        print_json({each.name: reference.signature_text(each) for each in found.values()})
+        return
+    width = max(map(len, found))
+    for each in found.values():
+        typer.echo(f"{each.name:{width}}  {reference.tier(each):9}  {reference.summary_line(each)}")
+
+
+# --- what commands share ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Say what is going on, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+def print_json(data: object) -> None:
+    import json
+
+    typer.echo(json.dumps(data, indent=2))
+
+
+def print_tables(*tables: Any) -> None:
+    from rich.console import Console
+
+    console = Console() if sys.stdout.isatty() else Console(width=160)  # in a pipe there is no width to keep to
+    for table in tables:
+        console.print(table)
+
+
+def read_sizes(given: list[str]) -> dict[str, int]:
+    """`B=32` and so on as a dict. Raises `GraphcError` for what is not of this form."""
+    from graphc.ir.errors import GraphcError
+
+    sizes: dict[str, int] = {}
+    for text in given:
+        name, equals, number = text.partition("=")
+        if not (equals and name.isidentifier() and number.isdigit()):
+            raise GraphcError(f"--size takes a symbol and a number, such as B=32, not {text!r}")
+        sizes[name] = int(number)
+    return sizes
+
+
+def dumper(folder: Path | None, module: Module) -> Observer | None:
+    """What writes the IR into `folder` after every stage, numbered in order; the module as it is comes first."""
+    if folder is None:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    written = 0
+
+    def write(stage: str, module: Module) -> None:
+        nonlocal written
+        (folder / f"{written:02d}_{stage}.gir").write_text(str(module), encoding="utf-8")
+        written += 1
+
+    write("lowered", module)
+    return write
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="graphc")
+
+
+if __name__ == "__main__":
+    main()
