@@ -7,12 +7,11 @@ from functools import cache
 
 from graphc.ir import dtypes as dt
 from graphc.ir.dtypes import DType
-from graphc.ir.errors import DTypeError
 
 # Each dtype's next wider ones; the join of two dtypes is the least dtype above both.
 _ABOVE: dict[DType, tuple[DType, ...]] = {
     dt.bool_: (dt.u4, dt.i4),
-    dt.u4: (dt.u8,),
+    dt.u4: (dt.u8, dt.i8),
     dt.i4: (dt.i8,),
     dt.u8: (dt.u16, dt.i16),
     dt.u16: (dt.u32, dt.i32),
@@ -40,15 +39,13 @@ def _upper(of: DType) -> frozenset[DType]:
 
 @cache
 def join(a: DType, b: DType) -> DType:
-    """The dtype that `a` and `b` promote to. Raises `DTypeError` where there is none (two kinds of 8-bit float)."""
+    """The dtype that `a` and `b` promote to."""
     common = _upper(a) & _upper(b)
-    least = [d for d in common if common <= _upper(d)]
-    if not least:
-        # Integers with narrow floats: the float wins; u64 with a signed integer is float32 as in JAX.
-        if a.is_integer and b.is_integer:
-            return dt.f32
-        raise DTypeError(f"{a} and {b} do not promote to one dtype; convert one of them")
-    return least[0]
+    for dtype in common:
+        if common <= _upper(dtype):
+            return dtype
+    # Unsigned 64-bit with signed integers: no integer holds both, so the default float does.
+    return dt.f32
 
 
 def common_dtype(dtypes: Iterable[DType]) -> DType:
