@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from graphc.ir import ops
 from graphc.ir.attributes import Pairs
 from graphc.ir.dims import product
@@ -179,6 +181,11 @@ def _without_ones(x, labels, other, other_labels):
     return _reshaped(x, tuple(x.shape[labels.index(label)] for label in kept)), kept
 
 
+@matmul.reference
+def _(x, y):
+    return np.matmul(x, y)
+
+
 @matmul.vjp
 @holomorphic
 def _(dz, z, x, y):
@@ -222,6 +229,11 @@ def linear(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ShapeError(f"{shapes} do not fit: the bias must have one axis")
     require_equal(bias.shape[0], kernel.shape[1], f"{shapes} do not agree in features")
     return y + bias
+
+
+@linear.reference
+def _(x, kernel, bias):
+    return x @ kernel if bias is None else x @ kernel + bias
 
 
 @linear.vjp

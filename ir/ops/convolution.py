@@ -304,6 +304,14 @@ def _(x, kernel, bias, **attributes):
     return _ones(x, kernel, **attributes)
 
 
+@conv.reference
+def _(x, kernel, bias, **attributes):
+    y = convolution.reference_rule(x, kernel, **attributes)
+    if bias is None:
+        return y
+    return y + (bias if attributes["channels_last"] else bias.reshape(-1, *[1] * (x.ndim - 2)))
+
+
 @conv.vjp
 def _(dy, y, x, kernel, bias, **attributes):
     channels = channel_axis(dy.ndim, attributes["channels_last"])

@@ -113,19 +113,24 @@ def _(x, *, kind, window, strides, padding, dilation):
     return y
 
 
-def _selected(x, kind, window, strides, padding, dilation):
-    """For each window the flat index in `x` of the element that is selected; -1 where all of it is padding."""
-    pairs = padding_pairs(x.shape, window, strides, padding, dilation)
+def _windows(x, fill, window, strides, padding, dilation):
+    """The elements of each window of `x` in `fill`, along a last axis."""
     counts = window_counts(x.shape, window, strides, padding, dilation)
-    index = np.pad(np.arange(x.size).reshape(x.shape), pairs, constant_values=-1)
-    reach = [int(covered(k, d)) for k, d in zip(window, dilation, strict=True)]
-    cut = tuple(np.s_[: n * s : s] for n, s in zip(counts, strides, strict=True))
-    cut += tuple(np.s_[::d] for d in dilation)
     if 0 in counts:
-        return np.full(counts, -1)
-    seen = np.lib.stride_tricks.sliding_window_view(index, reach)[cut].reshape(*counts, math.prod(window))
+        return np.empty((*counts, math.prod(window)), x.dtype)
+    padded = np.pad(x, padding_pairs(x.shape, window, strides, padding, dilation), constant_values=fill)
+    reach = [int(covered(k, d)) for k, d in zip(window, dilation, strict=True)]
+    cut = tuple(np.s_[: n * s : s] for n, s in zip(counts, strides, strict=True)) + tuple(np.s_[::d] for d in dilation)
+    return np.lib.stride_tricks.sliding_window_view(padded, reach)[cut].reshape(*counts, math.prod(window))
+
+
+def _selected(x, kind, **geometry):
+    """For each window the flat index in `x` of the element that is selected; -1 where all of it is padding."""
+    seen = _windows(np.arange(x.size).reshape(x.shape), -1, **geometry)
     real = seen >= 0
-    values = np.where(real, x.reshape(-1)[seen], _identity(kind, dtype(x.dtype))) if x.size else np.zeros(seen.shape)
+    if not real.any():
+        return np.full(seen.shape[:-1], -1)
+    values = np.where(real, x.reshape(-1)[seen], _identity(kind, dtype(x.dtype)))
     best = (np.argmax if kind == "max" else np.argmin)(values, axis=-1)[..., None]
     # Where padding ties with what is real (an infinity), the first real element is the one.
     best = np.where(np.take_along_axis(real, best, -1), best, np.argmax(real, axis=-1)[..., None])
@@ -286,6 +291,12 @@ def max_pool(
     return reduce_window(x, kind="max", **geometry)
 
 
+@max_pool.reference
+def _(x, *, channels_last, **geometry):
+    fill = _identity("max", dtype(x.dtype))
+    return _windows(x, fill, **_over_all_axes(x, channels_last, **geometry)).max(-1)
+
+
 @max_pool.vjp
 def _(dy, y, x, *, channels_last, **geometry):
     return select_and_scatter(x, dy, kind="max", **_over_all_axes(x, channels_last, **geometry))
@@ -315,6 +326,13 @@ def _window_elements(x, channels_last, geometry):
     spatial = spatial_axes(x.ndim, channels_last)
     inside = tuple(size if axis in spatial else 1 for axis, size in enumerate(x.shape))
     return reduce_window(ops.full(inside, 1.0, x.dtype), kind="sum", **geometry)
+
+
+@avg_pool.reference
+def _(x, *, channels_last, **geometry):
+    geometry = _over_all_axes(x, channels_last, **geometry, dilation=(1,) * len(geometry["window"]))
+    inside = _windows(np.ones(x.shape), 0, **geometry)
+    return _windows(x, 0, **geometry).sum(-1) / inside.sum(-1)
 
 
 @avg_pool.vjp

@@ -16,7 +16,7 @@ from graphc.ir.opdef import OPS, Composite
 nan, inf = np.nan, np.inf
 COMPOSITES = [name for name, op in OPS.items() if op.is_composite and op.reference_rule]
 
-BY_DECOMPOSITION_ONLY = {"avg_pool", "conv", "einsum", "linear", "matmul", "max_pool"}
+BY_DECOMPOSITION_ONLY = {"einsum"}
 """Composites without a reference of their own: the decomposition is their meaning."""
 
 
