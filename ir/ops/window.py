@@ -108,7 +108,7 @@ def _(x, *, kind, window, strides, padding, dilation):
     for axis in range(x.ndim):  # a window is a product of intervals, so the axes are reduced one after the other
         n, k, s, d = counts[axis], window[axis], strides[axis], dilation[axis]
         if (k, s) != (1, 1):
-            places = [np.take(y, range(j * d, j * d + n * s, s), axis) for j in range(k)]
+            places = [np.take(y, np.arange(j * d, j * d + n * s, s), axis) for j in range(k)]
             y = _COMBINE[kind].reduce(places)
     return y
 
@@ -331,7 +331,8 @@ def _window_elements(x, channels_last, geometry):
 @avg_pool.reference
 def _(x, *, channels_last, **geometry):
     geometry = _over_all_axes(x, channels_last, **geometry, dilation=(1,) * len(geometry["window"]))
-    inside = _windows(np.ones(x.shape), 0, **geometry)
+    spatial = spatial_axes(x.ndim, channels_last)
+    inside = _windows(np.ones([n if axis in spatial else 1 for axis, n in enumerate(x.shape)]), 0, **geometry)
     return _windows(x, 0, **geometry).sum(-1) / inside.sum(-1)
 
 

@@ -196,7 +196,12 @@ def test_strides_are_the_window_where_not_given():
         assert ops.max_pool(x, window=(2, 4)).op.strides == (2, 4)
 
 
-def test_empty_batches():
+def test_sizes_of_0():
+    for kind in ("max", "sum"):
+        y = ops.reduce_window(np.ones((2, 0), np.float32), kind=kind, window=(1, 3), strides=(1, 2), padding="same")
+        assert y.shape == (2, 0)
+        dx = vjp(ops.reduce_window, y, y, np.ones((2, 0)), kind=kind, window=(1, 3), strides=(1, 2), padding="same")
+        assert dx.shape == (2, 0)
     x = np.ones((0, 4, 2), np.float32)
     assert ops.max_pool(x, window=(2,)).shape == (0, 2, 2)
     assert vjp(ops.avg_pool, np.ones((0, 2, 2)), None, np.ones((0, 4, 2)), window=(2,)).shape == (0, 4, 2)
