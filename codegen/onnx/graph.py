@@ -7,7 +7,8 @@ microseconds; protos are made in place, never copied but for the body of a regio
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,7 @@ from graphc.codegen.onnx.kernels import ELEMENT_TYPES, carrier
 from graphc.ir.dims import Dim, Size
 from graphc.ir.dtypes import DType, bool_, i64
 from graphc.ir.errors import UnsupportedError
-from graphc.ir.graph import Block, Op, Value
+from graphc.ir.graph import Block, Value
 from graphc.ir.location import ROOT
 from graphc.ir.types import TensorType
 
@@ -54,7 +55,6 @@ class GraphWriter:
         self._taken: dict[str, int] = {"": 0}
         self._wanted: dict[Value, str] = {}
         self._constants: dict[tuple[DType, tuple[int, ...], bytes], Tensor] = {}
-        self._weights: dict[str, tuple[str, DType, tuple[int, ...]]] = {}
         self._known: list[dict[Any, Tensor]] = [{}]
 
     # --- the function -----------------------------------------------------------------------------------------
@@ -130,12 +130,12 @@ class GraphWriter:
         self._append(kind, inputs, [name], attributes)
         return Tensor(name, dtype)
 
-    def nodes(self, kind: str, inputs: Sequence[str], dtypes: Sequence[DType], **attributes: Any) -> list[Tensor]:
-        """A node of several outputs, on operands as they are."""
-        names = [self.unique(self._base) for _ in dtypes]
+    def nodes(self, kind: str, inputs: Sequence[str], values: Sequence[Value], **attributes: Any) -> list[Tensor]:
+        """A node whose outputs are the values of an op."""
+        names = [self._wanted.pop(value, None) or self.unique(self._base) for value in values]
         self._append(kind, inputs, names, attributes)
         self._last = None
-        return [Tensor(name, dtype) for name, dtype in zip(names, dtypes, strict=True)]
+        return [Tensor(name, value.dtype) for name, value in zip(names, values, strict=True)]
 
     def _append(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], attributes: dict[str, Any]) -> None:
         node = self._nodes.add(op_type=kind, input=inputs, output=outputs, name=outputs[0])
@@ -237,9 +237,15 @@ class GraphWriter:
         self._known[-1][key] = tensor
         return tensor
 
-    def in_root(self) -> _InRoot:
-        """Context: nodes go into the outermost graph, ahead of what is being written inside."""
-        return _InRoot(self)
+    @contextmanager
+    def in_root(self, base: str) -> Iterator[None]:
+        """Let nodes go into the outermost graph, ahead of what is being written inside; they are named after `base`."""
+        saved = self._nodes, self._base, self._last, self._known
+        self._nodes, self._base, self._known = self._root, base, self._known[:1]
+        try:
+            yield
+        finally:
+            self._nodes, self._base, self._last, self._known = saved
 
     def subgraph(self, inputs: Sequence[tuple[str, TensorType]], write: Any, types: Sequence[TensorType]) -> GraphProto:
         """The graph that `write()` writes; it returns the tensors that the graph hands out, which have `types`.
@@ -267,20 +273,6 @@ class GraphWriter:
             self._known.pop()
             self._nodes, self._base, self._last = outer, base, None
         return proto
-
-
-class _InRoot:
-    def __init__(self, writer: GraphWriter) -> None:
-        self.writer = writer
-
-    def __enter__(self) -> None:
-        writer = self.writer
-        self.saved = writer._nodes, writer._base, writer._last, writer._known
-        writer._nodes, writer._known = writer._root, writer._known[:1]
-
-    def __exit__(self, *error: object) -> None:
-        writer = self.writer
-        writer._nodes, writer._base, writer._last, writer._known = self.saved
 
 
 # --- protos -------------------------------------------------------------------------------------------------------
@@ -334,7 +326,3 @@ def _attribute(name: str, value: Any, kind: type) -> AttributeProto:
     if kind is float:
         return AttributeProto(name=name, type=AttributeProto.FLOAT, f=value)
     return AttributeProto(name=name, type=AttributeProto.INT, i=value)
-
-
-def results(op: Op) -> list[TensorType]:
-    return [value.type for value in op.results]

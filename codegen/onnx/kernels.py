@@ -31,9 +31,7 @@ _KERNELS: dict[str, str] = {
     "Neg": f"i8 i16 i32 i64 {_FLOATS}",
     "Abs": f"{_INTEGERS} {_FLOATS}",
     "Sign": f"{_INTEGERS} f32 f64",  # float16's takes NaN to 0
-    **dict.fromkeys(
-        ["Exp", "Log", "Sqrt", "Reciprocal", "Sin", "Cos", "Tanh", "Floor", "Ceil", "Round"], _FLOATS
-    ),
+    **dict.fromkeys(["Exp", "Log", "Sqrt", "Reciprocal", "Sin", "Cos", "Tanh", "Floor", "Ceil", "Round"], _FLOATS),
     "Sigmoid": "f16 f64",  # float32's is off by a factor below -15
     **dict.fromkeys(
         ["Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Erf", "LeakyRelu", "Softplus"],

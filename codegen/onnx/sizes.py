@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from graphc.codegen.onnx.kernels import ELEMENT_TYPES
 from graphc.ir.dims import Dim, Size, bounds, lower_with, substitute, symbols
 from graphc.ir.dtypes import DType, i64
 from graphc.ir.errors import UnsupportedError
@@ -95,13 +94,12 @@ class Sizes:
         found = self.graph.lookup(symbol)
         if found is not None:
             return found
-        place = self.places.get(symbol)
+        place = self.places.pop(symbol, None)
         if place is None:
             raise UnsupportedError(f"the size {symbol} is bound by no input of the graph")
         name, axis, size = place
         graph = self.graph
-        with graph.in_root():
-            graph._base = str(symbol)
+        with graph.in_root(str(symbol)):
             found = graph.node("Shape", [name], i64, start=axis, end=axis + 1)
             graph.remember(size, found)
             if not size.is_symbol:  # type: ignore[union-attr]
@@ -148,6 +146,3 @@ def at_least(size: Size, least: int) -> bool:
     """Whether a size is known to be `least` or more."""
     low = bounds(size)[0]
     return low is not None and low >= least
-
-
-__all__ = ["ELEMENT_TYPES", "Sizes", "at_least"]

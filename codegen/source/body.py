@@ -174,7 +174,10 @@ class BodyWriter:
         self.emit(f"{self.sizes[size]} = {self.known[value].text}.shape[{axis}]")
 
     def _template(self, op: Op) -> tuple[Template, dict[str, str]]:
-        key = (op.__class__, id(op.attributes), *[None if v is None else v.type for v in op.operands])
+        operands = [
+            (id(v.owner.attributes) if self.is_number(v) else v.type) if v is not None else None for v in op.operands
+        ]
+        key = (op.__class__, id(op.attributes), *operands)
         found = self._spelled.get(key)
         if found is None:
             spelled = self.dialect.spelled(op)
@@ -189,17 +192,14 @@ class BodyWriter:
 
     def _expression(self, op: Op, spelled: Template, extra: dict[str, str]) -> None:
         operands = op.operands
-        slots = spelled.slots
         if spelled.repeats:
             for value in operands:
                 if value in self.pending:
                     self.materialise(value)
+        arrays = self._beside_array(op)
         weight = 0 if op.name in self.dialect.light or spelled.precedence < POSTFIX else 1
         while True:
-            arrays = spelled.has_star or any(
-                type(slot.key) is int and not self.is_number(operands[slot.key]) for slot in slots
-            )
-            expression = spelled.format(lambda slot: self._fill(op, slot, extra, arrays))  # noqa: B023
+            expression = spelled.format(lambda slot: self._fill(op, slot, extra, arrays))
             ops, calls, largest = 1, 0, None
             for value in operands:
                 waiting = self.pending.get(value) if value is not None else None
@@ -223,7 +223,8 @@ class BodyWriter:
     def _fill(self, op: Op, slot: Slot, extra: Mapping[str, str], beside_array: bool) -> str:
         key = slot.key
         if type(key) is int:
-            return self.operand(op.operands[key], slot.takes_scalars and beside_array).within(slot.precedence)
+            takes_number = beside_array and (slot.takes_scalars or self.dialect.scalars_anywhere)
+            return self.operand(op.operands[key], takes_number).within(slot.precedence)
         if key == "*":
             return ", ".join(self.operand(v).within(slot.precedence) for v in op.operands if v is not None)
         if key in extra:
@@ -233,6 +234,11 @@ class BodyWriter:
         for index in indices:
             value = value[int(index)]
         return self.literal(value).within(slot.precedence)
+
+    def _beside_array(self, op: Op) -> bool:
+        """Whether an operand that takes part in promotion is an array, so that numbers beside it take its dtype."""
+        kind_of = op.definition.kind_of
+        return any(not self.is_number(v) and kind_of(i) == "Tensor" for i, v in enumerate(op.operands) if v is not None)
 
     def is_number(self, value: Value | None) -> bool:
         """Whether the value is a constant of no axes, which is written as a Python number."""
@@ -251,7 +257,7 @@ class BodyWriter:
             return waiting.expression
         producer = value.op
         if producer is not None and producer.name == "constant":
-            return self._constant(producer, takes_number or self.dialect.scalars_anywhere)
+            return self._constant(producer, takes_number)
         return self.members.weight(value)
 
     def _constant(self, op: Op, as_number: bool) -> Expression:

@@ -1,0 +1,49 @@
+"""The PyTorch target: `nn.Module`s nested as the model's layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from graphc.codegen.source.loading import load_entries
+from graphc.codegen.source.support import can_write
+from graphc.codegen.source.writer import write_source
+from graphc.codegen.target import EntryFunction, Target
+from graphc.codegen.torch.dialect import TorchDialect
+from graphc.ir.dtypes import bf16, bool_, c64, c128, f16, f32, f64, i8, i16, i32, i64, u8
+from graphc.ir.graph import Op
+from graphc.ir.module import Module
+from graphc.ir.recipes import Recipe
+from graphc.passes.layout import layout
+
+DTYPES = frozenset({bool_, i8, i16, i32, i64, u8, bf16, f16, f32, f64, c64, c128})
+"""Of wider unsigned integers torch has storage, but hardly an op."""
+
+
+class TorchTarget(Target):
+    """`model.py` with `nn.Module`s, and `model.safetensors`."""
+
+    name = "torch"
+    extra = "torch"
+    modules = ("torch", "safetensors")
+
+    def __init__(self) -> None:
+        self.dialect = TorchDialect()
+
+    def supports(self, op: Op) -> bool:
+        return can_write(self.dialect, op, DTYPES)
+
+    def prepare(self, module: Module) -> Module:
+        layout(module, channels_first=True)
+        return module
+
+    def write(self, module: Module, folder: Path) -> Mapping[str, Recipe]:
+        return write_source(module, self.dialect, folder)
+
+    def load(self, folder: Path) -> Mapping[str, EntryFunction]:
+        from graphc.codegen.torch.arrays import to_numpy, to_torch
+
+        return load_entries(folder, to_torch, to_numpy)
+
+
+TARGET = TorchTarget()

@@ -1,0 +1,196 @@
+"""PyTorch source: `nn.Module`s nested as the model's layers, with native modules and functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphc.codegen.source.body import BodyWriter
+from graphc.codegen.source.dialect import Code, Dialect, Layer, Path, Spelling
+from graphc.codegen.source.documentation import entry_line, module_docstring
+from graphc.codegen.source.functional import indented
+from graphc.codegen.source.members import relative
+from graphc.codegen.source.naming import identifier, member, stem
+from graphc.codegen.source.regions import write_region_op
+from graphc.codegen.source.writer import IMPORTS, Definition, ModuleWriter, PrivateFunction
+from graphc.codegen.torch.helpers import HELPERS
+from graphc.codegen.torch.layers import layer
+from graphc.codegen.torch.spelling import SPELLING, dtype_text
+from graphc.ir.dtypes import DType
+from graphc.ir.graph import Op, Value
+from graphc.ir.module import Weight
+from graphc.ir.recipes import Permute, Reshape, Step
+from graphc.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from graphc.codegen.source.members import Places
+
+LOAD = '''
+def load(folder=None):
+    """The model with the weights beside this file, or in `folder`, ready for inference."""
+    model = Model()
+    load_model(model, Path(folder or Path(__file__).parent) / "model.safetensors")
+    return model.eval()
+'''
+
+LOAD_WITHOUT_WEIGHTS = '''
+def load(folder=None):
+    """The model, which has no weights: `folder` does not matter."""
+    return Model().eval()
+'''
+
+VIEWS = frozenset({"reshape", "transpose", "broadcast", "slice", "name", "stop_gradient", "barrier", "convert", "real"})
+"""Ops whose result may share memory with their operand."""
+
+
+class TorchDialect(Dialect):
+    """See `spelling.py` for the ops and `layers.py` for the modules."""
+
+    spelling: dict[str, Spelling] = SPELLING
+    helpers = {name: source.strip() for name, source in HELPERS.items()}
+    imports = {
+        "Path": "from pathlib import Path",
+        "math": "import math",
+        "torch": "import torch",
+        "F": "import torch.nn.functional as F",
+        "load_model": "from safetensors.torch import load_model",
+        "nn": "from torch import nn",
+    }
+    scalars_anywhere = False
+    has_classes = True
+    indent = 8
+    reserved = frozenset({"self", "torch", "nn", "F", "load", "Path", "Model", *HELPERS})
+    light = frozenset(
+        {"relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "transpose", "reshape", "convert"}
+    )
+
+    def layer(self, op: Op) -> Layer | None:
+        return layer(op)
+
+    # --- values -----------------------------------------------------------------------------------------------
+
+    def dtype(self, dtype: DType) -> str:
+        return dtype_text(dtype)
+
+    def non_finite(self, name: str) -> str:
+        return f"torch.{name}"
+
+    def array(self, value: str, type: TensorType) -> str:
+        return f"torch.tensor({value}, dtype={dtype_text(type.dtype)})"
+
+    def stacked(self, rows: str) -> str:
+        return f"torch.stack({rows})"
+
+    def backwards(self, array: str) -> str:
+        return f"{array}.flip(0)"
+
+    # --- members ----------------------------------------------------------------------------------------------
+
+    def member(self, path: Path) -> str:
+        return "self" + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
+
+    def weight_path(self, places: Places, holder: str, weight: str) -> Path:
+        return (places.name(holder, member(relative(weight, holder))),)
+
+    def stored_name(self, path: Path) -> str:
+        return ".".join(map(str, path))
+
+    def undone(self, text: str, step: Step) -> str:
+        match step:
+            case Permute(axes):
+                if axes == (1, 0):
+                    return f"{text}.T"
+                return f"{text}.permute({', '.join(str(int(i)) for i in np.argsort(axes))})"
+            case Reshape(before, _):
+                return f"{text}.reshape({before})"
+            case _:
+                raise NotImplementedError(step)
+
+    def weight_member(self, path: Path, weight: Weight) -> str:
+        shape = ", ".join(map(str, weight.type.shape)) or "()"
+        dtype = "" if weight.type.dtype == "float32" else f", dtype={dtype_text(weight.type.dtype)}"
+        empty = f"torch.empty({shape}{dtype})"
+        floating = weight.type.dtype.is_float or weight.type.dtype.is_complex
+        if weight.trainable and floating:
+            return f"{self.member(path)} = nn.Parameter({empty})"
+        return f'self.register_buffer("{path[0]}", {empty})'
+
+    def list_member(self, name: str, codes: Sequence[Code]) -> str:
+        if len(codes) > 2 and len(set(codes)) == 1:
+            return f"self.{name} = nn.ModuleList({codes[0].name}() for _ in range({len(codes)}))"
+        return f"self.{name} = nn.ModuleList([{', '.join(f'{code.name}()' for code in codes)}])"
+
+    # --- calls and control flow -----------------------------------------------------------------------------
+
+    def call(self, code: Code, path: Path, arguments: Sequence[str]) -> str:
+        return f"{self.member(path)}({', '.join(arguments)})"
+
+    def loop(self, body: BodyWriter, code: Code, path: Path, arguments: Sequence[str], position: int) -> None:
+        one = body.names.take(identifier(stem(code.name)))
+        body.emit(f"for {one} in {self.member(path)}:")
+        body.emit(f"    {arguments[position]} = {one}({', '.join(arguments)})")
+        body.names.release(one)
+
+    def region_op(self, body: BodyWriter, op: Op) -> None:
+        write_region_op(body, op)
+
+    def updated(self, body: BodyWriter, updates: Sequence[tuple[Path, Value]], outputs: Sequence[Value]) -> None:
+        """New values are copied into the parameters once nothing reads the old ones; what shares their memory is cloned."""
+        for value in dict.fromkeys((*outputs, *(value for _, value in updates))):
+            shares = _reads_weight(value)
+            if shares or value in outputs or len(updates) > 1:
+                text = body.operand(value).within(14)
+                freed = body.release(body.consume([value]))
+                known = value in body.known
+                if not known or shares:
+                    body.emit(f"{body.name_result(value, freed)} = {text}{'.clone()' if shares else ''}")
+        body.emit("with torch.no_grad():")
+        for path, value in updates:
+            body.emit(f"    {self.member(path)}.copy_({body.operand(value).text})")
+        if outputs:
+            body.emit(f"return {body.returned(outputs)}")
+
+    # --- the file -------------------------------------------------------------------------------------------
+
+    def definition(self, definition: Definition) -> str:
+        return "\n".join(
+            ["class NAME(nn.Module):", '    """OWNERS"""', *self._init(definition), *self._methods(definition)]
+        )
+
+    def _init(self, definition: Definition) -> list[str]:
+        if not definition.members:
+            return []
+        lines = ["super().__init__()", *definition.members]
+        return ["", "    def __init__(self):", *[f"        {line}" for line in lines]]
+
+    def _methods(self, definition: Definition) -> list[str]:
+        out: list[str] = []
+        for method in definition.methods:
+            out += ["", f"    def {method.name}({', '.join(['self', *method.parameters])}):"]
+            if method.entry is not None and len(definition.methods) > 1:
+                out.append(f'        """{entry_line(method.entry)}"""')
+            out += indented(indented(method.lines))
+        return out
+
+    def file(self, writer: ModuleWriter, root: Definition, functions: Sequence[PrivateFunction]) -> str:
+        root.members += [f"{self.member(path)} = {self.member(source)}" for path, source in writer.ties()]
+        first = root.methods[0]
+        assert first.entry is not None
+        usage = ["model = load()", f"outputs = model({', '.join(first.parameters)})"]
+        parts = [module_docstring(writer.module, "PyTorch", usage), IMPORTS]
+        for name, parameters, lines in functions:
+            parts.append("\n".join([f"def {name}({', '.join(parameters)}):", *indented(lines)]))
+        parts += [writer.with_name(code) for code in writer.definitions]
+        doc = f'    """{entry_line(first.entry)}"""'
+        parts.append("\n".join(["class Model(nn.Module):", doc, *self._init(root), *self._methods(root)]))
+        parts.append(LOAD if writer.weights else LOAD_WITHOUT_WEIGHTS)
+        return "\n\n\n".join(parts)
+
+
+def _reads_weight(value: Value) -> bool:
+    """Whether the value may share memory with a weight."""
+    while (op := value.op) is not None and op.name in VIEWS and op.operands and op.operands[0] is not None:
+        value = op.operands[0]
+    return value.op is None
