@@ -1,0 +1,81 @@
+"""From a file to a module of the IR."""
+
+from __future__ import annotations
+
+import os
+import runpy
+from pathlib import Path
+from typing import Any
+
+from graphc.frontends.lowering import lower
+from graphc.frontends.model import Model
+from graphc.ir.errors import FormatError, GraphcError, UnsupportedError
+from graphc.ir.module import Module
+
+_LATER = {
+    ".onnx": "ONNX",
+    ".pt2": "torch.export",
+    ".keras": "Keras",
+    ".gguf": "GGUF",
+    ".safetensors": "Hugging Face",
+}
+
+
+def load(source: Any, entry: str = "model") -> Module:
+    """The module of a `.graphc` file, of IR text (`.gir`), or of what a `.py` file of one's own defines under `entry`:
+    a model, a module, or a function that returns one. Models and modules are taken as they are.
+
+    Raises `FormatError` for broken files, `UnsupportedError` for formats that are not read yet.
+    """
+    if isinstance(source, Module):
+        return source
+    if isinstance(source, Model):
+        return lower(source)
+    if not isinstance(source, (str, os.PathLike)):
+        raise UnsupportedError(f"load takes a path, a model or a module, not a {type(source).__name__}; {_formats()}")
+    path = Path(source)
+    if not path.exists():
+        raise FormatError(f"there is no file {str(path)!r}")
+    if path.suffix == ".graphc":
+        from graphc.frontends.saving import load_module
+
+        return load_module(path)
+    if path.suffix == ".gir":
+        return _parsed(path)
+    if path.suffix == ".py":
+        return _module_of(run_python(path, entry), path, entry)
+    raise UnsupportedError(f"cannot read {path.name!r}; {_formats()}")
+
+
+def _formats() -> str:
+    return f"it reads .graphc, .gir and .py; later {', '.join(sorted(_LATER.values()))} ({', '.join(sorted(_LATER))})"
+
+
+def _parsed(path: Path) -> Module:
+    from graphc.ir import parse
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path.name} is not text: {error}") from error
+    return parse(text)
+
+
+def run_python(path: Path, entry: str) -> Any:
+    """What the user's own file defines under `entry`, the file run as a module that is not the main one."""
+    found = runpy.run_path(str(path), run_name=path.stem)
+    if entry not in found:
+        raise GraphcError(f"{path.name} defines no {entry!r}; name what to take as the entry")
+    return found[entry]
+
+
+def _module_of(found: Any, path: Path, entry: str) -> Module:
+    if not isinstance(found, (Model, Module)) and callable(found):
+        found = found()
+    if isinstance(found, Model):
+        return lower(found)
+    if isinstance(found, Module):
+        return found
+    raise GraphcError(
+        f"{entry!r} in {path.name} is a {type(found).__name__}; it must be a model, or a function that returns one"
+    )

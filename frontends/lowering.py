@@ -1,0 +1,160 @@
+"""From a model to a module of the IR: one function `forward`, the weights as its parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphc.frontends.layer_paths import LayerPaths, join, layer_paths
+from graphc.frontends.model import Model
+from graphc.frontends.naming import identifier, unique
+from graphc.frontends.recording import Recording
+from graphc.frontends.structures import flatten, map_structure, pack, paths
+from graphc.frontends.symbolic import BATCH, SymbolicTensor, is_unnamed
+from graphc.frontends.variable import Variable
+from graphc.ir.builder import Builder
+from graphc.ir.dims import Dim, symbol, symbols
+from graphc.ir.errors import GraphcError
+from graphc.ir.graph import Result, Value
+from graphc.ir.location import Scope
+from graphc.ir.module import Module
+from graphc.ir.types import TensorType
+
+
+def lower(model: Any, training: bool = False) -> Module:
+    """The model as a module with the entry `forward`.
+
+    Inputs are named after the Input layers; weights are parameters named by their paths, in the order of `get_weights`,
+    `param` if gradients train them and `state` if the model itself changes them. Sizes left open in the first place of
+    inputs are the symbol B, further ones N, N1, …. With `training`, layers are told so, and the new values of their
+    states are further results that update them.
+    """
+    if not isinstance(model, Model):
+        raise GraphcError(
+            f"lower takes a model of the DSL, not {type(model).__name__}; for functions there is graphc.trace"
+        )
+    model.ensure_graph()
+    lowering = Lowering(model, training)
+    function = lowering.function
+    structure, types, names = _inputs(model)
+    values = [function.add_parameter(type, name) for type, name in zip(types, names, strict=True)]
+    lowering.declare_weights(names)
+    with lowering.active(), Builder(function.block) as builder:
+        found = model._run(pack(structure, values))
+        outputs = map_structure(builder.value, found)
+        flat: list[Value] = flatten(outputs)
+        results = [Result(name) for name in _output_names(model, outputs)]
+        for parameter, value in lowering.updates():
+            flat.append(value)
+            results.append(Result(unique(identifier(f"new_{parameter.name}"), [r.name for r in results]), parameter))
+        builder.finish(flat)
+    function.results = results
+    return lowering.module
+
+
+class Lowering(Recording):
+    """The function a model becomes."""
+
+    def __init__(self, model: Model, training: bool) -> None:
+        super().__init__(training)
+        self.model = model
+        self.paths: LayerPaths = layer_paths(model)
+        self.calls: dict[tuple[Scope, int], int] = {}
+        self.initial: dict[int, Value] = {}
+
+    def declare_weights(self, taken: list[str]) -> None:
+        """A parameter and an entry of the weight table for each variable, then the tied names."""
+        trainable = {id(variable) for variable in self.model.trainable_weights}
+        self.taken = set(taken)
+        for variable in self.model.weights:
+            self._declare(variable, self.paths.names[id(variable)], id(variable) in trainable)
+        for name, first in self.paths.aliases.items():
+            self.module.weights.tie(name, first)
+
+    def _declare(self, variable: Variable, name: str, trainable: bool) -> Value:
+        weight = self.module.weights.add(name, variable.numpy(), trainable)
+        value_name = unique(identifier(name), self.taken)
+        self.taken.add(value_name)
+        role = "param" if variable.trainable else "state"
+        value = self.function.add_parameter(weight.type, value_name, role, name)
+        self.values[id(variable)] = self.initial[id(variable)] = value
+        return value
+
+    def parameter(self, variable: Variable) -> Value:
+        """A variable that no layer of the model holds, such as one that a `call` reads from outside."""
+        return self._declare(variable, unique(variable.name, self.module.weights), variable.trainable)
+
+    def symbolic_value(self, tensor: SymbolicTensor) -> Value:
+        value = self.values.get(id(tensor))
+        if value is None:
+            raise GraphcError(f"the symbolic tensor {tensor.name!r} is used where the model's inputs do not lead to it")
+        return value
+
+    def updates(self) -> list[tuple[Any, Value]]:
+        """The parameters of variables that were assigned, with their new values."""
+        by_value = {id(p.value): p for p in self.function.parameters}
+        return [
+            (by_value[id(first)], self.values[key])
+            for key, first in self.initial.items()
+            if self.values[key] is not first
+        ]
+
+    def layer_scope(self, layer: Any, builder: Builder) -> Scope:
+        """The layer's own scope: below the current one if that is where its path is, else where its path is."""
+        current = builder.location.scope
+        path = self.paths.path_of.get(id(layer))
+        if path is None:
+            name = unique(layer.name, self.paths.children.setdefault(current.owner, set()))
+            self.paths.children[current.owner].add(name)
+            path = self.paths.path_of[id(layer)] = join(current.owner, name)
+        *above, name = path.split("/")
+        parent = current if current.owner == "/".join(above) else Scope.parse("/".join(above))
+        call = self.calls.get((parent, id(layer)), 0)
+        self.calls[parent, id(layer)] = call + 1
+        return parent.child(name, call)
+
+    def numbered(self, scope: Scope, name: str) -> str:
+        taken = self.paths.children.setdefault(scope.owner, set())
+        name = unique(name, taken)
+        taken.add(name)
+        return name
+
+
+def _inputs(model: Model) -> tuple[Any, list[TensorType], list[str]]:
+    """The structure of the model's inputs, and their types and names in the function."""
+    if model._graph is not None:
+        structure: Any = model._graph.inputs
+        types = [tensor.tensor_type for tensor in model._graph.flat_inputs]
+        names = model._graph.input_names()
+    else:
+        if model._input_types is None:
+            raise GraphcError(
+                f"model {model.name!r} has not seen an input yet: call it on one, or `build` it with a shape, before lowering"
+            )
+        structure = model._input_types
+        types = flatten(structure)
+        names = [identifier(path) if path else "input" for path in paths(structure)]
+        names = [f"input_{name.strip('_')}" if name.strip("_").isdigit() else name for name in names]
+    return structure, _renamed(types), [identifier(name) for name in names]
+
+
+def _renamed(types: list[TensorType]) -> list[TensorType]:
+    """The types with open sizes under names that depend on nothing but the model: B, then N, N1, …."""
+    found = list(dict.fromkeys(s for type in types for size in type.shape for s in symbols(size)))
+    taken = {s.name for s in found if not is_unnamed(s)} | {BATCH.name}
+    fresh: dict[Dim, Dim] = {}
+    for old in found:
+        if is_unnamed(old) and old is not BATCH:
+            name = unique("N", taken)
+            taken.add(name)
+            fresh[old] = symbol(name.replace("_", ""))
+    return [type.substitute(fresh) for type in types]
+
+
+def _output_names(model: Model, outputs: Any) -> list[str]:
+    if model._graph is not None:
+        return [identifier(name) for name in model._graph.output_names()]
+    named = [identifier(path) if path else "output" for path in paths(outputs)]
+    return [f"output{name}" if name.startswith("_") else name for name in named]
+
+
+__all__ = ["Lowering", "lower"]

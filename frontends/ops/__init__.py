@@ -1,0 +1,31 @@
+"""`graphc.ops`: functions under Keras's names on arrays (evaluated at once by the reference), traced values and symbolic
+tensors; and the declared ops of the IR under their own names where Keras has no function of that name."""
+
+from typing import Any
+
+from graphc.frontends.ops.control import cond, scan, switch, while_loop
+from graphc.frontends.ops.dispatch import FUNCTIONS
+from graphc.frontends.ops.elementwise import *  # noqa: F403
+from graphc.frontends.ops.elementwise import abs, clip, round
+from graphc.frontends.ops.nn import *  # noqa: F403
+from graphc.frontends.ops.reductions import *  # noqa: F403
+from graphc.frontends.ops.reductions import all, any, max, min, sum
+from graphc.frontends.ops.shapes import *  # noqa: F403
+from graphc.frontends.ops.shapes import slice
+from graphc.ir.opdef import OPS, OpDef
+
+
+def _declared(name: str) -> OpDef[..., Any] | None:
+    return OPS.get(name.rstrip("_"))
+
+
+def __getattr__(name: str) -> Any:
+    """The declared op `name`."""
+    found = _declared(name)
+    if found is None:
+        raise AttributeError(f"graphc.ops has no function {name!r}")
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *OPS})

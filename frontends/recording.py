@@ -1,0 +1,111 @@
+"""What layers need to know about the function that is being recorded: where variables and weights are, and the scopes.
+
+A recording is active while a model is lowered, a function traced, or a layer's output types are found out; the ambient
+`Builder` says where ops go, the recording what a variable is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from graphc.frontends.naming import unique
+from graphc.ir.builder import Builder
+from graphc.ir.errors import GraphcError, UnsupportedError
+from graphc.ir.graph import Function, Value
+from graphc.ir.location import Scope
+from graphc.ir.module import Module
+
+if TYPE_CHECKING:
+    from graphc.frontends.symbolic import SymbolicTensor
+    from graphc.frontends.variable import Variable
+
+_active: ContextVar[Recording | None] = ContextVar("graphc_recording", default=None)
+
+
+def current_recording() -> Recording | None:
+    """The active recording, if any."""
+    return _active.get()
+
+
+@contextmanager
+def not_recording() -> Iterator[None]:
+    """Let variables be arrays again inside."""
+    token = _active.set(None)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+class Recording:
+    """A function that is being recorded. `training` is what layers are told while it is.
+
+    This one serves to find out types: variables and captured symbolic tensors become parameters when first met.
+    """
+
+    def __init__(self, training: bool | None = None) -> None:
+        self.module = Module()
+        self.function: Function = self.module.add_function("forward")
+        self.training = training
+        self.values: dict[int, Value] = {}
+        self.captured: list[SymbolicTensor] = []
+        self.scope_names: dict[Scope, set[str]] = {}
+
+    @contextmanager
+    def active(self) -> Iterator[Recording]:
+        """Make this the recording that variables ask."""
+        token = _active.set(self)
+        try:
+            yield self
+        finally:
+            _active.reset(token)
+
+    def variable_value(self, variable: Variable) -> Value:
+        """What the variable is in the function now."""
+        value = self.values.get(id(variable))
+        if value is None:
+            value = self.values[id(variable)] = self.parameter(variable)
+        return value
+
+    def parameter(self, variable: Variable) -> Value:
+        """A new parameter of the function that stands for the variable."""
+        return self.function.add_parameter(variable.tensor_type, None, "param", variable.name)
+
+    def symbolic_value(self, tensor: SymbolicTensor) -> Value:
+        """What a symbolic tensor is in the function; one that is not an argument is captured."""
+        value = self.values.get(id(tensor))
+        if value is None:
+            value = self.values[id(tensor)] = self.function.add_parameter(tensor.tensor_type)
+            self.captured.append(tensor)
+        return value
+
+    def assign(self, variable: Variable, value: Value) -> None:
+        """Let the variable be `value` from here on."""
+        builder = Builder.current()
+        if builder is not None and builder.block is not self.function.block:
+            raise UnsupportedError(
+                f"the variable {variable.name!r} is assigned inside a branch or loop; return the value and assign it outside"
+            )
+        self.values[id(variable)] = value
+
+    def layer_scope(self, layer: Any, builder: Builder) -> Scope:
+        """The scope of a call of `layer` at the builder's scope."""
+        return builder.location.scope.child(layer.name)
+
+    def numbered(self, scope: Scope, name: str) -> str:
+        """`name`, numbered if `scope` has had a child of this name."""
+        taken = self.scope_names.setdefault(scope, set())
+        name = unique(name, taken)
+        taken.add(name)
+        return name
+
+
+def numbered_scope(builder: Builder, name: str) -> str:
+    """A name for a new scope below the builder's."""
+    recording = current_recording()
+    if recording is None:
+        raise GraphcError("name_scope is for functional models, `graphc.trace` and the `call` of layers")
+    return recording.numbered(builder.location.scope, name)

@@ -1,0 +1,163 @@
+"""Variables: the weights of layers, as named arrays that become parameters where a model is traced or lowered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from graphc.frontends import initializers
+from graphc.frontends.recording import current_recording, not_recording
+from graphc.frontends.symbolic import Operators
+from graphc.ir.builder import Builder
+from graphc.ir.dtypes import DType
+from graphc.ir.dtypes import dtype as dtype_of
+from graphc.ir.errors import DTypeError, GraphcError, ShapeError
+from graphc.ir.graph import Value
+from graphc.ir.opdef import ambient
+from graphc.ir.types import TensorType
+
+Array = np.ndarray[Any, Any]
+
+
+class Variable(Operators):
+    """A named array of fixed shape and dtype. `initializer` is an initializer, its name, or the first value.
+
+    The initial value is computed when it is first asked for, so weights that are set before are never drawn.
+    """
+
+    def __init__(
+        self,
+        initializer: Any,
+        shape: Any = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        autocast: bool = True,
+        aggregation: str = "none",
+        name: str | None = None,
+    ) -> None:
+        self.name = name or "variable"
+        self.trainable = trainable
+        self.autocast = autocast
+        self.aggregation = aggregation
+        self.regularizer: Any = None
+        self.constraint: Any = None
+        self._array: Array | None = None
+        self._draw: Callable[[], Array] | None = None
+        if callable(initializer) or isinstance(initializer, (str, dict)):
+            if shape is None:
+                raise ShapeError(f"the variable {self.name!r} needs a shape for its initializer")
+            initializer = initializers.get(initializer)
+            sizes = _sizes(shape, self.name)
+            kind = dtype_of(dtype or "float32")
+            self.tensor_type = TensorType.of(kind, sizes)
+            draw = initializers.drawn_later(initializer, sizes, kind)
+            self._draw = lambda: _fitting(draw(), self.tensor_type, f"the initial value of variable {self.name!r}")
+        else:
+            array = np.asarray(initializer)
+            if dtype is None and array.dtype == np.float64 and not hasattr(initializer, "dtype"):
+                dtype = "float32"
+            array = array.astype(dtype_of(dtype or array.dtype).numpy)
+            if shape is not None and _sizes(shape, self.name) != array.shape:
+                raise ShapeError(f"the value of variable {self.name!r} has shape {array.shape}, not {tuple(shape)}")
+            self.tensor_type = TensorType.of(dtype_of(array.dtype), array.shape)
+            self._array = array
+
+    @property
+    def value(self) -> Any:
+        """The array, or while tracing the value that stands for it."""
+        builder = Builder.current()
+        return self.numpy() if builder is None else self.__graphc_value__(builder)
+
+    def numpy(self) -> Array:
+        """The array. It is not to be written to: use `assign`."""
+        if self._array is None:
+            assert self._draw is not None
+            with outside_traces():
+                self._array, self._draw = self._draw(), None
+        return self._array
+
+    def assign(self, value: Any) -> Any:
+        """Set the value; while a model is lowered for training, the value from there on. Returns what was set."""
+        builder, recording = Builder.current(), current_recording()
+        if builder is not None and recording is not None:
+            new = builder.value(value)
+            if not isinstance(new, Value) or new.type is not self.tensor_type:
+                raise ShapeError(
+                    f"variable {self.name!r} is {self.tensor_type}, it cannot become {getattr(new, 'type', new)}"
+                )
+            recording.assign(self, new)
+            return new
+        self._array = _fitting(value, self.tensor_type, f"a value for variable {self.name!r}").copy()
+        self._draw = None
+        return self._array
+
+    def assign_add(self, value: Any) -> Any:
+        """Add `value`."""
+        return self.assign(self + value)
+
+    def assign_sub(self, value: Any) -> Any:
+        """Subtract `value`."""
+        return self.assign(self - value)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tensor_type.shape  # type: ignore[return-value]
+
+    @property
+    def dtype(self) -> DType:
+        return self.tensor_type.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.tensor_type.ndim
+
+    def __graphc_value__(self, builder: Builder) -> Value:
+        recording = current_recording()
+        if recording is None:
+            raise GraphcError(f"the variable {self.name!r} is read outside `graphc.lower` and `graphc.trace`")
+        return recording.variable_value(self)
+
+    def __graphc_array__(self) -> Array:
+        return self.numpy()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if Builder.current() is not None:
+            raise GraphcError(f"the variable {self.name!r} has no array while tracing; use `graphc.ops` on it")
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        return f"<Variable {self.name}, shape={self.shape}, dtype={self.dtype}>"
+
+
+@contextmanager
+def outside_traces() -> Iterator[None]:
+    """Let ops on arrays evaluate at once, also while something is being traced: for building layers."""
+    token = ambient.set(None)
+    try:
+        with not_recording():
+            yield
+    finally:
+        ambient.reset(token)
+
+
+def _sizes(shape: Any, name: str) -> tuple[int, ...]:
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    if any(isinstance(size, bool) or not hasattr(size, "__index__") or not _is_number(size) for size in sizes):
+        raise ShapeError(f"the variable {name!r} needs a shape of numbers, not {sizes}")
+    return tuple(int(size) for size in sizes)
+
+
+def _is_number(size: Any) -> bool:
+    return isinstance(size, (int, np.integer))
+
+
+def _fitting(value: Any, wanted: TensorType, what: str) -> Array:
+    array = np.asarray(value)
+    if array.shape != wanted.shape:
+        raise ShapeError(f"{what} has shape {array.shape}; it must be {tuple(wanted.shape)}")
+    if dtype_of(array.dtype).is_complex and not wanted.dtype.is_complex:
+        raise DTypeError(f"{what} is {array.dtype}; it must be {wanted.dtype}")
+    return array.astype(wanted.dtype.numpy, copy=False)
