@@ -20,8 +20,9 @@ Attributes = tuple[Any, ...]
 
 # Words for signatures; `converter` knows them by name.
 Axis: TypeAlias = int
-Axes: TypeAlias = Sequence[int] | int
-Pairs: TypeAlias = Sequence[Sequence[Size]]
+Axes: TypeAlias = Sequence[int]
+Shape: TypeAlias = Sequence[Size]
+Pairs: TypeAlias = Sequence[tuple[Size, Size]]
 Padding: TypeAlias = str | Pairs
 Scalars: TypeAlias = Any
 

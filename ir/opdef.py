@@ -18,7 +18,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from graphc.ir import attributes as attribute_kinds
 from graphc.ir.attributes import Attributes
@@ -37,13 +37,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Rule = TypeVar("Rule", bound=Callable[..., Any])
 
-Tensor = Value
+# A caller may pass a value, an array, a Python number, a list, a symbolic tensor or a variable, and what the body
+# of a primitive gets is a `TensorType`: no static type says that.
+Tensor: TypeAlias = Any
 """In signatures: an operand that takes part in dtype promotion."""
-IndexTensor = Value
+IndexTensor: TypeAlias = Any
 """In signatures: an operand of any integer dtype, kept as it is."""
-BoolTensor = Value
+BoolTensor: TypeAlias = Any
 """In signatures: a bool operand."""
-AnyTensor = Value
+AnyTensor: TypeAlias = Any
 """In signatures: an operand of any dtype, kept as it is."""
 
 ambient: ContextVar[Builder | None] = ContextVar("graphc_builder", default=None)
@@ -251,7 +253,7 @@ class OpDef(Generic[P, R]):
                 raise TypeError(f"{self.name}() misses the attribute {attribute.name!r}")
             try:
                 values.append(attribute.convert(value))
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise GraphcError(
                     f"{self.name}: {attribute.name} = {value!r} is not of the kind {attribute.annotation}"
                 ) from None
@@ -305,7 +307,19 @@ class OpDef(Generic[P, R]):
     ) -> Inferred:
         raise NotImplementedError
 
+    def check_operands(self, types: tuple[TensorType | None, ...]) -> None:
+        """Raise `GraphcError` where an operand that is not optional is missing, or there are too many."""
+        if self.variadic:
+            if any(type is None for type in types[self.arity - 1 :]):
+                raise GraphcError(f"{self.name}: none of {self.operands[-1].name} may be absent")
+        elif len(types) > self.arity:
+            raise GraphcError(f"{self.name} takes {self.arity} operands, not {len(types)}")
+        for i, operand in enumerate(self.operands):
+            if not (operand.optional or operand.variadic) and (i >= len(types) or types[i] is None):
+                raise GraphcError(f"{self.name} misses the operand {operand.name}")
+
     def _check_dtypes(self, types: tuple[TensorType | None, ...]) -> None:
+        self.check_operands(types)
         common: DType | None = None
         for i, type in enumerate(types):
             if type is None:

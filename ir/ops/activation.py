@@ -151,8 +151,8 @@ gelu.sample(Draw((3, 4), -4, 4), approximate=True)
 @composite(dtypes=FLOATS)
 def softmax(x: Tensor, *, axis: int = -1) -> Tensor:
     """Exponentials normalised along `axis`, computed after subtracting the maximum."""
-    e = ops.exp(x - ops.reduce_max(x, axes=axis, keepdims=True))
-    return e / ops.reduce_sum(e, axes=axis, keepdims=True)
+    e = ops.exp(x - ops.reduce_max(x, axes=(axis,), keepdims=True))
+    return e / ops.reduce_sum(e, axes=(axis,), keepdims=True)
 
 
 @softmax.reference
@@ -162,14 +162,14 @@ def _(x, *, axis):
 
 @softmax.vjp
 def _(dy, y, x, *, axis):
-    return y * (dy - ops.reduce_sum(y * dy, axes=axis, keepdims=True))
+    return y * (dy - ops.reduce_sum(y * dy, axes=(axis,), keepdims=True))
 
 
 @composite(dtypes=FLOATS)
 def log_softmax(x: Tensor, *, axis: int = -1) -> Tensor:
     """Logarithm of the softmax along `axis`."""
-    shifted = x - ops.reduce_max(x, axes=axis, keepdims=True)
-    return shifted - ops.log(ops.reduce_sum(ops.exp(shifted), axes=axis, keepdims=True))
+    shifted = x - ops.reduce_max(x, axes=(axis,), keepdims=True)
+    return shifted - ops.log(ops.reduce_sum(ops.exp(shifted), axes=(axis,), keepdims=True))
 
 
 @log_softmax.reference
@@ -179,7 +179,7 @@ def _(x, *, axis):
 
 @log_softmax.vjp
 def _(dy, y, x, *, axis):
-    return dy - ops.exp(y) * ops.reduce_sum(dy, axes=axis, keepdims=True)
+    return dy - ops.exp(y) * ops.reduce_sum(dy, axes=(axis,), keepdims=True)
 
 
 for _op in (softmax, log_softmax):

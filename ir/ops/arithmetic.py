@@ -15,7 +15,7 @@ from graphc.ir.opdef import BoolTensor, Draw, Primitive, Tensor, composite, prim
 from graphc.ir.ops.cotangents import holomorphic, unbroadcast
 from graphc.ir.types import TensorType
 
-Binary = Primitive[[Value, Value], Value]
+Binary = Primitive[[Any, Any], Value]
 
 
 def binary(

@@ -80,8 +80,8 @@ def _(x, *, dtype):
     return np.ascontiguousarray(x).view(dtype.numpy).reshape(x.shape)
 
 
-bitcast.sample(np.float32([[1.0, -0.0], [np.nan, np.inf]]), dtype="int32")
-bitcast.sample(np.uint8([0, 127, 128, 255]), dtype="int8")
+bitcast.sample(np.array([[1.0, -0.0], [np.nan, np.inf]], np.float32), dtype="int32")
+bitcast.sample(np.array([0, 127, 128, 255], np.uint8), dtype="int8")
 
 
 @convert.flops

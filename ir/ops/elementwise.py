@@ -20,7 +20,7 @@ from graphc.ir.opdef import Draw, Primitive, Tensor, primitive
 from graphc.ir.ops.cotangents import holomorphic
 from graphc.ir.types import TensorType
 
-Unary = Primitive[[Value], Value]
+Unary = Primitive[[Any], Value]
 
 
 def elementwise(

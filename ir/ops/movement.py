@@ -11,14 +11,14 @@ from typing import Any, Literal
 import numpy as np
 
 from graphc.ir import ops
-from graphc.ir.attributes import Axes, Axis, Pairs
+from graphc.ir.attributes import Axes, Axis, Pairs, Shape
 from graphc.ir.dims import Size, ceil_div, exact_div, floor_div, maximum, product, sum_of
 from graphc.ir.dtypes import REAL, DType, i32
 from graphc.ir.errors import DTypeError, ShapeError
 from graphc.ir.inference import is_literal, permuted, require_at_most, require_equal, require_rank, shape_text
 from graphc.ir.opdef import AnyTensor, IndexTensor, Tensor, composite, primitive
 from graphc.ir.ops.cotangents import unbroadcast, zeros_like
-from graphc.ir.types import Shape, TensorType
+from graphc.ir.types import TensorType
 
 # --- shapes and axes ---------------------------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ def _(dy, y, x, *, starts, limits, strides):
     steps = strides or (1,) * len(starts)
     spans = [spread_size(size, step - 1) for size, step in zip(dy.shape, steps, strict=True)]
     after = [size - start - span for size, start, span in zip(x.shape, starts, spans, strict=True)]
-    return pad(dy, padding=list(zip(starts, after, strict=True)), interior=[step - 1 for step in steps])
+    return pad(dy, padding=list(zip(starts, after, strict=True)), interior=tuple(step - 1 for step in steps))
 
 
 def spread_size(size: Size, gap: int) -> Size:
@@ -295,7 +295,7 @@ def _(dy, y, x, *, padding, interior, value):
     gaps = interior or (0,) * len(padding)
     starts = [before for before, _ in padding]
     limits = [start + spread_size(n, gap) for start, n, gap in zip(starts, x.shape, gaps, strict=True)]
-    return slice(dy, starts=starts, limits=limits, strides=[gap + 1 for gap in gaps])
+    return slice(dy, starts=starts, limits=limits, strides=tuple(gap + 1 for gap in gaps))
 
 
 pad.sample((2, 3), padding=((1, 0), (2, 1)))
@@ -410,12 +410,12 @@ def _(dy, y, x, indices, *, axis, mode):
     return scatter(zeros_like(x), indices, dy, axis=axis), None
 
 
-gather.sample((4, 3), np.int32([2, 0, 3]))
-gather.sample((2, 5), np.int64([[0, 4], [4, 1]]), axis=1)
+gather.sample((4, 3), np.array([2, 0, 3], np.int32))
+gather.sample((2, 5), np.array([[0, 4], [4, 1]], np.int64), axis=1)
 gather.sample((2, 3), np.int32(1), axis=-1)
-gather.sample((3, 2), np.int32([-1, 7, 1]))
-gather.sample((3, 2), np.int32([-1, 7, 1]), mode="fill")
-gather.sample((0, 2), np.int32([0, 1]), mode="fill")
+gather.sample((3, 2), np.array([-1, 7, 1], np.int32))
+gather.sample((3, 2), np.array([-1, 7, 1], np.int32), mode="fill")
+gather.sample((0, 2), np.array([0, 1], np.int32), mode="fill")
 
 
 @primitive
@@ -461,9 +461,9 @@ def _(dy, y, x, indices, updates, *, axis, reduction):
     return scatter(dy, indices, zeros_like(updates), axis=axis, reduction="set"), None, taken
 
 
-scatter.sample((4, 3), np.int32([2, 0, 2]), (3, 3))
-scatter.sample((2, 5), np.int64([[0, 4], [-1, 9]]), (2, 2, 2), axis=1)
-scatter.sample((4, 3), np.int32([2, 0]), (2, 3), reduction="set")
+scatter.sample((4, 3), np.array([2, 0, 2], np.int32), (3, 3))
+scatter.sample((2, 5), np.array([[0, 4], [-1, 9]], np.int64), (2, 2, 2), axis=1)
+scatter.sample((4, 3), np.array([2, 0], np.int32), (2, 3), reduction="set")
 
 # --- joins and splits --------------------------------------------------------------------------------------------
 
@@ -500,7 +500,8 @@ def cut(x: Any, sizes: Sequence[Size], axis: int) -> tuple[Any, ...]:
     parts: list[Any] = []
     start: Size = 0
     for size in sizes:
-        starts, limits = [0] * len(x.shape), list(x.shape)
+        starts: list[Size] = [0] * len(x.shape)
+        limits: list[Size] = list(x.shape)
         starts[axis], limits[axis] = start, start + size
         parts.append(slice(x, starts=starts, limits=limits))
         start = start + size

@@ -177,7 +177,7 @@ def rows(x: Any) -> Iterator[Any]:
 
 
 def reversed_axes(x: Any) -> Any:
-    return ops.transpose(x, permutation=range(len(x.shape))[::-1])
+    return ops.transpose(x, permutation=tuple(range(len(x.shape)))[::-1])
 
 
 def inexact(x: Any) -> Any:
@@ -222,7 +222,7 @@ def indexed(x: Any, index: Any) -> Any:
         x = ops.reverse(x, axes=backward)
     whole = all(is_literal(a, 0) and b == n for a, b, n in zip(starts, limits, x.shape, strict=True))
     if not whole or any(stride > 1 for stride in strides):
-        x = ops.slice(x, starts=starts, limits=limits, strides=strides)
+        x = ops.slice(x, starts=starts, limits=limits, strides=tuple(strides))
     kept = [i for i, entry in enumerate(e for e in entries if e is not None) if isinstance(entry, slice)]
     lengths = iter([x.shape[i] for i in kept])
     wanted = [next(lengths) if size is None else size for size in shape]

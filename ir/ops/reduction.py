@@ -51,7 +51,7 @@ def _(x, *, axes, keepdims):
 def _(dy, y, x, *, axes, keepdims):
     """The product of the others: y / x, but the product of the non-zeros at a zero that is the only one."""
     zero = ops.eq(x, 0)
-    zeros = reduce_sum(ops.convert(zero, dtype="int32"), axes=axes, keepdims=True)
+    zeros = reduce_sum(ops.convert(zero, dtype=i32), axes=axes, keepdims=True)
     factors = ops.select(zero, 1, x)
     rest = reduce_prod(factors, axes=axes, keepdims=True)
     others = ops.select(zero, ops.select(ops.eq(zeros, 1), rest, 0), ops.select(ops.eq(zeros, 0), rest / factors, 0))

@@ -8,6 +8,7 @@ from graphc.ir.attributes import Axis, FunctionRef, Scalars
 from graphc.ir.dims import Size
 from graphc.ir.dtypes import DType, f32, i64
 from graphc.ir.errors import ShapeError
+from graphc.ir.literals import literal_array
 from graphc.ir.opdef import AnyTensor, IndexTensor, Tensor, primitive
 from graphc.ir.types import TensorType
 
@@ -27,14 +28,12 @@ def yield_(*values: AnyTensor) -> tuple[TensorType, ...]:
 @primitive
 def constant(*, value: Scalars, dtype: DType = f32) -> TensorType:
     """A number, or a small array written as nested lists. Larger arrays are weights."""
-    return TensorType.of(dtype, np.shape(value))
+    return TensorType.of(dtype, literal_array(value, dtype).shape)
 
 
 @constant.reference
 def _(*, value, dtype):
-    if dtype.is_float:  # unrounded: the interpreter rounds to the dtype, or keeps float64
-        return np.asarray(value, np.float64)
-    return np.asarray(value, np.complex128) if dtype.is_complex else np.asarray(value).astype(dtype.numpy)
+    return literal_array(value, dtype)  # floats unrounded: the interpreter rounds to the dtype, or keeps float64
 
 
 constant.sample(value=1.5)
@@ -130,6 +129,9 @@ def assume_dim(x: AnyTensor, count: IndexTensor, *, axis: Axis, size: Size) -> T
     if count.shape != ():
         raise ShapeError(f"assume_dim: the count must be a scalar, not {count}")
     return x.with_shape((*x.shape[:axis], size, *x.shape[axis + 1 :]))
+
+
+assume_dim.introduces_symbols = True
 
 
 @assume_dim.reference
