@@ -1,4 +1,4 @@
-"""Functions pasted into emitted NumPy source where it uses them. They are written for speed, apart from the reference."""
+"""Functions pasted into emitted NumPy source where it uses them. They are not the reference's code, and fast."""
 
 HELPERS = {
     "divide": '''
@@ -26,7 +26,8 @@ def to_integer(x, dtype):
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     wide = np.trunc(x).astype(np.float64)
     inside = (wide > float(low)) & (wide < float(high))
-    return np.where(inside, np.where(inside, wide, 0).astype(dtype), np.where(np.isnan(wide), 0, np.where(wide < 0, low, high)).astype(dtype))
+    outside = np.where(np.isnan(wide), 0, np.where(wide < 0, low, high)).astype(dtype)
+    return np.where(inside, np.where(inside, wide, 0).astype(dtype), outside)
 ''',
     "cumulative_sum": '''
 def cumulative_sum(x, axis, reverse=False, exclusive=False):
@@ -110,9 +111,10 @@ def windows(x, axes, window, strides, dilation):
     return view[tuple(index)]
 ''',
     "convolution": '''
-def convolution(x, kernel, strides, padding, dilation, groups=1):
+def convolution(x, kernel, strides=None, padding="valid", dilation=None, groups=1):
     """Convolution of channels-last `x` with a kernel [*window, in / groups, out]."""
     rank = x.ndim - 2
+    strides, dilation = strides or (1,) * rank, dilation or (1,) * rank
     axes = tuple(range(1, rank + 1))
     pairs = padding_pairs(x.shape[1:-1], kernel.shape[:rank], strides, padding, dilation)
     if any(map(any, pairs)):

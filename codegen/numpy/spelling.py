@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.source.dialect import Spelled, Spelling
-from graphc.codegen.source.geometry import full_geometry, index_text, may_be_empty, reshaped
+from graphc.codegen.source.geometry import full_geometry, geometry, index_text, may_be_empty, reshaped
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Op
 
@@ -165,13 +165,10 @@ def dot_general(op: Op) -> Spelled:
 
 
 def convolution(op: Op) -> Spelled:
-    strides, dilation = full_geometry(op)
-    attributes = op.attribute_dict
-    groups = f", {attributes['groups']}" if attributes["groups"] != 1 else ""
-    dtype = op.results[0].dtype
+    attributes, dtype = op.attribute_dict, op.results[0].dtype
     wide = ".astype(np.float32)" if is_half(dtype) else ""
     x = "{0}" if attributes["channels_last"] else "np.moveaxis({0}, 1, -1)"
-    text = f"convolution({x}{wide}, {{1}}{wide}, {strides}, {{padding}}, {dilation}{groups})"
+    text = f"convolution({', '.join([f'{x}{wide}', f'{{1}}{wide}', *geometry(op)])})"
     if not attributes["channels_last"]:
         text = f"np.moveaxis({text}, -1, 1)"
     return f"{text}.astype({dtype_text(dtype)})" if wide else text
@@ -188,7 +185,8 @@ def reduce_window(op: Op) -> Spelled:
     kind, dtype = op.attribute_dict["kind"], op.results[0].dtype
     strides, dilation = full_geometry(op)
     wide = ".astype(np.float32)" if is_half(dtype) else ""
-    text = f"reduce_windows(np.{kind}, {{0}}{wide}, {{window}}, {strides}, {{padding}}, {dilation}, {identity(kind, dtype)})"
+    steps = f"{{window}}, {strides}, {{padding}}, {dilation}, {identity(kind, dtype)}"
+    text = f"reduce_windows(np.{kind}, {{0}}{wide}, {steps})"
     return f"{text}.astype({dtype_text(dtype)})" if wide else text
 
 

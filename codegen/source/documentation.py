@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.ir.graph import Function
-from graphc.ir.module import Module
 from graphc.ir.types import TensorType
 
 
-def module_docstring(module: Module, framework: str, usage: Sequence[str]) -> str:
-    """The docstring at the top of a file."""
+def module_docstring(entries: Sequence[tuple[Function, Sequence[str]]], framework: str, usage: Sequence[str]) -> str:
+    """The docstring at the top of a file; each entry comes with the names of its parameters."""
     example = "\n".join(f"    {line}" for line in usage)
-    entries = "\n".join(entry_block(function) for function in module.entries.values())
-    return f'"""A model in {framework}, with its weights in model.safetensors beside this file.\n\n{example}\n\n{entries}\n"""'
+    described = "\n".join(entry_block(function, parameters) for function, parameters in entries)
+    head = f"A model in {framework}, with its weights in model.safetensors beside this file."
+    return f'"""{head}\n\n{example}\n\n{described}\n"""'
 
 
-def entry_block(function: Function) -> str:
+def entry_block(function: Function, parameters: Sequence[str]) -> str:
     """Inputs and outputs of an entry, a line each."""
     lines = [f"{function.name}:"]
-    lines += [f"    {parameter.name}: {shown(parameter.type)}" for parameter in function.inputs]
+    lines += [f"    {name}: {shown(p.type)}" for name, p in zip(parameters, function.inputs, strict=True)]
     lines.append(f"    returns {results(function)}")
     lines += [f"    needs {guard}" for guard in function.guards]
     return "\n".join(lines)
 
 
-def entry_line(function: Function) -> str:
+def entry_line(function: Function, parameters: Sequence[str]) -> str:
     """Inputs and outputs of an entry in one line."""
-    inputs = ", ".join(f"{p.name}: {shown(p.type)}" for p in function.inputs)
+    inputs = ", ".join(f"{name}: {shown(p.type)}" for name, p in zip(parameters, function.inputs, strict=True))
     line = f"{inputs} → {results(function)}" if inputs else results(function)
     return line if len(line) <= 100 else f"The entry {function.name}; see the top of the file."
 

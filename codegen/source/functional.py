@@ -88,7 +88,7 @@ class FunctionalDialect(Dialect):
         return "\n".join([head, '    """OWNERS"""', *indented(method.lines)])
 
     def file(self, writer: ModuleWriter, root: Definition, functions: Sequence[PrivateFunction]) -> str:
-        parts = [module_docstring(writer.module, self.framework, self.usage(root, writer.module)), IMPORTS]
+        parts = [module_docstring(root.entries(), self.framework, self.usage(root, writer.module)), IMPORTS]
         for name, parameters, lines in functions:
             parts.append("\n".join([f"def {name}({', '.join(parameters)}):", *indented(lines)]))
         parts += [writer.with_name(code) for code in writer.definitions]
@@ -104,7 +104,7 @@ class FunctionalDialect(Dialect):
     def entry(self, method: Method, module: Module) -> str:
         assert method.entry is not None
         head = f"def {method.name}({', '.join(['params', *method.parameters])}):"
-        return "\n".join([head, f'    """{entry_line(method.entry)}"""', *indented(method.lines)])
+        return "\n".join([head, f'    """{entry_line(method.entry, method.parameters)}"""', *indented(method.lines)])
 
     def model_class(self, root: Definition, module: Module) -> str:
         lines = ["class Model:", '    """The entries with the weights they read."""', ""]

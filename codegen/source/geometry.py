@@ -14,6 +14,22 @@ def full_geometry(op: Op) -> tuple[str, str]:
     return tuple_text(strides), tuple_text(dilation)
 
 
+def geometry(op: Op) -> list[str]:
+    """The arguments of a convolution that are not at their defaults."""
+    attributes = op.attribute_dict
+    strides, dilation = window_steps(op)
+    out: list[str] = []
+    if set(strides) != {1}:
+        out.append(f"strides={tuple_text(strides)}")
+    if attributes["padding"] != "valid":
+        out.append(f'padding="{attributes["padding"]}"' if attributes["padding"] == "same" else "padding={padding}")
+    if set(dilation) != {1}:
+        out.append(f"dilation={tuple_text(dilation)}")
+    if attributes["groups"] != 1:
+        out.append(f"groups={attributes['groups']}")
+    return out
+
+
 def window_steps(op: Op) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Strides and dilation, 1 where not given (for pools, the window)."""
     attributes = op.attribute_dict
@@ -72,4 +88,4 @@ def index_text(op: Op) -> str:
     return ", ".join(parts) or "()"
 
 
-__all__ = ["full_geometry", "index_text", "least", "may_be_empty", "reshaped", "tuple_text", "window_steps"]
+__all__ = ["full_geometry", "geometry", "index_text", "least", "may_be_empty", "reshaped", "tuple_text", "window_steps"]

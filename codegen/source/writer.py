@@ -33,6 +33,10 @@ class Definition:
     """Statements that make the members of a class."""
     methods: list[Method] = field(default_factory=list)
 
+    def entries(self) -> list[tuple[Function, list[str]]]:
+        """The methods that are entries, with the names of their parameters."""
+        return [(method.entry, method.parameters) for method in self.methods if method.entry is not None]
+
 
 @dataclass(slots=True)
 class Method:

@@ -170,7 +170,7 @@ class TorchDialect(Dialect):
         for method in definition.methods:
             out += ["", f"    def {method.name}({', '.join(['self', *method.parameters])}):"]
             if method.entry is not None and len(definition.methods) > 1:
-                out.append(f'        """{entry_line(method.entry)}"""')
+                out.append(f'        """{entry_line(method.entry, method.parameters)}"""')
             out += indented(indented(method.lines))
         return out
 
@@ -179,11 +179,11 @@ class TorchDialect(Dialect):
         first = root.methods[0]
         assert first.entry is not None
         usage = ["model = load()", f"outputs = model({', '.join(first.parameters)})"]
-        parts = [module_docstring(writer.module, "PyTorch", usage), IMPORTS]
+        parts = [module_docstring(root.entries(), "PyTorch", usage), IMPORTS]
         for name, parameters, lines in functions:
             parts.append("\n".join([f"def {name}({', '.join(parameters)}):", *indented(lines)]))
         parts += [writer.with_name(code) for code in writer.definitions]
-        doc = f'    """{entry_line(first.entry)}"""'
+        doc = f'    """{entry_line(first.entry, first.parameters)}"""'
         parts.append("\n".join(["class Model(nn.Module):", doc, *self._init(root), *self._methods(root)]))
         parts.append(LOAD if writer.weights else LOAD_WITHOUT_WEIGHTS)
         return "\n\n\n".join(parts)

@@ -1,0 +1,50 @@
+"""The JAX target: pure functions over a nested dict of weights, to be called as they are or through `jax.jit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from graphc.codegen.jax.dialect import JaxDialect
+from graphc.codegen.source.loading import load_entries
+from graphc.codegen.source.support import can_write
+from graphc.codegen.source.writer import write_source
+from graphc.codegen.target import EntryFunction, Target
+from graphc.ir.dtypes import ALL, i4, u4
+from graphc.ir.graph import Op
+from graphc.ir.module import Module
+from graphc.ir.recipes import Recipe
+
+DTYPES = ALL - {i4, u4}
+
+
+class JaxTarget(Target):
+    """`model.py` with functions over a parameter tree, and `model.safetensors`."""
+
+    name = "jax"
+    extra = "jax"
+    modules = ("jax", "safetensors")
+
+    def supports(self, op: Op) -> bool:
+        return can_write(JaxDialect(), op, DTYPES)
+
+    def write(self, module: Module, folder: Path) -> Mapping[str, Recipe]:
+        return write_source(module, JaxDialect(has_wide_types(module)), folder)
+
+    def load(self, folder: Path) -> Mapping[str, EntryFunction]:
+        return load_entries(folder, np.asarray, np.asarray)
+
+
+def has_wide_types(module: Module) -> bool:
+    """Whether 64-bit types occur, which JAX has in its 64-bit mode only."""
+    for function in module.functions.values():
+        types = [p.type for p in function.parameters]
+        types += [value.type for op in function.walk() for value in op.results]
+        if any(t.dtype.bits == 128 or (t.dtype.bits == 64 and not t.dtype.is_complex) for t in types):
+            return True
+    return False
+
+
+TARGET = JaxTarget()

@@ -1,0 +1,86 @@
+"""JAX source: pure functions over a nested dict of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.codegen.jax.helpers import HELPERS
+from graphc.codegen.jax.regions import write_region_op
+from graphc.codegen.jax.spelling import SPELLING, dtype_text
+from graphc.codegen.source.body import BodyWriter
+from graphc.codegen.source.dialect import Path, Spelling
+from graphc.codegen.source.documentation import entry_line
+from graphc.codegen.source.functional import FunctionalDialect, indented
+from graphc.codegen.source.writer import Definition, Method
+from graphc.ir.dtypes import DType
+from graphc.ir.graph import Op, Value
+from graphc.ir.module import Module
+from graphc.ir.types import TensorType
+
+
+class JaxDialect(FunctionalDialect):
+    """See `spelling.py` for the ops."""
+
+    framework = "JAX"
+    spelling: dict[str, Spelling] = SPELLING
+    helpers = {name: source.strip() for name, source in HELPERS.items()}
+    imports = {
+        "Path": "from pathlib import Path",
+        "jax": "import jax",
+        "jnp": "import jax.numpy as jnp",
+        "np": "import numpy as np",
+        "lax": "from jax import lax",
+        "load_file": "from safetensors.flax import load_file",
+    }
+    reserved = frozenset({"jax", "jnp", "lax", "np", "params", "load", "nested", "Path", "Model", "forward", *HELPERS})
+    light = frozenset({"relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "transpose", "reshape", "convert"})
+
+    def __init__(self, wide: bool = False) -> None:
+        """`wide`: the module has 64-bit types, for which its calls switch JAX's 64-bit mode on."""
+        self.wide = wide
+
+    def dtype(self, dtype: DType) -> str:
+        return dtype_text(dtype)
+
+    def non_finite(self, name: str) -> str:
+        return f"jnp.{name}"
+
+    def array(self, value: str, type: TensorType) -> str:
+        return f"jnp.array({value}, {dtype_text(type.dtype)})"
+
+    def region_op(self, body: BodyWriter, op: Op) -> None:
+        write_region_op(body, op)
+
+    def entry(self, method: Method, module: Module) -> str:
+        assert method.entry is not None
+        head = f"def {method.name}({', '.join(['params', *method.parameters])}):"
+        doc = f'    """{entry_line(method.entry, method.parameters)}"""'
+        return "\n".join(["@jax.jit", head, doc, *indented(method.lines)])
+
+    def usage(self, root: Definition, module: Module) -> list[str]:
+        method = root.methods[0]
+        arguments = ", ".join(method.parameters)
+        return ["model = load()", f"outputs = model({arguments})  # or forward(model.params, {arguments})"]
+
+    def method_lines(self, method: Method) -> list[str]:
+        assert method.entry is not None
+        call = f"{method.name}({', '.join(['self.params', *method.parameters])})"
+        if not any(result.updates is not None for result in method.entry.results):
+            lines = [f"return {call}"]
+        elif all(result.updates is not None for result in method.entry.results):
+            lines = [f"self.params = {call}"]
+        else:
+            lines = [f"outputs, self.params = {call}", "return outputs"]
+        return ["with jax.enable_x64(True):", *indented(lines)] if self.wide else lines
+
+    def updated(self, body: BodyWriter, updates: Sequence[tuple[Path, Value]], outputs: Sequence[Value]) -> None:
+        """The function stays pure: it returns the weights with the new ones in place."""
+        for value in dict.fromkeys((*outputs, *(value for _, value in updates))):
+            text = body.named(value)
+            if value not in body.known:
+                body.emit(f"{body.name_result(value)} = {text}")
+        for path, value in updates:
+            body.emit(f"params = replaced(params, {path!r}, {body.known[value].text})")
+        texts = [body.known[value].text for value in outputs]
+        kept = texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
+        body.emit(f"return {kept}, params" if outputs else "return params")

@@ -1,0 +1,69 @@
+"""Functions pasted into emitted JAX source where it uses them."""
+
+HELPERS = {
+    "convolution": '''
+def convolution(x, kernel, strides=None, padding="valid", dilation=None, groups=1):
+    """Convolution of channels-last `x` with a kernel [*window, in / groups, out]."""
+    space = "DHW"[5 - x.ndim :]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides or (1,) * len(space),
+        padding.upper() if isinstance(padding, str) else padding,
+        rhs_dilation=dilation,
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+        feature_group_count=groups,
+    )
+''',
+    "convolution_channels_first": '''
+def convolution_channels_first(x, kernel, strides=None, padding="valid", dilation=None, groups=1):
+    """Convolution of channels-first `x` with a kernel [*window, in / groups, out]."""
+    space = "DHW"[5 - x.ndim :]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides or (1,) * len(space),
+        padding.upper() if isinstance(padding, str) else padding,
+        rhs_dilation=dilation,
+        dimension_numbers=(f"NC{space}", f"{space}IO", f"NC{space}"),
+        feature_group_count=groups,
+    )
+''',
+    "power": '''
+def power(x, y):
+    """Powers of integers; those with a negative exponent are rounded towards zero."""
+    ones = jnp.where(jnp.abs(x) == 1, jnp.where(y % 2 != 0, x, jnp.abs(x)), 0)
+    return jnp.where(y >= 0, jnp.power(x, jnp.maximum(y, 0)), ones).astype(x.dtype)
+''',
+    "to_integer": '''
+def to_integer(x, dtype):
+    """Floats as integers: towards zero, saturated, NaN as 0."""
+    limits = jnp.iinfo(dtype)
+    found = jnp.trunc(x).astype(dtype)
+    found = jnp.where(x >= float(limits.max), limits.max, found)
+    found = jnp.where(x <= float(limits.min), limits.min, found)
+    return jnp.where(jnp.isnan(x), 0, found).astype(dtype)
+''',
+    "cumulative_sum": '''
+def cumulative_sum(x, axis, reverse=False, exclusive=False):
+    """Sums of all elements up to each one, without it if `exclusive`; from the end if `reverse`."""
+    x = jnp.moveaxis(x, axis, 0)[:: -1 if reverse else 1]
+    if exclusive:
+        x = jnp.concatenate((jnp.zeros_like(x[:1]), x[:-1]))
+    return jnp.moveaxis(jnp.cumsum(x, 0, dtype=x.dtype)[:: -1 if reverse else 1], 0, axis)
+''',
+    "take_or_zero": '''
+def take_or_zero(x, indices, axis):
+    """The slices of `x` at `indices`; zeros for those outside."""
+    indices = jnp.where(indices < 0, x.shape[axis], indices)
+    return jnp.take(x, indices, axis=axis, mode="fill", fill_value=0)
+''',
+    "replaced": '''
+def replaced(params, path, value):
+    """`params` with another value at `path`."""
+    key, *rest = path
+    if isinstance(params, list):
+        return [replaced(item, rest, value) if i == key else item for i, item in enumerate(params)]
+    return params | {key: replaced(params[key], rest, value) if rest else value}
+''',
+}

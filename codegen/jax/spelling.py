@@ -1,0 +1,288 @@
+"""How each op is spelled in JAX."""
+
+from __future__ import annotations
+
+import math
+
+from graphc.codegen.numpy.spelling import identity, starts_text, transpose
+from graphc.codegen.source.dialect import Spelled, Spelling
+from graphc.codegen.source.geometry import geometry, index_text, may_be_empty, reshaped, tuple_text, window_steps
+from graphc.ir.dtypes import DType
+from graphc.ir.graph import Op
+
+
+def dtype_text(dtype: DType) -> str:
+    return f"jnp.{dtype}" if not dtype.is_bool else "jnp.bool_"
+
+
+def convert(op: Op) -> Spelled | None:
+    value, to = op.operands[0], op.results[0].dtype
+    assert value is not None
+    if value.dtype.is_complex and not to.is_complex:
+        return None
+    if to.is_bool:
+        return "{0} != 0"
+    if value.dtype.is_float and to.is_integer:
+        return f"to_integer({{0}}, {dtype_text(to)})"
+    return f"{{0}}.astype({dtype_text(to)})"
+
+
+def reduction(name: str) -> Spelling:
+    def spell(op: Op) -> Spelled:
+        value, attributes = op.operands[0], op.attribute_dict
+        assert value is not None
+        if not attributes["axes"]:
+            return "{0}"
+        arguments = ["axis={axes.0}" if len(attributes["axes"]) == 1 else "axis={axes}"]
+        if attributes["keepdims"]:
+            arguments.append("keepdims=True")
+        dtype = value.dtype
+        if name in ("sum", "prod") and dtype.is_integer and dtype.bits < 64:
+            arguments.append(f"dtype={dtype_text(dtype)}")
+        if name in ("max", "min") and may_be_empty(value.type, attributes["axes"]):
+            arguments.append(f"initial={identity(name, dtype).replace('np.', 'jnp.')}")
+        return f"{{0}}.{name}({', '.join(arguments)})"
+
+    return spell
+
+
+def arg_reduction(name: str) -> Spelling:
+    def spell(op: Op) -> Spelled:
+        keepdims = ", keepdims=True" if op.attribute_dict["keepdims"] else ""
+        return f"{{0}}.{name}(axis={{axis}}{keepdims}).astype({{dtype}})"
+
+    return spell
+
+
+def iota(op: Op) -> Spelled:
+    shape = op.attribute_dict["shape"]
+    return (
+        "jnp.arange({shape.0}, dtype={dtype})" if len(shape) == 1 else "lax.broadcasted_iota({dtype}, {shape}, {axis})"
+    )
+
+
+def pad(op: Op) -> Spelled:
+    attributes, dtype = op.attribute_dict, op.results[0].dtype
+    value = attributes["value"]
+    shown = "{value}" if dtype.is_float or dtype.is_complex else str(bool(value) if dtype.is_bool else int(value))
+    if attributes["interior"] is not None:
+        triples = ", ".join(
+            f"({{padding.{i}.0}}, {{padding.{i}.1}}, {gap})" for i, gap in enumerate(attributes["interior"])
+        )
+        return f"lax.pad({{0}}, jnp.array({shown}, {dtype_text(dtype)}), ({triples},))"
+    zero = value == 0 and math.copysign(1, value) > 0
+    return f"jnp.pad({{0}}, {{padding}}{'' if zero else f', constant_values={shown}'})"
+
+
+def gather(op: Op) -> Spelled:
+    if op.attribute_dict["mode"] == "fill":
+        return "take_or_zero({0}, {1}, {axis})"
+    return 'jnp.take({0}, {1}, axis={axis}, mode="clip")'
+
+
+def scatter(op: Op) -> Spelled:
+    before = ":, " * op.attribute_dict["axis"]
+    method = op.attribute_dict["reduction"]
+    outside = "jnp.where({1} < 0, {0}.shape[{axis}], {1})"
+    return f'{{0}}.at[{before}{outside}].{method}({{2}}, mode="drop")'
+
+
+def convolution(op: Op) -> Spelled:
+    name = "convolution" if op.attribute_dict["channels_last"] else "convolution_channels_first"
+    return f"{name}({', '.join(['{0}', '{1}', *geometry(op)])})"
+
+
+def conv(op: Op) -> Spelled | None:
+    bias = op.operands[2]
+    if bias is None:
+        return convolution(op)
+    x = op.operands[0]
+    assert x is not None
+    if op.attribute_dict["channels_last"]:
+        return f"{convolution(op)} + {{2}}"
+    return f"{convolution(op)} + {{2}}[:, {', '.join(['None'] * (x.ndim - 2))}]"
+
+
+def reduce_window(op: Op) -> Spelled:
+    attributes, dtype = op.attribute_dict, op.results[0].dtype
+    strides, dilation = window_steps(op)
+    function = {"max": "lax.max", "min": "lax.min", "sum": "lax.add"}[attributes["kind"]]
+    start = identity(attributes["kind"], dtype).replace("np.", "jnp.")
+    if attributes["kind"] == "sum" and dtype.is_float:
+        start = "0.0"
+    padding = f'"{attributes["padding"].upper()}"' if isinstance(attributes["padding"], str) else "{padding}"
+    steps = f", window_dilation={tuple_text(dilation)}" if set(dilation) != {1} else ""
+    initial = f"jnp.array({start}, {dtype_text(dtype)})" if dtype != "float32" and dtype != "int32" else start
+    return f"lax.reduce_window({{0}}, {initial}, {function}, {{window}}, {tuple_text(strides)}, {padding}{steps})"
+
+
+def dot_general(op: Op) -> Spelled:
+    x, y = op.operands
+    assert x is not None and y is not None
+    contract, batch = op.attribute_dict["contract"], op.attribute_dict["batch"]
+    if not batch and len(contract) == 1 and x.ndim == y.ndim == 2:
+        return f"{{0}}{'' if contract[0][0] == 1 else '.T'} @ {{1}}{'' if contract[0][1] == 0 else '.T'}"
+    sides = ", ".join(f"({_axes(pairs, 0)}, {_axes(pairs, 1)})" for pairs in (contract, batch))
+    return f"lax.dot_general({{0}}, {{1}}, ({sides}))"
+
+
+def _axes(pairs: tuple[tuple[int, int], ...], side: int) -> str:
+    return tuple_text(tuple(pair[side] for pair in pairs))
+
+
+def shift_right(op: Op) -> Spelled:
+    kind = "logical" if op.results[0].dtype.kind == "u" else "arithmetic"
+    x, y = op.operands
+    assert x is not None and y is not None
+    if x.type.shape == y.type.shape:
+        return f"lax.shift_right_{kind}({{0}}, {{1}})"
+    return f"lax.shift_right_{kind}(*jnp.broadcast_arrays({{0}}, {{1}}))"
+
+
+def shift_left(op: Op) -> Spelled:
+    x, y = op.operands
+    assert x is not None and y is not None
+    if x.type.shape == y.type.shape:
+        return "lax.shift_left({0}, {1})"
+    return "lax.shift_left(*jnp.broadcast_arrays({0}, {1}))"
+
+
+def split(op: Op) -> Spelled:
+    sizes = op.attribute_dict["sizes"]
+    if all(isinstance(size, int) for size in sizes):
+        offsets = [str(sum(sizes[:i])) for i in range(1, len(sizes))]
+        return f"jnp.split({{0}}, [{', '.join(offsets)}], {{axis}})"
+    return "jnp.split({0}, np.cumsum({sizes})[:-1], {axis})"
+
+
+def quotient(op: Op) -> Spelled:
+    if not op.results[0].dtype.is_integer:
+        return "{0} / {1}"
+    x, y = op.operands
+    assert x is not None and y is not None
+    return "lax.div({0}, {1})" if x.type.shape == y.type.shape else "lax.div(*jnp.broadcast_arrays({0}, {1}))"
+
+
+def remainder(op: Op) -> Spelled:
+    x, y = op.operands
+    assert x is not None and y is not None
+    return "lax.rem({0}, {1})" if x.type.shape == y.type.shape else "lax.rem(*jnp.broadcast_arrays({0}, {1}))"
+
+
+def gelu(op: Op) -> Spelled:
+    return f"jax.nn.gelu({{0}}, approximate={op.attribute_dict['approximate']})"
+
+
+def narrow(text: str) -> Spelling:
+    """A function that JAX computes badly below 32 bits: it is widened there and rounded once."""
+
+    def spell(op: Op) -> Spelled:
+        dtype = op.results[0].dtype
+        if not (dtype.is_float and dtype.bits < 32):
+            return text
+        wide = text
+        for i in range(len(op.operands)):
+            wide = wide.replace(f"{{{i}}}", f"{{{i}}}.astype(jnp.float32)")
+        return f"({wide}).astype({dtype_text(dtype)})"
+
+    return spell
+
+
+SPELLING: dict[str, Spelling] = {
+    "neg": "-{0}",
+    "sign": "jnp.sign({0})",
+    "abs": "jnp.abs({0})",
+    **{
+        name: f"jnp.{name}({{0}})"
+        for name in "exp expm1 log log1p sqrt sin cos tan sinh cosh tanh floor ceil square".split()  # noqa: SIM905
+    },
+    "rsqrt": "lax.rsqrt({0})",
+    "sigmoid": "jax.nn.sigmoid({0})",
+    "asin": "jnp.arcsin({0})",
+    "acos": "jnp.arccos({0})",
+    "atan": "jnp.arctan({0})",
+    "asinh": "jnp.arcsinh({0})",
+    "acosh": "jnp.arccosh({0})",
+    "atanh": "jnp.arctanh({0})",
+    "erf": "lax.erf({0})",
+    "erf_inv": "lax.erf_inv({0})",
+    "lgamma": "lax.lgamma({0})",
+    "digamma": "lax.digamma({0})",
+    "round_even": "jnp.round({0})",
+    "is_finite": "jnp.isfinite({0})",
+    "is_nan": "jnp.isnan({0})",
+    "not": "~{0}",
+    "real": "{0}.real",
+    "imag": "{0}.imag",
+    "conj": "{0}.conj()",
+    "complex": "lax.complex(*jnp.broadcast_arrays({0}, {1}))",
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "div": quotient,
+    "rem": remainder,
+    "pow": lambda op: "power({0}, {1})" if op.results[0].dtype.is_integer else "{0} ** {1}",
+    "atan2": "jnp.arctan2({0}, {1})",
+    "maximum": "jnp.maximum({0}, {1})",
+    "minimum": "jnp.minimum({0}, {1})",
+    "and": "{0} & {1}",
+    "or": "{0} | {1}",
+    "xor": "{0} ^ {1}",
+    "shift_left": shift_left,
+    "shift_right": shift_right,
+    "eq": "{0} == {1}",
+    "ne": "{0} != {1}",
+    "lt": "{0} < {1}",
+    "le": "{0} <= {1}",
+    "gt": "{0} > {1}",
+    "ge": "{0} >= {1}",
+    "select": "jnp.where({0}, {1}, {2})",
+    "clip": "jnp.clip({0}, {1}, {2})",
+    "convert": convert,
+    "bitcast": "lax.bitcast_convert_type({0}, {dtype})",
+    "reduce_sum": reduction("sum"),
+    "reduce_prod": reduction("prod"),
+    "reduce_max": reduction("max"),
+    "reduce_min": reduction("min"),
+    "reduce_all": reduction("all"),
+    "reduce_any": reduction("any"),
+    "reduce_mean": reduction("mean"),
+    "variance": reduction("var"),
+    "argmax": arg_reduction("argmax"),
+    "argmin": arg_reduction("argmin"),
+    "cumulative_sum": "cumulative_sum({0}, {axis}, {reverse}, {exclusive})",
+    "reshape": lambda op: reshaped(op, "{0}.reshape({sizes})"),
+    "transpose": transpose,
+    "broadcast": "jnp.broadcast_to({0}, {shape})",
+    "iota": iota,
+    "reverse": "jnp.flip({0}, {axes})",
+    "slice": lambda op: f"{{0}}[{index_text(op)}]",
+    "pad": pad,
+    "dynamic_slice": lambda op: f"lax.dynamic_slice({{0}}, {starts_text(op, 1)}, {{sizes}})",
+    "dynamic_update_slice": lambda op: f"lax.dynamic_update_slice({{0}}, {{1}}, {starts_text(op, 2)})",
+    "gather": gather,
+    "scatter": scatter,
+    "concat": "jnp.concatenate(({*},), axis={axis})",
+    "split": split,
+    "dot_general": dot_general,
+    "matmul": narrow("{0} @ {1}"),
+    "linear": lambda op: "{0} @ {1}" if op.operands[2] is None else "{0} @ {1} + {2}",
+    "convolution": convolution,
+    "conv": conv,
+    "reduce_window": reduce_window,
+    "relu": "jax.nn.relu({0})",
+    "relu6": "jax.nn.relu6({0})",
+    "leaky_relu": "jax.nn.leaky_relu({0}, {negative_slope})",
+    "elu": lambda op: "jax.nn.elu({0})" if op.attribute_dict["alpha"] == 1 else "jax.nn.elu({0}, {alpha})",
+    "silu": "jax.nn.silu({0})",
+    "softplus": "jax.nn.softplus({0})",
+    "gelu": gelu,
+    "softmax": "jax.nn.softmax({0}, axis={axis})",
+    "log_softmax": "jax.nn.log_softmax({0}, axis={axis})",
+    "barrier": lambda op: (
+        "lax.optimization_barrier({0})" if len(op.operands) == 1 else "lax.optimization_barrier(({*}))"
+    ),
+    "name": "{0}",
+    "stop_gradient": "lax.stop_gradient({0})",
+    "dim_size": "jnp.array({size}, jnp.int64)",
+}
