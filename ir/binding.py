@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from graphc.ir.dims import Dim, Size, equal, less_equal, solve, substitute
+from graphc.ir.dims import Dim, Size, solve
 from graphc.ir.dtypes import dtype
 from graphc.ir.errors import DTypeError, GraphcError, ShapeError
 from graphc.ir.graph import Function, Parameter
@@ -41,22 +41,10 @@ def bind_symbols(function: Function, shapes: Sequence[Shape]) -> dict[Dim, Size]
         if solve(want, got, bindings) is False:
             raise _mismatch(function, index, shapes[index], bindings)
     for guard in function.guards:
-        left, right = substitute(guard.left, bindings), substitute(guard.right, bindings)
-        holds = _holds(guard.kind, left, right)
-        if holds is False:
+        if guard.substitute(bindings).holds is False:
             sizes = ", ".join(f"{symbol} = {size}" for symbol, size in bindings.items())
             raise ShapeError(f"@{function.name} needs {guard}, but it was called with {sizes}")
     return bindings
-
-
-def _holds(kind: str, left: Size, right: Size) -> bool | None:
-    if kind == "==":
-        return equal(left, right)
-    if kind == "<=":
-        return less_equal(left, right)
-    if isinstance(left, int) and isinstance(right, int):
-        return right % left == 0
-    return None
 
 
 def _name(function: Function, index: int) -> str:

@@ -102,7 +102,7 @@ class Op:
 
     definition: ClassVar[OpDef[..., Any]]
     block: Block
-    """The block the op stands in; unset after it is erased."""
+    """The block the op stands in, or stood in until it was erased."""
 
     def __init__(
         self,

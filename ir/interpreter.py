@@ -80,6 +80,8 @@ class Interpreter:
 
     def run_op(self, op: Op, operands: Sequence[Array | None], bindings: dict[Dim, Size]) -> list[Array]:
         """Results of one op, rounded to their dtypes unless `wide`."""
+        if op.definition.introduces_symbols:
+            bindings[op.attribute_dict["size"]] = int(cast(Array, operands[1]))
         attributes = {k: concrete(v, bindings) for k, v in op.attribute_dict.items()}
         if op.regions:
             results = run_region_op(self, op, cast(Sequence[Array], operands), attributes, bindings)
@@ -87,8 +89,6 @@ class Interpreter:
             assert self.module is not None
             results = self.run(self.module.functions[attributes["callee"]], cast(Sequence[Array], operands))
         else:
-            if op.definition.introduces_symbols:
-                bindings[op.attribute_dict["size"]] = int(cast(Array, operands[1]))
             types = [None if v is None else v.type.dtype for v in op.operands]
             results = evaluate(op.definition, attributes, operands, types)
         return [self.rounded(a, value.type.dtype) for a, value in zip(results, op.results, strict=True)]

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
+from graphc.ir.attributes import quoted
+from graphc.ir.errors import GraphcError
+
+_PART = re.compile(r"([^/]+?)(?:#([1-9][0-9]{0,8}))?")
+_PLAIN_FILE = re.compile(r'[^\s"]+')
+
 
 class Scope:
     """A path such as `encoder/block_3/attention#1`: named parts, each with the index of the call it stands for.
 
-    The same name under two call indices is one layer called twice; different names are different layers.
+    The same name under two call indices is one layer called twice; different names are different layers. A name has no
+    `/`, and no `#` with a number at its end: `GraphcError`.
     """
 
     __slots__ = ("call", "depth", "name", "parent", "path")
@@ -24,6 +33,9 @@ class Scope:
         key = (parent, name, call)
         found = Scope._interned.get(key)
         if found is None:
+            match = _PART.fullmatch(name)
+            if parent is not None and (match is None or match[2] is not None):
+                raise GraphcError(f"{name!r} is no name of a scope: it is empty, has a `/` or ends in a call index")
             found = Scope.__new__(Scope)
             found.parent, found.name, found.call = parent, name, call
             part = f"{name}#{call}" if call else name
@@ -34,11 +46,13 @@ class Scope:
 
     @staticmethod
     def parse(path: str) -> Scope:
-        """The scope of a path as `str` prints it; the empty path is the root."""
+        """The scope of a path as `str` prints it, the root for an empty one. Raises `GraphcError` for anything else."""
         scope = ROOT
         for part in path.split("/") if path else ():
-            name, _, call = part.partition("#")
-            scope = Scope.of(scope, name, int(call) if call else 0)
+            match = _PART.fullmatch(part)
+            if match is None:
+                raise GraphcError(f"{path!r} is no path of scopes: a part of it is empty")
+            scope = Scope.of(scope, match[1], int(match[2] or 0))
         return scope
 
     def child(self, name: str, call: int = 0) -> Scope:
@@ -93,9 +107,12 @@ class Location:
 
     @staticmethod
     def of(scope: Scope = ROOT, file: str = "", line: int = 0, origins: tuple[Scope, ...] = ()) -> Location:
+        """A line without a file says nothing and is dropped."""
         key = (scope, file, line, origins)
         found = Location._interned.get(key)
         if found is None:
+            if line and not file:
+                return Location._interned.setdefault(key, Location.of(scope, "", 0, origins))
             found = Location.__new__(Location)
             found.scope, found.file, found.line, found.origins = key
             Location._interned[key] = found
@@ -103,11 +120,12 @@ class Location:
 
     def __str__(self) -> str:
         """As IR text writes it after `@`: `"block/attention" model.py:12 from "a" "b"`; empty when nothing is known."""
-        parts = [f'"{self.scope.path}"'] if self.scope is not ROOT else []
+        parts = [quoted(self.scope.path)] if self.scope is not ROOT else []
         if self.file:
-            parts.append(f"{self.file}:{self.line}")
+            plain = _PLAIN_FILE.fullmatch(self.file) is not None
+            parts.append(f"{self.file if plain else f'file {quoted(self.file)}'}:{self.line}")
         if self.origins:
-            parts.append("from " + " ".join(f'"{scope.path}"' for scope in self.origins))
+            parts.append("from " + " ".join(quoted(scope.path) for scope in self.origins))
         return " ".join(parts)
 
     def __repr__(self) -> str:
@@ -122,4 +140,5 @@ def fused(a: Location, b: Location) -> Location:
     if a is b:
         return a
     origins = dict.fromkeys((*(a.origins or (a.scope,)), *(b.origins or (b.scope,))))
-    return Location.of(common_scope(a.scope, b.scope), a.file or b.file, a.line or b.line, tuple(origins))
+    source = a if a.file else b
+    return Location.of(common_scope(a.scope, b.scope), source.file, source.line, tuple(origins))

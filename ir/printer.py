@@ -49,13 +49,10 @@ def _weight_text(module: Module, weight: Weight) -> str:
         text += f" from ({sources}){joined}" + "".join(f" {step}" for step in recipe.steps)
     if weight.alias is not None:
         return f"{text} tied {quoted(weight.alias)}"
-    if (
-        weight.array is not None
-        and weight.array.size <= INLINE_CONSTANT
-        and (weight.array.size or weight.array.ndim == 1)
-    ):
-        values = weight.array.tolist()
-        return f"{text} = {attribute_text(_tuples(values))}"
+    if weight.array is not None and not weight.array.size:
+        return f"{text} = []"
+    if weight.array is not None and weight.array.size <= INLINE_CONSTANT:
+        return f"{text} = {attribute_text(_tuples(weight.array.tolist()))}"
     digest = module.weights.digest(weight.name)
     return f"{text} sha256:{digest}" if digest else text
 
@@ -114,9 +111,11 @@ class _FunctionPrinter:
 
     def results(self, function: Function) -> str:
         texts: list[str] = []
-        for i, value in enumerate(function.outputs):
+        last = function.block.last
+        outputs = last.operands if last is not None and last.name == "return" else ()  # or it is not complete yet
+        for i, value in enumerate(outputs):
             result = function.results[i] if i < len(function.results) else None
-            text = str(value.type)
+            text = "_" if value is None else str(value.type)
             if result is not None and result.name is not None:
                 text = f"{result.name}: {text}"
             if result is not None and result.updates is not None:

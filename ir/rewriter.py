@@ -7,8 +7,9 @@ from types import TracebackType
 
 from graphc.ir.attributes import Attributes
 from graphc.ir.builder import Builder
+from graphc.ir.dims import equal
 from graphc.ir.errors import GraphcError
-from graphc.ir.graph import Function, Op, Value
+from graphc.ir.graph import Block, Function, Op, Value
 from graphc.ir.location import Location, fused
 from graphc.ir.opdef import Inferred
 from graphc.ir.types import TensorType
@@ -60,7 +61,7 @@ class Rewriter:
         for op, count in uses.items():
             operands = op.operands
             if len(operands) > WIDE:
-                self._deferred.setdefault(op, {})[old] = new
+                self._defer(op, old, new)
             elif len(operands) == 1:
                 op.operands = (new,)
             else:
@@ -68,6 +69,13 @@ class Rewriter:
             new_uses[op] = new_uses.get(op, 0) + count
             if changed is not None:
                 changed(op)
+
+    def _defer(self, op: Op, old: Value, new: Value) -> None:
+        mapping = self._deferred.setdefault(op, {})
+        if new in mapping:  # it comes back after it was replaced itself: what was collected must not apply to it
+            self.flush(op)
+            mapping = self._deferred[op] = {}
+        mapping[old] = new
 
     def set_operands(self, op: Op, operands: Sequence[Value | None]) -> None:
         """Give `op` other operands of the same types."""
@@ -106,13 +114,14 @@ class Rewriter:
     def replace(self, op: Op, *values: Value) -> None:
         """Let readers of the results read `values`, and erase `op`.
 
-        Raises `GraphcError` when the number of results, a dtype or a rank differs.
+        Raises `GraphcError` when the number of results, a dtype, a rank or a size differs.
         """
         if len(values) != len(op.results):
             raise GraphcError(f"{op.name} has {len(op.results)} results, {len(values)} values replace them")
         for old, new in zip(op.results, values, strict=True):
-            if old.type is not new.type and (old.dtype is not new.dtype or old.ndim != new.ndim):
+            if not _may_replace(old.type, new.type):
                 raise GraphcError(f"{op.name}: a result {old.type} cannot be replaced by {new.type}")
+        for old, new in zip(op.results, values, strict=True):
             self.replace_value(old, new)
         self.erase(op)
 
@@ -150,14 +159,38 @@ class Rewriter:
 
     def rebuild(self, op: Op, operands: Sequence[Value | None], inferred: Inferred) -> Op:
         """Replace `op` by one of the same kind with other operands, attributes or result types; readers follow."""
-        new = self.before(op).insert(op.__class__, tuple(operands), inferred, (), op.location)
+        regions, op.regions = op.regions, ()  # they move to the new op, and must not be erased with the old one
+        new = self.before(op).insert(op.__class__, tuple(operands), inferred, regions, op.location)
         for old, value in zip(op.results, new.results, strict=True):
             self.replace_value(old, value)
         self.erase(op)
         return new
 
+    def retain(self, op: Op, operands: Sequence[Value | None], attributes: Attributes, results: Sequence[int]) -> Op:
+        """Replace an op with regions by one of the same kind around the same regions, with these operands and
+        attributes and only these of its results; nothing may read the others."""
+        regions, types = op.regions, tuple(op.results[i].type for i in results)
+        op.regions = ()
+        inferred = Inferred(attributes, types, ())
+        new = self.before(op).insert(op.__class__, tuple(operands), inferred, regions, op.location)
+        for i, value in zip(results, new.results, strict=True):
+            self.replace_value(op.results[i], value)
+        self.erase(op)
+        return new
+
+    def remove_block_parameter(self, block: Block, index: int) -> None:
+        """Drop a parameter of a region's block that nothing reads; later ones move up."""
+        value = block.parameters[index]
+        if value.uses:
+            raise GraphcError(f"the block parameter {value!r} is still read")
+        del block.parameters[index]
+        for i, later in enumerate(block.parameters[index:], index):
+            later.index = i
+
     def move_before(self, op: Op, anchor: Op) -> None:
         """Move `op` to stand before `anchor`; the caller answers for dominance."""
+        if op is anchor:
+            return
         op.block.remove(op)
         op.prev = op.next = None
         anchor.block.insert_before(anchor, op)
@@ -169,14 +202,14 @@ class Rewriter:
     # --- functions ------------------------------------------------------------------------------------------
 
     def remove_parameter(self, function: Function, index: int) -> None:
-        """Drop a parameter that nothing reads; later ones move up."""
+        """Drop a parameter that nothing reads and no result updates; later ones move up."""
         value = function.block.parameters[index]
         if value.uses:
             raise GraphcError(f"parameter {value.name!r} of @{function.name} is still read")
-        del function.block.parameters[index]
+        if any(result.updates is function.parameters[index] for result in function.results):
+            raise GraphcError(f"parameter {value.name!r} of @{function.name} is still updated by a result")
         del function.parameters[index]
-        for i, later in enumerate(function.block.parameters[index:], index):
-            later.index = i
+        self.remove_block_parameter(function.block, index)
 
     def _release(self, op: Op) -> None:
         for value in op.operands:
@@ -188,3 +221,12 @@ def _final(value: Value, mapping: Mapping[Value, Value]) -> Value:
     while value in mapping:
         value = mapping[value]
     return value
+
+
+def _may_replace(old: TensorType, new: TensorType) -> bool:
+    """Whether a value of one type may stand for one of the other: the same, up to sizes that may be equal."""
+    return old is new or (
+        old.dtype is new.dtype
+        and old.ndim == new.ndim
+        and all(equal(a, b) is not False for a, b in zip(old.shape, new.shape, strict=True))
+    )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from graphc.ir.cursor import NAME, Cursor
-from graphc.ir.dtypes import dtype
-from graphc.ir.errors import GraphcError
+from graphc.ir.cursor import Cursor
+from graphc.ir.errors import GraphcError, ShapeError
+from graphc.ir.literals import literal_array
 from graphc.ir.module import Weight, WeightTable
 from graphc.ir.recipes import Cast, Permute, Recipe, Reshape, Step
+from graphc.ir.types import TensorType
 
 Array = np.ndarray[Any, Any]
 
@@ -19,23 +20,23 @@ Array = np.ndarray[Any, Any]
 def parse_weight(table: WeightTable, cursor: Cursor, arrays: Mapping[str, Array] | None) -> None:
     """Declare the weight of the line under `cursor`; its array is in the line, or in `arrays` under its name."""
     cursor.expect("weight ")
+    place = cursor.at
     name = cursor.string()
     cursor.expect(":")
     type = cursor.type()
-    if any(not isinstance(size, int) for size in type.shape):
-        raise cursor.error("a weight of sizes known beforehand")
+    if type.symbols:
+        raise cursor.failure(f"the sizes of a weight are numbers, not {type}")
     trainable = cursor.try_take("trainable")
     recipe = _recipe(cursor) if cursor.try_take("from ") else None
     weight = Weight(name, type, trainable, recipe=recipe)
     if cursor.try_take("tied "):
+        start = cursor.at
         weight.alias = cursor.string()
-        if weight.alias not in table:
-            raise cursor.error(f"the name of a weight declared above, not {weight.alias!r},")
+        if weight.alias not in table or table.source(weight.alias).type is not type:
+            cursor.at = start
+            raise cursor.failure(f"there is no weight {weight.alias!r} of type {type} above")
     elif cursor.try_take("="):
-        values = np.asarray(cursor.attribute())
-        if values.shape != type.shape:
-            raise cursor.error(f"values of shape {list(type.shape)}, not {list(values.shape)},")
-        weight.array = values.astype(type.dtype.numpy)
+        weight.array = _values(cursor, type)
     elif cursor.try_take("sha256:"):
         weight.digest = cursor.take(r"[0-9a-f]{64}", "64 hexadecimal digits")
     if not cursor.at_end():
@@ -48,8 +49,8 @@ def parse_weight(table: WeightTable, cursor: Cursor, arrays: Mapping[str, Array]
             if digest is not None and table.digest(name) != digest:
                 raise GraphcError(f"the array given for the weight {name!r} is not the one the text refers to")
     except GraphcError as error:
-        cursor.at = 0
-        raise cursor.error(f"a weight that fits ({error})") from error
+        cursor.at = place
+        raise cursor.failure(str(error)) from error
 
 
 def _recipe(cursor: Cursor) -> Recipe:
@@ -60,17 +61,37 @@ def _recipe(cursor: Cursor) -> Recipe:
     cursor.expect(")")
     axis, splits = 0, ()
     if cursor.try_take("axis "):
-        axis = int(cursor.take(r"\d+", "an axis"))
+        axis = cursor.integer("an axis")
         cursor.expect("splits ")
-        splits = cursor.attribute()
+        splits = cursor.integers()
     steps: list[Step] = []
-    while cursor.looking_at(r"permute|reshape|cast"):
-        kind = cursor.take(NAME, "a step")
-        first = cursor.attribute()
-        if kind == "permute":
-            steps.append(Permute(first))
-        elif kind == "reshape":
-            steps.append(Reshape(first, cursor.attribute()))
+    while True:
+        if cursor.try_take("permute"):
+            steps.append(Permute(cursor.integers()))
+        elif cursor.try_take("reshape"):
+            steps.append(Reshape(cursor.integers(), cursor.integers()))
+        elif cursor.try_take("cast"):
+            cursor.expect("[")
+            before = cursor.dtype()
+            cursor.expect(",")
+            steps.append(Cast(before, cursor.dtype()))
+            cursor.expect("]")
         else:
-            steps.append(Cast(dtype(first[0]), dtype(first[1])))
-    return Recipe(tuple(sources), tuple(steps), axis, splits)
+            return Recipe(tuple(sources), tuple(steps), axis, splits)
+
+
+def _values(cursor: Cursor, type: TensorType) -> Array:
+    """The array of nested lists; `[]` for any type without elements."""
+    start = cursor.at
+    value = cursor.attribute()
+    try:
+        if value == () and 0 in type.shape:
+            return np.zeros(cast("tuple[int, ...]", type.shape), type.dtype.numpy)
+        array = literal_array(value, type.dtype)
+        if array.shape != type.shape:
+            raise ShapeError(f"the values have shape {list(array.shape)}, not {list(type.shape)}")
+    except GraphcError as error:
+        cursor.at = start
+        raise cursor.failure(error.message) from None
+    with np.errstate(all="ignore"):
+        return array.astype(type.dtype.numpy)

@@ -15,11 +15,11 @@ from graphc.ir.dims.decisions import divides, equal, exact_div
 from graphc.ir.dims.expression import Dim, Size, as_size, product, sum_of, symbol, symbols
 from graphc.ir.dims.guards import Guard, evaluate, solve, substitute
 from graphc.ir.dims.operations import ceil_div, floor_div, maximum, minimum, mod
-from graphc.ir.dims.parsing import parse_guard, parse_size
+from graphc.ir.dims.parsing import SizeSyntaxError, parse_guard, parse_size
 from graphc.ir.dims.text import Algebra, lower_with, python
 
 __all__ = [
-    "Algebra", "Dim", "Guard", "Size",
+    "Algebra", "Dim", "Guard", "Size", "SizeSyntaxError",
     "as_size", "symbol", "symbols", "sum_of", "product",
     "floor_div", "mod", "ceil_div", "minimum", "maximum",
     "bounds", "less", "less_equal", "equal", "divides", "exact_div",

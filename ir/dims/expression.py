@@ -16,7 +16,7 @@ Bounds: TypeAlias = tuple[int | None, int | None]
 AtomKind: TypeAlias = Literal["symbol", "//", "%", "min", "max"]
 MAXIMAL_WEIGHT = 1024
 """Atoms in an expression written out; shape arithmetic in a hostile file could double it at every node."""
-RESERVED = frozenset({"min", "max", "divides"})
+RESERVED = frozenset({"min", "max", "divides", "true", "false", "none", "inf", "nan"})
 """Words of the text that no symbol can be called."""
 
 

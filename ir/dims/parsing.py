@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal, cast
 
 from graphc.ir.dims.expression import MAXIMAL_WEIGHT, Size, symbol
 from graphc.ir.dims.guards import Guard
@@ -13,13 +14,23 @@ from graphc.ir.errors import ShapeError
 
 DEFAULT_MINIMUMS: Mapping[str, int] = MappingProxyType({})
 
+
+class SizeSyntaxError(ValueError):
+    """Text that is no size or guard: `problem` at `column` (from 1)."""
+
+    def __init__(self, column: int, problem: str) -> None:
+        super().__init__(f"column {column}: {problem}")
+        self.column = column
+        self.problem = problem
+
+
 _TOKEN = re.compile(r"\s*(?:(\d+)|([^\W\d]\w*)|(//|[-+*%(),])|(\S)|$)")
 
 
 def parse_size(text: str, minimums: Mapping[str, int] = DEFAULT_MINIMUMS) -> Size:
     """The size that `text` spells, as `str` does or otherwise; a symbol's minimum is 1 if `minimums` does not have it.
 
-    ValueError, with the column, if the text is not a size.
+    SizeSyntaxError, a ValueError, if the text is not a size.
     """
     return _Parser(text, minimums).parse()
 
@@ -29,7 +40,7 @@ class _Parser:
 
     def __init__(self, text: str, minimums: Mapping[str, int]):
         if len(text) > 16 * MAXIMAL_WEIGHT:
-            raise ValueError(f"column {16 * MAXIMAL_WEIGHT + 1}: the size is too long")
+            raise SizeSyntaxError(16 * MAXIMAL_WEIGHT + 1, "the size is too long")
         self.text, self.minimums, self.depth = text, minimums, 0
         self.end = 0
         self.advance()
@@ -39,10 +50,10 @@ class _Parser:
         assert match is not None
         self.match, self.token, self.end = match, match[match.lastindex] if match.lastindex else "", match.end()
 
-    def error(self, wanted: str) -> ValueError:
+    def error(self, wanted: str) -> SizeSyntaxError:
         column = (self.match.start(self.match.lastindex) if self.match.lastindex else len(self.text)) + 1
         found = repr(self.token) if self.token else "the end"
-        return ValueError(f"column {column}: expected {wanted}, found {found} in the size {self.text!r}")
+        return SizeSyntaxError(column, f"expected {wanted}, found {found}")
 
     def take(self, token: str) -> None:
         if self.token != token:
@@ -109,9 +120,17 @@ class _Parser:
         return sizes
 
 
+_GUARD = re.compile(r"==|<=|\bdivides\b")
+
+
 def parse_guard(text: str, minimums: Mapping[str, int] = DEFAULT_MINIMUMS) -> Guard:
-    """The guard that `text` spells. ValueError if it spells none."""
-    left, kind, right = (re.split(r"(==|<=|\bdivides\b)", text, maxsplit=1) + ["", ""])[:3]
-    if kind not in ("==", "<=", "divides"):
-        raise ValueError(f"expected '==', '<=' or 'divides' between two sizes in the guard {text!r}")
-    return Guard(kind, parse_size(left.strip(), minimums), parse_size(right.strip(), minimums))
+    """The guard that `text` spells. SizeSyntaxError, a ValueError, if it spells none."""
+    match = _GUARD.search(text)
+    if match is None:
+        raise SizeSyntaxError(1, f"expected '==', '<=' or 'divides' between two sizes in the guard {text!r}")
+    left = parse_size(text[: match.start()], minimums)
+    try:
+        right = parse_size(text[match.end() :], minimums)
+    except SizeSyntaxError as error:
+        raise SizeSyntaxError(match.end() + error.column, error.problem) from None
+    return Guard(cast('Literal["==", "<=", "divides"]', match[0]), left, right)

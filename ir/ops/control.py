@@ -94,10 +94,15 @@ def _cond_types(types: Sequence[TensorType], regions: Sequence[Region]) -> tuple
 def _while_types(types: Sequence[TensorType], regions: Sequence[Region], *, carried: int) -> tuple[TensorType, ...]:
     if len(regions) != 2:
         raise ShapeError(f"while has a condition and a body, not {len(regions)} regions")
+    if not 0 <= carried <= len(types):
+        raise ShapeError(f"while carries {carried} of {len(types)} operands")
     condition, body = regions
     _check_parameters(condition, types, "the condition")
     _check_parameters(body, types, "the body")
-    (holds,) = _yielded(condition)
+    conditions = _yielded(condition)
+    if len(conditions) != 1:
+        raise ShapeError(f"the condition of while yields {len(conditions)} values, not one")
+    (holds,) = conditions
     if holds.dtype is not bool_ or holds.shape != ():
         raise ShapeError(f"the condition of while must yield a bool scalar, not {holds}")
     results = _yielded(body)
@@ -111,6 +116,12 @@ def _while_types(types: Sequence[TensorType], regions: Sequence[Region], *, carr
 def _scan_types(
     types: Sequence[TensorType], regions: Sequence[Region], *, carried: int, sliced: int, length: Any, reverse: bool
 ) -> tuple[TensorType, ...]:
+    if len(regions) != 1:
+        raise ShapeError(f"scan has one region, its body, not {len(regions)}")
+    if carried < 0 or sliced < 0 or carried + sliced > len(types):
+        raise ShapeError(f"scan carries {carried} and cuts {sliced} of {len(types)} operands")
+    if isinstance(length, int) and length < 0:
+        raise ShapeError(f"the length of scan is negative: {length}")
     (body,) = regions
     slices: list[TensorType] = []
     for type in types[carried : carried + sliced]:
@@ -262,9 +273,7 @@ def infer_call(function: Function, types: tuple[TensorType, ...]) -> Inferred:
     guards = [guard.substitute(bindings) for guard in function.guards]
     results = tuple(type.substitute(bindings) for type in function.result_types)
     attributes = call.make_attributes(callee=FunctionRef(function.name))
-    return Inferred(
-        attributes, results, tuple(g for g in guards if not (isinstance(g.left, int) and isinstance(g.right, int)))
-    )
+    return Inferred(attributes, results, tuple(guard for guard in guards if guard.holds is None))
 
 
 __all__ = ["IndexTensor", "call_function", "cond", "infer_call", "scan", "while_loop"]
