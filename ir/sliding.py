@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphc.ir.attributes import Padding
 from graphc.ir.dims import Size, ceil_div, less_equal, maximum
 from graphc.ir.errors import ShapeError
 from graphc.ir.inference import is_literal, require_at_most
 from graphc.ir.types import Shape
-
-Pairs = tuple[tuple[Size, Size], ...]
 
 
 def check_lengths(what: str, rank: int, **attributes: Sequence[object] | str | None) -> None:
@@ -38,13 +37,13 @@ def covered(window: Size, dilation: int) -> Size:
 
 
 def padding_pairs(
-    sizes: Shape, window: Shape, strides: Sequence[int], padding: str | Pairs, dilation: Sequence[int]
-) -> Pairs:
+    sizes: Shape, window: Shape, strides: Sequence[int], padding: Padding, dilation: Sequence[int]
+) -> tuple[tuple[Size, Size], ...]:
     """The padding of each axis as (low, high), which for "same" depends on the sizes."""
     if padding == "valid":
         return ((0, 0),) * len(sizes)
     if not isinstance(padding, str):
-        return padding
+        return tuple(padding)
     pairs: list[tuple[Size, Size]] = []
     for size, k, stride, d in zip(sizes, window, strides, dilation, strict=True):
         total = maximum((ceil_div(size, stride) - 1) * stride + covered(k, d) - size, 0)
@@ -54,7 +53,7 @@ def padding_pairs(
 
 
 def window_counts(
-    sizes: Shape, window: Shape, strides: Sequence[int], padding: str | Pairs, dilation: Sequence[int]
+    sizes: Shape, window: Shape, strides: Sequence[int], padding: Padding, dilation: Sequence[int]
 ) -> Shape:
     """How many windows there are along each axis: the spatial sizes of the result.
 

@@ -18,7 +18,7 @@ from graphc.ir.ops.cotangents import holomorphic
 from graphc.ir.types import TensorType
 
 
-def _free_axes(ndim: int, pairs: Sequence[tuple[int, int]], side: int) -> list[int]:
+def _free_axes(ndim: int, pairs: Pairs, side: int) -> list[int]:
     """The axes of one operand that are in no pair."""
     taken = {pair[side] for pair in pairs}
     return [axis for axis in range(ndim) if axis not in taken]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -168,7 +169,7 @@ def _places(counts, window, strides, dilation) -> Iterator[tuple[tuple[int, ...]
 def _padded(x, window, strides, padding, dilation):
     """`x` (channels last) in zeros, and the slices that cut it out again."""
     sizes = x.shape[1:-1]
-    pairs = padding_pairs(sizes, window, strides, padding, dilation)
+    pairs: Any = padding_pairs(sizes, window, strides, padding, dilation)
     inner = tuple(slice(low, low + size) for (low, _), size in zip(pairs, sizes, strict=True))
     return np.pad(x, [(0, 0), *pairs, (0, 0)]), inner
 
@@ -186,7 +187,7 @@ def _grouped_kernel(matrix, groups):
 
 
 @convolution.reference
-def _(x, kernel, *, strides, padding, dilation, groups, channels_last):
+def _convolution(x, kernel, *, strides, padding, dilation, groups, channels_last):
     x = _channels_last(x, channels_last)
     window, filters = kernel.shape[:-2], kernel.shape[-1]
     counts = window_counts(x.shape[1:-1], window, strides, padding, dilation)
@@ -306,7 +307,7 @@ def _(x, kernel, bias, **attributes):
 
 @conv.reference
 def _(x, kernel, bias, **attributes):
-    y = convolution.reference_rule(x, kernel, **attributes)
+    y = _convolution(x, kernel, **attributes)
     if bias is None:
         return y
     return y + (bias if attributes["channels_last"] else bias.reshape(-1, *[1] * (x.ndim - 2)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -102,7 +102,7 @@ _COMBINE = {"max": np.maximum, "min": np.minimum, "sum": np.add}
 
 @reduce_window.reference
 def _(x, *, kind, window, strides, padding, dilation):
-    pairs = padding_pairs(x.shape, window, strides, padding, dilation)
+    pairs: Any = padding_pairs(x.shape, window, strides, padding, dilation)
     counts = window_counts(x.shape, window, strides, padding, dilation)
     y = np.pad(widened(x), pairs, constant_values=_identity(kind, dtype(x.dtype)))
     for axis in range(x.ndim):  # a window is a product of intervals, so the axes are reduced one after the other
@@ -118,13 +118,14 @@ def _windows(x, fill, window, strides, padding, dilation):
     counts = window_counts(x.shape, window, strides, padding, dilation)
     if 0 in counts:
         return np.empty((*counts, math.prod(window)), x.dtype)
-    padded = np.pad(x, padding_pairs(x.shape, window, strides, padding, dilation), constant_values=fill)
+    pairs: Any = padding_pairs(x.shape, window, strides, padding, dilation)
+    padded = np.pad(x, pairs, constant_values=fill)
     reach = [int(covered(k, d)) for k, d in zip(window, dilation, strict=True)]
     cut = tuple(np.s_[: n * s : s] for n, s in zip(counts, strides, strict=True)) + tuple(np.s_[::d] for d in dilation)
     return np.lib.stride_tricks.sliding_window_view(padded, reach)[cut].reshape(*counts, math.prod(window))
 
 
-def _selected(x, kind, **geometry):
+def _selected(x, kind, **geometry) -> Any:
     """For each window the flat index in `x` of the element that is selected; -1 where all of it is padding."""
     seen = _windows(np.arange(x.size).reshape(x.shape), -1, **geometry)
     real = seen >= 0
@@ -164,7 +165,7 @@ def sum_window_gradient(dy, sizes, window, strides, padding, dilation):
         # Windows that lie wholly in the padding have no part in the gradient.
         starts.append(maximum(-low, 0))
         limits.append(maximum(low, 0) + places + high)
-    spread = ops.pad(dy, padding=around, interior=[s - 1 for s in strides])
+    spread = ops.pad(dy, padding=around, interior=tuple(s - 1 for s in strides))
     if limits != list(spread.shape) or any(starts):
         spread = ops.slice(spread, starts=starts, limits=limits)
     return reduce_window(spread, kind="sum", window=window, dilation=dilation)
@@ -195,16 +196,17 @@ def select_and_gather(
 ) -> Tensor:
     """For each window of `x`, the element of `values` where `x` is largest (smallest): the transpose of
     `select_and_scatter`, with its choice between equals. 0 for a window of nothing but padding."""
-    around = padding_pairs(x.shape, window, strides, padding, dilation)
-    counts = window_counts(x.shape, window, strides, padding, dilation)
+    steps, gaps = strides or (1,) * x.ndim, dilation or (1,) * x.ndim
+    around = padding_pairs(x.shape, window, steps, padding, gaps)
+    counts = window_counts(x.shape, window, steps, padding, gaps)
     padded = ops.pad(x, padding=around), ops.pad(values, padding=around)
     real = ops.pad(ops.full(x.shape, 1.0, f32), padding=around)
     best = chosen = known = None
     for place in itertools.product(*map(range, window)):
-        starts = tuple(p * d for p, d in zip(place, dilation, strict=True))
-        limits = tuple(f + maximum((n - 1) * s + 1, 0) for f, n, s in zip(starts, counts, strides, strict=True))
+        starts = tuple(p * d for p, d in zip(place, gaps, strict=True))
+        limits = tuple(f + maximum((n - 1) * s + 1, 0) for f, n, s in zip(starts, counts, steps, strict=True))
         element, value, inside = (
-            ops.slice(each, starts=starts, limits=limits, strides=strides) for each in (*padded, real)
+            ops.slice(each, starts=starts, limits=limits, strides=steps) for each in (*padded, real)
         )
         inside = ops.ne(inside, 0)
         if best is None:
