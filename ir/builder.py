@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 INLINE_CONSTANT = 64
 """Arrays of up to this many elements are written into the `constant` op; larger ones go to the weight table."""
 
+SCALARS = frozenset({bool, int, float, complex})
+
+_scalars: dict[Any, Inferred] = {}
+"""The attributes and types of scalar constants, which traced code makes many of."""
+
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # In the source tree the rooms stand beside tests and examples, whose lines are a user's.
 _ROOMS = tuple(
@@ -152,19 +157,19 @@ class Builder:
         self, operands: Sequence[Any], kinds: Sequence[str] | None, user: OpDef[..., Any]
     ) -> tuple[Value | None, ...]:
         """Turn scalars, arrays and variables into values. A Python scalar takes the dtype of the other operands."""
-        out: list[Any] = [self.value(o) if not _is_scalar(o) else o for o in operands]
-        if kinds is None:
-            kinds = ["Tensor"] * len(out)
-        for i, operand in enumerate(out):
-            if not _is_scalar(operand):
-                continue
-            if kinds[i] == "Tensor":
-                others = [
-                    o.dtype for o, kind in zip(out, kinds, strict=False) if isinstance(o, Value) and kind == "Tensor"
-                ]
-                out[i] = self.scalar(operand, weak_dtype(operand, others))
-            else:
-                out[i] = self.scalar(operand, weak_dtype(operand, []))
+        out: list[Any] = []
+        scalars: list[int] = []
+        for i, operand in enumerate(operands):
+            if type(operand) in SCALARS:
+                scalars.append(i)
+            elif operand is not None and not isinstance(operand, Value):
+                operand = self.value(operand)
+            out.append(operand)
+        if scalars:
+            weak = range(len(out)) if kinds is None else [i for i, kind in enumerate(kinds) if kind == "Tensor"]
+            others = tuple([out[i].type.dtype for i in weak if isinstance(out[i], Value)])
+            for i in scalars:
+                out[i] = self.scalar(out[i], weak_dtype(out[i], others if i in weak else ()))
         return tuple(out)
 
     def value(self, operand: Any) -> Value | None:
@@ -190,7 +195,13 @@ class Builder:
     def scalar(self, value: bool | int | float | complex, dtype: DType) -> Value:
         """A constant of no axes."""
         constant = OPS["constant"]
-        return constant.build(self, (), constant.make_attributes(value=_as_kind(value, dtype), dtype=dtype)).results[0]
+        # Zeros differ in their signs, and so may the parts of complex numbers, but not as keys.
+        key = (type(value), value, dtype) if value and type(value) is not complex else (repr(value), dtype)
+        inferred = _scalars.get(key)
+        if inferred is None:
+            attributes = constant.make_attributes(value=_as_kind(value, dtype), dtype=dtype)
+            inferred = _scalars[key] = constant.infer((), attributes)
+        return self.insert(constant.op_class, (), inferred).results[0]
 
     def constant(self, array: np.ndarray[Any, Any]) -> Value:
         """A constant array: written into the op when small, else in the weight table of the module."""

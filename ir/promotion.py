@@ -56,17 +56,21 @@ def common_dtype(dtypes: Iterable[DType]) -> DType:
     return first
 
 
+_RANK = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
+_DEFAULT = {bool: dt.bool_, int: dt.i32, float: dt.f32, complex: dt.c64}
+
+
 def weak_dtype(scalar: bool | int | float | complex, others: Iterable[DType]) -> DType:
     """The dtype of a Python scalar beside tensors of these dtypes: theirs, unless its kind is a wider one."""
-    listed = list(others)
-    kind = (
-        "bifc"[(bool, int, float, complex).index(type(scalar))] if type(scalar) in (bool, int, float, complex) else "f"
-    )
-    default = {"b": dt.bool_, "i": dt.i32, "f": dt.f32, "c": dt.c64}[kind]
-    if not listed:
+    return _weak(type(scalar), tuple(others))
+
+
+@cache
+def _weak(kind: type, others: tuple[DType, ...]) -> DType:
+    default = next(dtype for base, dtype in _DEFAULT.items() if issubclass(kind, base))
+    if not others:
         return default
-    common = common_dtype(listed)
-    rank = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
-    if rank[kind] <= rank[common.kind]:
+    common = common_dtype(others)
+    if _RANK[default.kind] <= _RANK[common.kind]:
         return common
-    return dt.c128 if kind == "c" and common is dt.f64 else default
+    return dt.c128 if default.is_complex and common is dt.f64 else default
