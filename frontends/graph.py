@@ -11,6 +11,7 @@ from graphc.frontends.scopes import Chain, Invocation
 from graphc.frontends.structures import flatten, map_structure, pack, paths
 from graphc.frontends.symbolic import SymbolicTensor
 from graphc.frontends.variable import Variable
+from graphc.ir.dims import Dim, Size, solve, substitute
 from graphc.ir.errors import GraphcError
 
 
@@ -179,10 +180,17 @@ class FunctionGraph:
 
     def run(self, inputs: Any, call: Callable[[Node, tuple[Any, ...], dict[str, Any]], Any]) -> Any:
         """The outputs for a structure of inputs; `call(node, args, kwargs)` gives those of a node."""
-        values: dict[int, Any] = {id(t): value for t, value in zip(self.flat_inputs, flatten(inputs), strict=True)}
+        values: dict[int, Any] = {}
+        sizes: dict[Dim, Size] = {}
+        for tensor, value in zip(self.flat_inputs, flatten(inputs), strict=True):
+            values[id(tensor)] = value
+            for formal, actual in zip(tensor.tensor_type.shape, value.shape, strict=True):
+                solve(formal, actual, sizes)
 
         def filled(leaf: Any) -> Any:
-            return values[id(leaf)] if isinstance(leaf, SymbolicTensor) else leaf
+            if isinstance(leaf, SymbolicTensor):
+                return values[id(leaf)]
+            return substitute(leaf, sizes) if isinstance(leaf, Dim) else leaf
 
         for node in self.nodes:
             args, kwargs = map_structure(filled, (node.args, node.kwargs))

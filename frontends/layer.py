@@ -100,7 +100,7 @@ class Layer(WeightOwner):
         config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype_policy.name}
         if self.activity_regularizer is not None:
             config["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
-        if type(self).get_config is Layer.get_config and type(self).__init__ is not Layer.__init__:
+        if hasattr(type(self).get_config, "is_default") and not in_graphc(type(self).__init__.__code__.co_filename):
             if self._arguments is None:
                 raise GraphcError(
                     f"{type(self).__name__} takes arguments that its default get_config cannot repeat; define get_config"
@@ -110,6 +110,8 @@ class Layer(WeightOwner):
             if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
                 config = {key: value for key, value in config.items() if key in accepted}
         return config
+
+    get_config.is_default = True  # type: ignore[attr-defined]  # says what custom layers were made with
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:

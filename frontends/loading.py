@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import runpy
 from pathlib import Path
 from typing import Any
 
 from graphc.frontends.lowering import lower
 from graphc.frontends.model import Model
-from graphc.ir.errors import FormatError, GraphcError, UnsupportedError
+from graphc.frontends.programs import module_in
+from graphc.ir.errors import FormatError, UnsupportedError
 from graphc.ir.module import Module
 
 _LATER = {
@@ -43,7 +43,7 @@ def load(source: Any, entry: str = "model") -> Module:
     if path.suffix == ".gir":
         return _parsed(path)
     if path.suffix == ".py":
-        return _module_of(run_python(path, entry), path, entry)
+        return module_in(path, entry)
     raise UnsupportedError(f"cannot read {path.name!r}; {_formats()}")
 
 
@@ -59,23 +59,3 @@ def _parsed(path: Path) -> Module:
     except UnicodeDecodeError as error:
         raise FormatError(f"{path.name} is not text: {error}") from error
     return parse(text)
-
-
-def run_python(path: Path, entry: str) -> Any:
-    """What the user's own file defines under `entry`, the file run as a module that is not the main one."""
-    found = runpy.run_path(str(path), run_name=path.stem)
-    if entry not in found:
-        raise GraphcError(f"{path.name} defines no {entry!r}; name what to take as the entry")
-    return found[entry]
-
-
-def _module_of(found: Any, path: Path, entry: str) -> Module:
-    if not isinstance(found, (Model, Module)) and callable(found):
-        found = found()
-    if isinstance(found, Model):
-        return lower(found)
-    if isinstance(found, Module):
-        return found
-    raise GraphcError(
-        f"{entry!r} in {path.name} is a {type(found).__name__}; it must be a model, or a function that returns one"
-    )

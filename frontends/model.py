@@ -16,7 +16,7 @@ from graphc.frontends.scopes import forget_frames
 from graphc.frontends.structures import flatten, map_structure, pack, paths
 from graphc.frontends.symbolic import SymbolicTensor, keras_shape, size_of
 from graphc.frontends.variable import Variable
-from graphc.ir.builder import Builder
+from graphc.ir.builder import Builder, in_graphc
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.graph import Value
@@ -228,9 +228,11 @@ class Model(Layer):
         """The graph of a functional model, which `from_config` rebuilds; a subclass's arguments."""
         from graphc.frontends.functional_config import graph_config
 
-        if self._graph is None or type(self).__init__ is not _plain_init(type(self)):
+        if self._graph is None or not in_graphc(type(self).__init__.__code__.co_filename):
             return super().get_config()
         return {"name": self.name, "trainable": self.trainable, **graph_config(self._graph)}
+
+    get_config.is_default = True  # type: ignore[attr-defined]  # as of Layer
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
@@ -283,14 +285,6 @@ class Model(Layer):
         from graphc.frontends.saving import load_weights
 
         load_weights(self, filepath, skip_mismatch=skip_mismatch)
-
-
-def _plain_init(cls: type) -> Any:
-    """The `__init__` of the nearest class that is not a subclass with arguments of its own."""
-    for base in cls.__mro__:
-        if base.__name__ in ("Model", "Functional") and "__init__" in base.__dict__:
-            return base.__dict__["__init__"]
-    return None
 
 
 def _copied(structure: Any) -> Any:

@@ -5,10 +5,11 @@ An operation is a layer, a declared op, a function of `graphc.ops`, or a closure
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from graphc.frontends.recording import Recording, current_recording
+from graphc.frontends.recording import Recording
 from graphc.frontends.scopes import Chain, current_chain, user_line
 from graphc.frontends.structures import flatten, map_structure
 from graphc.frontends.symbolic import SymbolicTensor
@@ -90,6 +91,22 @@ class Node:
         return f"{kind} {self.name!r}{where}"
 
 
+class Closure:
+    """A function of the user's inside an op (`cond`, `while_loop`, …), as the operation of a node. It cannot be saved."""
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.name = name
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+def is_closure(node: Node) -> bool:
+    """Whether the node's operation is a Python function of the user's."""
+    return isinstance(node.operation, Closure)
+
+
 def operation_name(operation: Any) -> str:
     """The name of a layer, a declared op or a function."""
     return getattr(operation, "name", None) or getattr(operation, "__name__", "op").strip("_")
@@ -110,8 +127,6 @@ def record(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], functi
 
     `function` is what is run to find the output types, the operation itself by default.
     """
-    if current_recording() is not None:
-        raise GraphcError("a symbolic tensor of a functional model was used inside a layer's call or a traced function")
     file, line = user_line()
     node = Node(operation, args, kwargs, current_chain(), file, line)
     scope = Scope.of(ROOT, node.name.replace("/", "_")) if node.layer is not None else ROOT

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 from typing import Literal
 
@@ -35,6 +36,7 @@ Chain = tuple[Invocation, ...]
 """Invocations from the outermost in."""
 
 _last: list[tuple[FrameType, Invocation | None]] = []
+_given_site: ContextVar[tuple[Chain, str, int] | None] = ContextVar("graphc_call_site", default=None)
 _open_scopes: list[tuple[FrameType, Invocation]] = []
 
 
@@ -49,8 +51,21 @@ def user_frames() -> list[FrameType]:
     return frames
 
 
+@contextmanager
+def call_site(chain: Chain, file: str, line: int) -> Iterator[None]:
+    """Let calls inside be ones made in this chain, at this line: for models that are read from files."""
+    token = _given_site.set((chain, file, line))
+    try:
+        yield
+    finally:
+        _given_site.reset(token)
+
+
 def current_chain() -> Chain:
     """The chain of the call that is being made."""
+    given = _given_site.get()
+    if given is not None:
+        return given[0]
     frames = user_frames()
     frames.reverse()
     kept = 0
@@ -87,6 +102,9 @@ def _function_name(frame: FrameType) -> str | None:
 
 def user_line() -> tuple[str, int]:
     """File and line of the nearest caller outside graphc."""
+    given = _given_site.get()
+    if given is not None:
+        return given[1:]
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and in_graphc(frame.f_code.co_filename):
         frame = frame.f_back

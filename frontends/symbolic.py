@@ -74,6 +74,22 @@ class Operators:
     def __getitem__(self, index: Any) -> Any:
         return _ops().get_item(self, index)
 
+    @property
+    def T(self) -> Any:
+        """The axes in reverse order."""
+        return _ops().transpose(self)
+
+    def reshape(self, *shape: Any) -> Any:
+        """`ops.reshape`, with the sizes as arguments or as one sequence."""
+        return _ops().reshape(self, shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape)
+
+    def astype(self, dtype: Any) -> Any:
+        """`ops.cast`."""
+        return _ops().cast(self, dtype)
+
+    def __pos__(self) -> Any:
+        return self
+
     def __abs__(self) -> Any:
         return _ops().absolute(self)
 
@@ -112,6 +128,8 @@ for _method, _name in {
     "and": "bitwise_and",
     "or": "bitwise_or",
     "xor": "bitwise_xor",
+    "lshift": "left_shift",
+    "rshift": "right_shift",
 }.items():
     _forward, _reflected = _binary(_name)
     setattr(Operators, f"__{_method}__", _forward)
@@ -162,9 +180,12 @@ class SymbolicTensor(Operators):
             )
         return recording.symbolic_value(self)
 
+    def __eq__(self, other: object) -> Any:
+        """Elementwise, like a traced value's; look tensors up by identity."""
+        return False if other is None else _ops().equal(self, other)
+
     def __ne__(self, other: object) -> Any:
-        """Elementwise, as in Keras; `==` compares identity, so that tensors can be keys and members of lists."""
-        return _ops().not_equal(self, other)
+        return True if other is None else _ops().not_equal(self, other)
 
     __hash__ = object.__hash__
 

@@ -6,12 +6,9 @@ from typing import Any
 from graphc.frontends.ops.control import cond, scan, switch, while_loop
 from graphc.frontends.ops.dispatch import FUNCTIONS
 from graphc.frontends.ops.elementwise import *  # noqa: F403
-from graphc.frontends.ops.elementwise import abs, clip, round
 from graphc.frontends.ops.nn import *  # noqa: F403
 from graphc.frontends.ops.reductions import *  # noqa: F403
-from graphc.frontends.ops.reductions import all, any, max, min, sum
 from graphc.frontends.ops.shapes import *  # noqa: F403
-from graphc.frontends.ops.shapes import slice
 from graphc.ir.opdef import OPS, OpDef
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontends.nodes import is_symbolic, record
+from graphc.frontends.nodes import Closure, is_symbolic, record
 from graphc.frontends.ops.dispatch import tensor, truth
 from graphc.frontends.structures import flatten, map_structure, pack
 from graphc.ir import ops as ir
@@ -21,7 +21,7 @@ def cond(pred: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> 
     if Builder.current() is not None:
         return _branch(truth(pred), [true_fn, false_fn])
     if is_symbolic(pred):
-        return record(_Closure("cond", lambda pred: cond(pred, true_fn, false_fn)), (pred,), {})
+        return record(Closure("cond", lambda pred: cond(pred, true_fn, false_fn)), (pred,), {})
     return true_fn() if bool(np.asarray(pred)) else false_fn()
 
 
@@ -30,7 +30,7 @@ def switch(index: Any, branches: list[Callable[..., Any]], *operands: Any) -> An
     if Builder.current() is not None:
         return _branch(tensor(index), [lambda branch=branch: branch(*operands) for branch in branches])
     if is_symbolic(index, operands):
-        closure = _Closure("switch", lambda index, *operands: switch(index, branches, *operands))
+        closure = Closure("switch", lambda index, *operands: switch(index, branches, *operands))
         return record(closure, (index, *operands), {})
     return branches[min(max(int(np.asarray(index)), 0), len(branches) - 1)](*operands)
 
@@ -57,7 +57,7 @@ def while_loop(
     single = not isinstance(loop_vars, (list, tuple, dict))
     structure: Any = (loop_vars,) if single else loop_vars
     if Builder.current() is None and is_symbolic(structure):
-        closure = _Closure(
+        closure = Closure(
             "while_loop",
             lambda *flat: while_loop(cond, body, _unwrapped(pack(structure, flat), single), maximum_iterations),
         )
@@ -109,7 +109,7 @@ def scan(
         raise GraphcError("scan needs `xs` or a `length`")
     if Builder.current() is None:
         if is_symbolic(init, xs):
-            return record(_Closure("scan", lambda init, xs: scan(f, init, xs, length, reverse, unroll)), (init, xs), {})
+            return record(Closure("scan", lambda init, xs: scan(f, init, xs, length, reverse, unroll)), (init, xs), {})
         return _scan_arrays(f, init, xs, length, reverse)
     structures: dict[str, Any] = {}
 
@@ -138,14 +138,3 @@ def _scan_arrays(f: Callable[..., Any], init: Any, xs: Any, length: int | None, 
     if reverse:
         found.reverse()
     return carry, pack(found[0], [np.stack(leaves) for leaves in zip(*map(flatten, found), strict=True)])
-
-
-class _Closure:
-    """A function of the user's inside an op, as the operation of a node. It cannot be saved."""
-
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        self.name = name
-        self.function = function
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)

@@ -315,3 +315,37 @@ def normalize(x: Any, axis: Any = -1, order: int = 2, epsilon: float | None = No
         return x / ir.maximum(ir.reduce_sum(ir.abs(x), axes=axes, keepdims=True), epsilon)
     squares = ir.reduce_sum(ir.square(x), axes=axes, keepdims=True)
     return cast_back(x * ir.rsqrt(ir.maximum(squares, epsilon * epsilon)), x)
+
+
+__all__ = [
+    "average_pool",
+    "batch_normalization",
+    "conv",
+    "depthwise_conv",
+    "dot",
+    "einsum",
+    "elu",
+    "gelu",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_swish",
+    "layer_normalization",
+    "leaky_relu",
+    "log_sigmoid",
+    "log_softmax",
+    "matmul",
+    "max_pool",
+    "normalize",
+    "one_hot",
+    "outer",
+    "relu",
+    "relu6",
+    "rms_normalization",
+    "selu",
+    "silu",
+    "softmax",
+    "softplus",
+    "softsign",
+    "swish",
+    "tensordot",
+]

@@ -147,3 +147,25 @@ def cumsum(x: Any, axis: int | None = None, dtype: Any = None) -> Any:
     if not len(x.shape):
         raise ShapeError("cumsum along an axis of a scalar")
     return ir.cumulative_sum(x, axis=axis)
+
+
+__all__ = [
+    "all",
+    "amax",
+    "amin",
+    "any",
+    "argmax",
+    "argmin",
+    "count_nonzero",
+    "cumsum",
+    "logsumexp",
+    "max",
+    "mean",
+    "min",
+    "moments",
+    "norm",
+    "prod",
+    "std",
+    "sum",
+    "var",
+]

@@ -1,0 +1,285 @@
+"""Models as files: a `.graphc` file is a zip of the configuration (JSON), the graph (IR text) and the weights (safetensors).
+
+Everything in it is stored uncompressed and listed with size and SHA-256 in `metadata.json`, so a file that was cut off or
+changed is refused before anything is made of it. Nothing in a file is executed or unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc.frontends import serialization
+from graphc.frontends.layer_paths import WeightPlace, layer_paths
+from graphc.frontends.lowering import lower
+from graphc.frontends.model import Model
+from graphc.frontends.serialization import (
+    CustomObjectScope,
+    custom_object_scope,
+    deserialize_keras_object,
+    get_custom_objects,
+    register_keras_serializable,
+    register_serializable,
+    serialize_keras_object,
+)
+from graphc.frontends.tensor_files import tensor_bytes, tensors_of, write_whole
+from graphc.ir.errors import FormatError, GraphcError, ShapeError
+from graphc.ir.module import Module
+
+FORMAT = "graphc-model 1"
+MEMBERS = ("config.json", "model.gir", "weights.safetensors")
+METADATA = "metadata.json"
+_LARGEST_METADATA = 1 << 24
+
+Array = np.ndarray[Any, Any]
+
+
+def save_model(model: Any, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
+    """Write the model to a `.graphc` file. The file appears whole or not at all."""
+    path = Path(filepath)
+    if path.suffix != ".graphc":
+        raise GraphcError(f"a model is saved to a file whose name ends in .graphc, not {path.name!r}")
+    if not isinstance(model, Model):
+        raise GraphcError(f"save_model takes a model, not a {type(model).__name__}")
+    module = lower(model)
+    places = layer_paths(model)
+    config = {"model": serialization.serialize(model), "input": _input_config(model), "aliases": places.aliases}
+    members = {
+        "config.json": json.dumps(config, indent=1).encode(),
+        "model.gir": str(module).encode(),
+        "weights.safetensors": tensor_bytes(_arrays(module)),
+    }
+    listed = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in members.items()}
+    members[METADATA] = json.dumps({"format": FORMAT, "files": listed}, indent=1).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in (METADATA, *MEMBERS):
+            archive.writestr(zipfile.ZipInfo(name), members[name])  # a fixed date: equal models make equal files
+    write_whole(path, buffer.getvalue(), overwrite)
+
+
+def _arrays(module: Module) -> dict[str, Array]:
+    return {weight.name: module.weights[weight.name] for weight in module.weights.entries() if weight.alias is None}
+
+
+def _input_config(model: Model) -> Any:
+    """What a subclassed model was called on, so that loading can build it."""
+    from graphc.frontends.structures import map_structure
+    from graphc.frontends.symbolic import keras_shape
+
+    if model.is_functional or model._input_types is None:
+        return None
+    return map_structure(
+        lambda type: (
+            {"shape": [s if s is None or isinstance(s, int) else str(s) for s in keras_shape(type.shape)]}
+            | {"dtype": str(type.dtype)}
+        ),
+        model._input_types,
+    )
+
+
+def load_model(
+    filepath: str | os.PathLike[str],
+    custom_objects: Mapping[str, Any] | None = None,
+    compile: bool = True,
+    safe_mode: bool = True,
+) -> Any:
+    """The model in a `.graphc` file. Classes of one's own are registered, or passed in `custom_objects` by name.
+
+    Raises `FormatError` for a file that is broken, changed or names unknown classes. `compile` and `safe_mode` are
+    Keras's; loading is always safe.
+    """
+    members = read_members(Path(filepath))
+    config = _json(members["config.json"], "config.json")
+    arrays = tensors_of(members["weights.safetensors"], "weights.safetensors")
+    with custom_object_scope(custom_objects or {}):
+        model = serialization.deserialize(config.get("model"))
+    if not isinstance(model, Model):
+        raise FormatError("config.json does not describe a model")
+    if config.get("input") is not None and not model.built:
+        _build(model, config["input"])
+    _tie(model, config.get("aliases") or {})
+    _assign(model, arrays, "the file", FormatError)
+    return model
+
+
+def _build(model: Model, inputs: Any) -> None:
+    """Call a subclassed model's layers on inputs like those it was saved with."""
+    if not isinstance(inputs, dict) or "shape" not in inputs:
+        from graphc.frontends.layers.core import Input
+
+        def symbolic(entry: Any) -> Any:
+            if isinstance(entry, dict) and set(entry) == {"shape", "dtype"}:
+                return Input(batch_shape=tuple(entry["shape"]), dtype=entry["dtype"])
+            return (
+                {k: symbolic(v) for k, v in entry.items()} if isinstance(entry, dict) else [symbolic(v) for v in entry]
+            )
+
+        model(symbolic(inputs))
+        return
+    from graphc.frontends.layers.core import Input
+
+    model(Input(batch_shape=tuple(inputs["shape"]), dtype=inputs["dtype"]))
+
+
+def load_module(path: Path) -> Module:
+    """The graph of a `.graphc` file with its weights, without the model."""
+    from graphc.ir import parse
+
+    members = read_members(path)
+    try:
+        text = members["model.gir"].decode()
+    except UnicodeDecodeError as error:
+        raise FormatError(f"model.gir is not text: {error}") from error
+    module = parse(text)
+    arrays = tensors_of(members["weights.safetensors"], "weights.safetensors")
+    wanted = {weight.name for weight in module.weights.entries() if weight.alias is None}
+    if wanted != set(arrays):
+        raise FormatError(f"the weights do not match the graph: {', '.join(sorted(wanted ^ set(arrays)))}")
+    for name in wanted:
+        try:
+            module.weights.set(name, arrays[name])
+        except ShapeError as error:
+            raise FormatError(f"weights.safetensors: {error}") from error
+    return module
+
+
+def read_members(path: Path) -> dict[str, bytes]:
+    """The parts of a `.graphc` file, checked against its list. Raises `FormatError`."""
+    if not path.is_file():
+        raise FormatError(f"there is no file {str(path)!r}")
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read_archive(archive, size)
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise FormatError(f"{path.name} is not a valid .graphc file: {error}") from error
+
+
+def _read_archive(archive: zipfile.ZipFile, size: int) -> dict[str, bytes]:
+    entries = {entry.filename: entry for entry in archive.infolist()}
+    expected = {METADATA, *MEMBERS}
+    if len(entries) != len(archive.infolist()) or set(entries) != expected:
+        odd = sorted(set(entries) ^ expected) or ["a part stored twice"]
+        raise FormatError(f"a .graphc file holds {', '.join(sorted(expected))}; wrong: {', '.join(map(repr, odd))}")
+    for entry in entries.values():
+        # Stored parts are as large as the file says they are, so no small file can ask for much memory.
+        if (
+            entry.compress_type != zipfile.ZIP_STORED
+            or entry.file_size > size
+            or entry.compress_size != entry.file_size
+        ):
+            raise FormatError(f"{entry.filename} has a size that does not fit the file")
+    if entries[METADATA].file_size > _LARGEST_METADATA:
+        raise FormatError("metadata.json is too large")
+    metadata = _json(archive.read(METADATA), METADATA)
+    if metadata.get("format") != FORMAT:
+        raise FormatError(f"the format is {metadata.get('format')!r}; this release reads {FORMAT!r}")
+    listed = metadata.get("files")
+    if not isinstance(listed, dict) or set(listed) != set(MEMBERS):
+        raise FormatError("metadata.json does not list the parts of the file")
+    found: dict[str, bytes] = {}
+    for name in MEMBERS:
+        data = archive.read(name)
+        entry = listed[name]
+        if (
+            not isinstance(entry, dict)
+            or entry.get("sha256") != hashlib.sha256(data).hexdigest()
+            or entry.get("size") != len(data)
+        ):
+            raise FormatError(f"{name} is not what was saved: its SHA-256 or size differs")
+        found[name] = data
+    return found
+
+
+def _json(data: bytes, name: str) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{name} is not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise FormatError(f"{name} is not a JSON object")
+    return found
+
+
+# --- weights alone ------------------------------------------------------------------------------------------------
+
+
+def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
+    """Write the weights to a safetensors file, named by their paths in the model."""
+    names = layer_paths(model).names
+    write_whole(Path(filepath), tensor_bytes({names[id(v)]: v.numpy() for v in model.weights}), overwrite)
+
+
+def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
+    """Set the weights from a safetensors file by name. Raises `ShapeError` that lists what does not fit, and sets none."""
+    path = Path(filepath)
+    if not path.is_file():
+        raise FormatError(f"there is no file {str(path)!r}")
+    _assign(model, tensors_of(path.read_bytes(), path.name), path.name, ShapeError, skip_mismatch)
+
+
+def _assign(
+    model: Any, arrays: Mapping[str, Array], what: str, error: type[GraphcError], skip_mismatch: bool = False
+) -> None:
+    names = layer_paths(model).names
+    variables = {names[id(variable)]: variable for variable in model.weights}
+    wrong = [f"{name} is missing" for name in variables if name not in arrays]
+    wrong += [f"{name} is unknown to the model" for name in arrays if name not in variables]
+    fitting = {name for name in variables if name in arrays and tuple(variables[name].shape) == arrays[name].shape}
+    wrong += [
+        f"{name} has shape {arrays[name].shape}, the model's has {tuple(variables[name].shape)}"
+        for name in variables
+        if name in arrays and name not in fitting
+    ]
+    if wrong and not skip_mismatch:
+        raise error(f"the weights in {what} do not fit model {model.name!r}: {'; '.join(wrong)}")
+    for name in fitting:
+        variables[name].assign(arrays[name])
+
+
+def _tie(model: Any, aliases: Mapping[str, str]) -> None:
+    """Let the weights be shared that were when the model was saved."""
+    if not aliases:
+        return
+    paths = layer_paths(model)
+    first = {name: variable for name, variable in ((paths.names[id(p.variable)], p.variable) for p in paths.places)}
+    places = {place.name: place for place in paths.places}
+    for name, source in aliases.items():
+        place, variable = places.get(name), first.get(source)
+        if place is None or variable is None:
+            raise FormatError(f"the weight {name!r} is tied to {source!r}, but the model does not have both")
+        if place.variable is not variable:
+            _replace(place, variable)
+
+
+def _replace(place: WeightPlace, variable: Any) -> None:
+    if place.attribute is None:
+        raise FormatError(f"the tied weight {place.name!r} is not an attribute of its layer")
+    if tuple(place.variable.shape) != tuple(variable.shape):
+        raise FormatError(f"the tied weight {place.name!r} has another shape than the one it is tied to")
+    setattr(place.layer, place.attribute, variable)
+
+
+__all__ = [
+    "CustomObjectScope",
+    "custom_object_scope",
+    "deserialize_keras_object",
+    "get_custom_objects",
+    "load_model",
+    "load_module",
+    "load_weights",
+    "register_keras_serializable",
+    "register_serializable",
+    "save_model",
+    "save_weights",
+    "serialize_keras_object",
+]
