@@ -131,6 +131,10 @@ class Driver(Rewriter):
         builder.block, builder.before, builder.location = op.block, op, op.location
         return builder
 
+    def move_before(self, op: Op, anchor: Op) -> None:
+        super().move_before(op, anchor)
+        self.created(op)
+
     # --- walking ------------------------------------------------------------------------------------------------
 
     def _function(self, function: Function) -> None:
@@ -214,7 +218,7 @@ class Driver(Rewriter):
             self._current = None
 
     def created(self, op: Op) -> None:
-        """Look at a recorded op, and at those of its regions."""
+        """Look at an op that was recorded or moved, and at those of its regions."""
         self.work[op] = None
         for region in op.regions:
             for inner in region.block.walk():

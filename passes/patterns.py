@@ -10,8 +10,8 @@
 
 Positional parameters stand for any value, keyword-only ones for any attribute (or a part of one). A parameter that
 occurs twice is the same value twice, and so is an intermediate result. Numbers match constants; attributes that the
-pattern does not mention have their defaults; operands of commutative ops match in either order. What lies inside a match
-must not be read outside it. The match starts from the pattern's rarest op and looks up and down from there.
+pattern does not mention have their defaults; operands of commutative ops match in either order. What lies inside a
+match must not be read outside it. The match starts from the pattern's rarest op and looks up and down from there.
 """
 
 from __future__ import annotations

@@ -1,0 +1,27 @@
+"""`canonicalize`: one form for what can be written in many, by rewrites that hold for every value, NaN and −0 included.
+
+Constants are folded, what is computed twice in a scope is merged, ops that cancel are dropped, constants stand right.
+The rules are in `rules/` by subject.
+"""
+
+from __future__ import annotations
+
+from graphc.ir.module import Module
+from graphc.passes.cse import merge_common
+from graphc.passes.dce import dce
+from graphc.passes.driver import apply_rules, rules_in
+from graphc.passes.registry import register_pass
+from graphc.passes.rules import arithmetic, casts, control, movement
+from graphc.passes.rules.folding import folding
+
+RULES = rules_in(arithmetic, casts, movement, control)
+
+
+@register_pass("canonicalize")
+def canonicalize(module: Module, fold_limit: int = 1024, across_scopes: int = 1_000_000) -> None:
+    """Fold constants (of up to `fold_limit` elements), merge and drop what is redundant, for every value exactly."""
+    rules = [*RULES, folding(fold_limit)]
+    merge_common(module, across_scopes)
+    while apply_rules(module, rules) and merge_common(module, across_scopes):
+        pass
+    dce(module)
