@@ -51,7 +51,7 @@ _MODULES = {
     "ops": "graphc.frontends.ops",
     "passes": "graphc.passes",
     "regularizers": "graphc.frontends.regularizers",
-    "saving": "graphc.frontends.saving",
+    "saving": "graphc.runtime.saving",
 }
 """Modules that are public under a shorter name. `graphc.passes` can also be called."""
 
@@ -69,7 +69,6 @@ if TYPE_CHECKING:
     from graphc.frontends import name_scope as name_scope
     from graphc.frontends import ops as ops
     from graphc.frontends import regularizers as regularizers
-    from graphc.frontends import saving as saving
     from graphc.frontends import trace as trace
     from graphc.ir import interpret as interpret
     from graphc.ir import parse as parse
@@ -87,6 +86,7 @@ if TYPE_CHECKING:
     from graphc.runtime import compile as compile
     from graphc.runtime import config as config
     from graphc.runtime import load_artifact as load_artifact
+    from graphc.runtime import saving as saving
     from graphc.runtime import targets as targets
     from graphc.tools.verification import verify as verify
 

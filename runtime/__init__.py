@@ -4,9 +4,10 @@ Start at `compilation.py` (from a source to an executable) and `executable.py` (
 `Sequential` are the DSL's with what needs a target: `compile` and `predict`.
 """
 
+from graphc.runtime import config, saving
 from graphc.runtime.compilation import compile
 from graphc.runtime.executable import Executable, load_artifact
 from graphc.runtime.model import Model, Sequential
 from graphc.runtime.support import targets
 
-__all__ = ["Executable", "Model", "Sequential", "compile", "load_artifact", "targets"]
+__all__ = ["Executable", "Model", "Sequential", "compile", "config", "load_artifact", "saving", "targets"]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc import frontends
+from graphc.frontends import serialization
 from graphc.frontends.structures import flatten, map_structure, pack
 from graphc.ir.dims import Dim
 from graphc.ir.errors import GraphcError, ShapeError
@@ -81,6 +82,9 @@ class Model(frontends.Model):
 
 class Sequential(frontends.Sequential, Model):
     """Layers one after another, as a model that can be compiled and run."""
+
+
+serialization.MODELS.update({"Functional": Model, "Model": Model, "Sequential": Sequential})
 
 
 def _by_name(x: Any, names: list[str]) -> dict[str, Array]:
