@@ -136,6 +136,7 @@ class OpDef(Generic[P, R]):
         self.operands, self.attributes = _signature(function)
         self.attribute_names = tuple(a.name for a in self.attributes)
         self.arity = len(self.operands)
+        self.optional = sum(o.optional for o in self.operands)
         self.variadic = any(o.variadic for o in self.operands)
         self.by_bits = any(a.annotation.removesuffix(" | None") in attribute_kinds.BY_BITS for a in self.attributes)
         self._interned: dict[Any, Attributes] = {}
@@ -229,20 +230,27 @@ class OpDef(Generic[P, R]):
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Attributes]:
         """Split a call into operands and canonical, interned attributes. Raises TypeError like a Python call."""
-        key: tuple[tuple[str, Any], ...] | None = None
-        if len(args) == self.arity and not self.variadic and not self.by_bits:
+        key: Any = None
+        missing = self.arity - len(args)
+        if self.variadic or 0 <= missing <= self.optional:
             try:
-                key = tuple(kwargs.items())
-                return args, self._bound[key]
+                key = self._key(kwargs)
+                attributes = self._bound[key]
+                return args if missing <= 0 or self.variadic else (*args, *(None,) * missing), attributes
             except KeyError:
                 pass
-            except TypeError:  # something unhashable, such as a list of axes
+            except TypeError:  # something unhashable, such as nested lists
                 key = None
         operands, named = self._bind_operands(args, kwargs)
         attributes = self.make_attributes(**named)
-        if key is not None and all(name in named for name, _ in key):
+        if key is not None and named.keys() == kwargs.keys():
             self._bound[key] = attributes
         return operands, attributes
+
+    def _key(self, kwargs: dict[str, Any]) -> Any:
+        """What stands for these attributes in `_bound`."""
+        key = tuple([(name, tuple(value) if type(value) is list else value) for name, value in kwargs.items()])
+        return (key, repr(key)) if self.by_bits else key
 
     def make_attributes(self, **named: Any) -> Attributes:
         """These attributes interned, defaults filled in. Raises `GraphcError` for one that does not fit."""
