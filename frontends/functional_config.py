@@ -1,6 +1,6 @@
-"""The configuration of a functional model: its layers and ops, each with its calls; in the form Keras writes.
+"""The configuration of a functional model: layers and ops with their calls, in the form Keras writes.
 
-Beyond Keras's: each call says its place in the order of the calls, its scope and its source line, so that a loaded model
+Beyond Keras's: each call says its place in the order of calls, its scope and its source line, so that a loaded model
 has the same weight names and lowers to the same text.
 """
 
@@ -12,7 +12,6 @@ from typing import Any
 from graphc.frontends import serialization
 from graphc.frontends.graph import FunctionGraph
 from graphc.frontends.layer_paths import layer_paths
-from graphc.frontends.naming import unique
 from graphc.frontends.nodes import Node, is_closure
 from graphc.frontends.ops.dispatch import FUNCTIONS
 from graphc.frontends.scopes import Invocation, call_site
@@ -36,32 +35,13 @@ class _Writer:
         self.graph = graph
         inputs = [t.node for t in graph.flat_inputs if id(t.node) not in {id(n) for n in graph.nodes}]
         self.nodes: list[Node] = [*inputs, *graph.nodes]
-        self.keys: dict[int, str] = {}
         self.calls: dict[int, list[Node]] = {}
-        for operation in graph.operations:
-            self.calls[id(operation)] = []
         for node in self.nodes:
-            self.calls.setdefault(self._identity(node), []).append(node)
-        taken: set[str] = set()
-        for node in self.nodes:
-            if self._identity(node) not in self.keys:
-                self.keys[self._identity(node)] = unique(node.name, taken)
-                taken.add(self.keys[self._identity(node)])
-
-    def _identity(self, node: Node) -> int:
-        """What the calls of one entry have in common: the layer; a call of an op is an entry of its own."""
-        return id(node.operation) if node.layer is not None else id(node)
+            self.calls.setdefault(id(node.owner), []).append(node)
 
     def config(self) -> dict[str, Any]:
-        entries: list[dict[str, Any]] = []
-        written: set[int] = set()
-        listed = [node for operation in self.graph.operations for node in self.nodes if node.operation is operation]
-        for node in listed:
-            identity = self._identity(node)
-            if identity in written:
-                continue
-            written.add(identity)
-            entries.append(self._entry(node))
+        first = {id(node.owner): node for node in reversed(self.nodes)}
+        entries = [self._entry(first[id(owner)]) for owner in self.graph.operations]
         return {
             "layers": entries,
             "input_layers": map_structure(self._history, self.graph.inputs),
@@ -69,7 +49,7 @@ class _Writer:
         }
 
     def _entry(self, node: Node) -> dict[str, Any]:
-        key = self.keys[self._identity(node)]
+        key = self.graph.names[id(node.owner)]
         if node.layer is not None:
             entry = serialization.serialize(node.layer)
         elif is_closure(node):
@@ -79,7 +59,7 @@ class _Writer:
         else:
             kind = "graphc.ir.ops" if isinstance(node.operation, OpDef) else "graphc.ops"
             entry = {"module": kind, "class_name": node.name, "config": {}, "registered_name": None}
-        calls = [self._call(call) for call in self.calls[self._identity(node)] if not call.is_input]
+        calls = [self._call(call) for call in self.calls[id(node.owner)] if not call.is_input]
         return {**entry, "name": key, "inbound_nodes": calls}
 
     def _call(self, node: Node) -> dict[str, Any]:
@@ -92,8 +72,8 @@ class _Writer:
         }
 
     def _history(self, tensor: SymbolicTensor) -> list[Any]:
-        identity = self._identity(tensor.node)
-        return [self.keys[identity], self.calls[identity].index(tensor.node), tensor.output_index]
+        owner = id(tensor.node.owner)
+        return [self.graph.names[owner], self.calls[owner].index(tensor.node), tensor.output_index]
 
     def _written(self, structure: Any) -> Any:
         return map_structure(self._leaf, structure)
@@ -113,7 +93,7 @@ class _Writer:
             if node.layer is not None:
                 for place in layer_paths(node.layer).places:
                     if place.variable is variable:
-                        return {"layer": self.keys[id(node.operation)], "weight": place.name}
+                        return {"layer": self.graph.names[id(node.layer)], "weight": place.name}
         described = {"shape": list(variable.shape), "dtype": str(variable.dtype), "trainable": variable.trainable}
         return {
             **described,

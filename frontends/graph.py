@@ -1,4 +1,4 @@
-"""The graph of a functional model: the nodes between its inputs and outputs, its layers in Keras's order, its scopes."""
+"""The graph of a functional model: the nodes between inputs and outputs, the layers in Keras's order."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class FunctionGraph:
         self.operations = self._ordered(walked)
         self.layers = [operation for operation in self.operations if hasattr(operation, "inbound_nodes")]
         self.scopes = scope_paths(self.nodes)
+        self.names = self._unique_names()
         self._check_names()
 
     def _check_structures(self) -> None:
@@ -89,31 +90,31 @@ class FunctionGraph:
             missing = [tensor for tensor in node.inputs if id(tensor) not in known]
             if missing:
                 raise GraphcError(
-                    f"the graph is disconnected: {node.place} needs the tensor {missing[0].name!r}, which the inputs do not "
-                    f"lead to; reached so far: {', '.join(reached) or 'nothing'}"
+                    f"the graph is disconnected: {node.place} needs the tensor {missing[0].name!r}, which the inputs "
+                    f"do not lead to; reached so far: {', '.join(reached) or 'nothing'}"
                 )
             known.update(id(tensor) for tensor in node.outputs)
             reached.append(node.name)
 
     def _ordered(self, walked: list[Node]) -> list[Any]:
-        """The operations, each once, in the order Keras lists them."""
+        """The layers and the op calls (as nodes), each once, in the order Keras lists them."""
         inside = {id(node) for node in walked}
         index: dict[int, int] = {}
         for node in self._first_met():
-            index.setdefault(id(node.operation), len(index))
+            index.setdefault(id(node.owner), len(index))
         node_depth: dict[int, int] = {}
         depth: dict[int, int] = {}
         stop = {id(tensor) for tensor in self.flat_inputs}
         for node in reversed(walked):
-            own = max(node_depth.setdefault(id(node), 0), depth.get(id(node.operation), 0))
-            node_depth[id(node)] = depth[id(node.operation)] = own
+            own = max(node_depth.setdefault(id(node), 0), depth.get(id(node.owner), 0))
+            node_depth[id(node)] = depth[id(node.owner)] = own
             if all(id(tensor) in stop for tensor in node.outputs):
                 continue
             for parent in node.parents:
                 if id(parent) in inside:
                     node_depth[id(parent)] = max(own + 1, node_depth.get(id(parent), 0))
-        unique_operations = {id(node.operation): node.operation for node in walked}
-        return sorted(unique_operations.values(), key=lambda op: (-depth[id(op)], index.get(id(op), -1)))
+        owners = {id(node.owner): node.owner for node in walked}
+        return sorted(owners.values(), key=lambda owner: (-depth[id(owner)], index.get(id(owner), -1)))
 
     def _first_met(self) -> list[Node]:
         """The nodes in the order a walk from the outputs first meets their operations."""
@@ -131,6 +132,18 @@ class FunctionGraph:
                 if not all(id(tensor) in stop for tensor in node.outputs):
                     stack += [tensor.node for tensor in reversed(node.inputs)]
         return order
+
+    def _unique_names(self) -> dict[int, str]:
+        """A name for each layer and op call (by id) that no other has."""
+        names: dict[int, str] = {}
+        taken: set[str] = {layer.name for layer in self.layers}
+        used: set[str] = set()
+        for owner in sorted(self.operations, key=_first_call):
+            is_layer = hasattr(owner, "inbound_nodes")
+            name = owner.name if is_layer and owner.name not in used else unique(owner.name, taken | used)
+            names[id(owner)] = name
+            used.add(name)
+        return names
 
     def _check_names(self) -> None:
         """Two layers of the same given name must be in different scopes."""
@@ -200,6 +213,10 @@ class FunctionGraph:
             for tensor, value in zip(node.outputs, flatten(found), strict=True):
                 values[id(tensor)] = value
         return pack(self.outputs, [values[id(tensor)] for tensor in self.flat_outputs])
+
+
+def _first_call(owner: Any) -> int:
+    return owner.number if isinstance(owner, Node) else owner.inbound_nodes[0].number
 
 
 def scope_paths(nodes: list[Node]) -> dict[int, tuple[str, ...]]:

@@ -158,7 +158,8 @@ class VarianceScaling(RandomInitializer):
         distribution = "truncated_normal" if distribution == "normal" else distribution.lower()
         if distribution not in ("truncated_normal", "untruncated_normal", "uniform"):
             raise GraphcError(
-                f"VarianceScaling: distribution is truncated_normal, untruncated_normal or uniform, not {distribution!r}"
+                f"VarianceScaling: distribution is truncated_normal, untruncated_normal or uniform, "
+                f"not {distribution!r}"
             )
         self.scale, self.mode, self.distribution = scale, mode, distribution
         super().__init__(seed)

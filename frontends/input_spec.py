@@ -10,7 +10,7 @@ from graphc.ir.errors import DTypeError, ShapeError
 
 
 class InputSpec:
-    """Demands on one input: its rank (`ndim`, `min_ndim`, `max_ndim`), sizes (`axes` maps an axis to its size), dtype."""
+    """Demands on one input: its rank (`ndim`, `min_ndim`, `max_ndim`), sizes (`axes`: axis → size), dtype."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""`Layer`: weights and a `call`, made in two steps. `__init__` takes options, `build` makes weights when shapes are known.
+"""`Layer`: weights and a `call`. `__init__` takes options, `build` makes the weights when shapes are known.
 
 A layer can be called on arrays (computes at once), on symbolic tensors (becomes a node of a functional model) and on
 traced values (records ops in its own scope).
@@ -103,7 +103,7 @@ class Layer(WeightOwner):
         if hasattr(type(self).get_config, "is_default") and not in_graphc(type(self).__init__.__code__.co_filename):
             if self._arguments is None:
                 raise GraphcError(
-                    f"{type(self).__name__} takes arguments that its default get_config cannot repeat; define get_config"
+                    f"{type(self).__name__} takes arguments that get_config cannot repeat; define get_config"
                 )
             config.update({k: v for k, v in self._arguments.items() if k not in config})
             accepted = inspect.signature(type(self).__init__).parameters
@@ -225,7 +225,8 @@ class Layer(WeightOwner):
             self.built = True
             return found
         except GraphcError as error:
-            raise error.at(self._place())
+            error.at(self._place())
+            raise
 
     def _place(self) -> str:
         builder = Builder.current()
@@ -264,7 +265,7 @@ class Layer(WeightOwner):
         return told
 
     def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Build for inputs like these: `build` gets the shape of the first, or of each by name (`x_shape`, `y_shape`)."""
+        """Build for inputs like these: `build` gets the first shape, or each by name (`x_shape`, `y_shape`)."""
         shapes = {name: shape_structure(value) for name, value in _tensor_arguments(type(self), args, kwargs).items()}
         names = [name for name in inspect.signature(self.build).parameters if name not in ("args", "kwargs")]
         with outside_traces():

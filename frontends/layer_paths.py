@@ -1,7 +1,7 @@
 """Where each layer and weight of a model is: its path from the root, fixed by the model alone.
 
-A layer's path is that of its scope and its name; a name nobody gave is numbered among its siblings, so that equal blocks
-have equal names inside. What is found twice keeps its first path, and the second is an alias.
+A layer's path is that of its scope and its name; a name nobody gave is numbered among its siblings, so that equal
+blocks have equal names inside. What is found twice keeps its first path, and the second is an alias.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def _inputs(model: Model) -> tuple[Any, list[TensorType], list[str]]:
     else:
         if model._input_types is None:
             raise GraphcError(
-                f"model {model.name!r} has not seen an input yet: call it on one, or `build` it with a shape, before lowering"
+                f"model {model.name!r} has not seen an input yet: call it on one, or `build` it with a shape, first"
             )
         structure = model._input_types
         types = flatten(structure)

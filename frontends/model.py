@@ -1,4 +1,4 @@
-"""`Model`: layers put together, from symbolic inputs and outputs (functional) or by a `call` of one's own (subclassed)."""
+"""`Model`: layers put together, from symbolic inputs and outputs (functional) or by a `call` of one's own."""
 
 from __future__ import annotations
 
@@ -338,7 +338,7 @@ def _below(scope: Scope, names: tuple[str, ...]) -> Scope:
 
 
 def _fitted(tensor: SymbolicTensor, value: Any) -> Any:
-    """`value` for the input `tensor`: an axis of size 1 at the end is added or removed, as in Keras. Checks the shape."""
+    """`value` for the input `tensor`: an axis of size 1 at the end comes or goes, as in Keras. Checks the shape."""
     from graphc.frontends import ops
 
     if not isinstance(value, (Value, np.ndarray)):

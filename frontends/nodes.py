@@ -79,6 +79,11 @@ class Node:
         return self.operation if hasattr(self.operation, "inbound_nodes") else None
 
     @property
+    def owner(self) -> Any:
+        """What the call is one of: the layer; the call of an op stands alone."""
+        return self if self.layer is None else self.operation
+
+    @property
     def name(self) -> str:
         """The name of the layer or op."""
         return operation_name(self.operation)
@@ -92,7 +97,7 @@ class Node:
 
 
 class Closure:
-    """A function of the user's inside an op (`cond`, `while_loop`, …), as the operation of a node. It cannot be saved."""
+    """A function of the user's inside an op (`cond`, `while_loop`, …) as a node's operation. It cannot be saved."""
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name = name

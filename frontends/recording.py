@@ -87,7 +87,7 @@ class Recording:
         builder = Builder.current()
         if builder is not None and builder.block is not self.function.block:
             raise UnsupportedError(
-                f"the variable {variable.name!r} is assigned inside a branch or loop; return the value and assign it outside"
+                f"the variable {variable.name!r} is assigned inside a branch or loop; return it, assign outside"
             )
         self.values[id(variable)] = value
 

@@ -1,6 +1,6 @@
-"""Models as files: a `.graphc` file is a zip of the configuration (JSON), the graph (IR text) and the weights (safetensors).
+"""Models as files: a `.graphc` file is a zip of configuration (JSON), graph (IR text) and weights (safetensors).
 
-Everything in it is stored uncompressed and listed with size and SHA-256 in `metadata.json`, so a file that was cut off or
+Everything in it is stored uncompressed and listed with size and SHA-256 in `metadata.json`, so a file cut off or
 changed is refused before anything is made of it. Nothing in a file is executed or unpickled.
 """
 
@@ -220,7 +220,7 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
 
 
 def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
-    """Set the weights from a safetensors file by name. Raises `ShapeError` that lists what does not fit, and sets none."""
+    """Set the weights from a safetensors file by name. Raises `ShapeError` that lists what does not fit."""
     path = Path(filepath)
     if not path.is_file():
         raise FormatError(f"there is no file {str(path)!r}")
@@ -251,7 +251,7 @@ def _tie(model: Any, aliases: Mapping[str, str]) -> None:
     if not aliases:
         return
     paths = layer_paths(model)
-    first = {name: variable for name, variable in ((paths.names[id(p.variable)], p.variable) for p in paths.places)}
+    first = {paths.names[id(place.variable)]: place.variable for place in paths.places}
     places = {place.name: place for place in paths.places}
     for name, source in aliases.items():
         place, variable = places.get(name), first.get(source)

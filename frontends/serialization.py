@@ -22,7 +22,7 @@ T = TypeVar("T")
 _registered: dict[str, Any] = {}
 _custom: list[Mapping[str, Any]] = []
 MODELS: dict[str, type] = {}
-"""The classes of models by the name files give them: "Functional" and "Sequential". The room above replaces them by its own."""
+"""The classes of models by the name files give them. The room above puts its own in place of these."""
 
 
 def register_serializable(package: str = "Custom", name: str | None = None) -> Callable[[T], T]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-from graphc.frontends.nodes import operation_name
+from graphc.frontends.nodes import Node
 from graphc.frontends.structures import flatten, map_structure
 from graphc.ir.errors import GraphcError
 
@@ -22,7 +22,7 @@ def print_summary(
     show_trainable: bool = False,
     layer_range: Any = None,
 ) -> None:
-    """Print the table, or pass it as text to `print_fn`. `layer_range`: names (or patterns) of the first and last layer."""
+    """Print the table, or pass its text to `print_fn`. `layer_range`: patterns of the first and last layer's names."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Column, Table
@@ -48,7 +48,7 @@ def print_summary(
     rows = _in_range(_operations(model), layer_range)
     for operation in rows:
         for one, depth in _with_nested(operation, expand_nested):
-            cells = [_title(one, depth), _output_shape(one), _params(one)]
+            cells = [_title(model, one, depth), _output_shape(one), _params(one)]
             if not sequential:
                 cells.append(_connections(model, one) if depth == 0 else "")
             if show_trainable:
@@ -76,7 +76,7 @@ def _operations(model: Any) -> list[Any]:
     """The rows: layers, and for a functional model the ops between them."""
     if not model.is_functional or hasattr(model, "_stack"):
         return model.layers
-    return [op for op in model._graph.operations]
+    return list(model._graph.operations)
 
 
 def _is_chain(model: Any) -> bool:
@@ -84,7 +84,7 @@ def _is_chain(model: Any) -> bool:
     if not model.is_functional or hasattr(model, "_stack"):
         return True
     graph = model._graph
-    operations = [id(node.operation) for node in graph.nodes]
+    operations = [id(node.owner) for node in graph.nodes]
     return (
         len(graph.flat_inputs) == 1
         and len(set(operations)) == len(operations)
@@ -98,8 +98,8 @@ def _in_range(operations: list[Any], layer_range: Any) -> list[Any]:
     if layer_range is None:
         return operations
     first, last = layer_range
-    starts = [i for i, op in enumerate(operations) if re.match(first, operation_name(op))]
-    stops = [i for i, op in enumerate(operations) if re.match(last, operation_name(op))]
+    starts = [i for i, op in enumerate(operations) if re.match(first, op.name)]
+    stops = [i for i, op in enumerate(operations) if re.match(last, op.name)]
     if not starts or not stops:
         raise GraphcError(f"layer_range = {list(layer_range)} matches no layers of the model")
     low, high = min(starts), max(stops)
@@ -113,16 +113,15 @@ def _with_nested(operation: Any, expand: bool, depth: int = 0) -> Iterator[tuple
             yield from _with_nested(layer, True, depth + 1)
 
 
-def _title(operation: Any, depth: int) -> str:
+def _title(model: Any, operation: Any, depth: int) -> str:
     indent = f"{'   ' * depth}└ " if depth else ""
-    kind = type(operation).__name__ if hasattr(operation, "inbound_nodes") else "op"
-    return f"{indent}{operation_name(operation)} ({kind})"
+    kind = operation.name.title().replace("_", "") if isinstance(operation, Node) else type(operation).__name__
+    name = model._graph.names.get(id(operation), operation.name) if model.is_functional else operation.name
+    return f"{indent}{name} ({kind})"
 
 
 def _output_shape(operation: Any) -> str:
-    nodes = getattr(operation, "inbound_nodes", None)
-    if nodes is None:
-        return "-"
+    nodes = [operation] if isinstance(operation, Node) else operation.inbound_nodes
     if not nodes:
         return "?"
     shapes = map_structure(lambda tensor: _shape_text(tensor.shape), nodes[-1].output_structure)
@@ -143,11 +142,12 @@ def _params(operation: Any) -> str:
 def _connections(model: Any, operation: Any) -> str:
     found: list[str] = []
     for node in model._graph.nodes:
-        if node.operation is operation:
+        if node.owner is operation:
             for tensor in node.inputs:
                 layer = tensor.node.layer
                 call = 0 if layer is None else [id(n) for n in layer.inbound_nodes].index(id(tensor.node))
-                found.append(f"{tensor.node.name}[{call}][{tensor.output_index}]")
+                name = model._graph.names.get(id(tensor.node.owner), tensor.node.name)
+                found.append(f"{name}[{call}][{tensor.output_index}]")
     return ", ".join(found) or "-"
 
 

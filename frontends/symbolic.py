@@ -209,7 +209,7 @@ class SymbolicTensor(Operators):
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise GraphcError(
-            f"the symbolic tensor {self.name!r} has no array; call NumPy functions graphc knows, `graphc.ops`, or a layer on it"
+            f"the symbolic tensor {self.name!r} has no array; call a NumPy function graphc knows, graphc.ops or a layer"
         )
 
     def __repr__(self) -> str:

@@ -20,12 +20,13 @@ Array = np.ndarray[Any, Any]
 _DTYPES: dict[str, Any] = {
     "BOOL": np.bool_, "U8": np.uint8, "I8": np.int8, "U16": np.uint16, "I16": np.int16, "U32": np.uint32,
     "I32": np.int32, "U64": np.uint64, "I64": np.int64, "F16": np.float16, "F32": np.float32, "F64": np.float64,
-    "C64": np.complex64, "BF16": ml_dtypes.bfloat16, "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2,
+    "C64": np.complex64,
+    "BF16": ml_dtypes.bfloat16, "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2,
 }  # fmt: skip
 
 
 def tensor_bytes(arrays: Mapping[str, Array]) -> bytes:
-    """The arrays in the safetensors format. Raises `UnsupportedError` for dtypes it lacks (4-bit integers, complex128)."""
+    """The arrays in the safetensors format. Raises `UnsupportedError` for dtypes it lacks (4-bit, complex128)."""
     lacking = sorted(name for name, array in arrays.items() if array.dtype not in map(np.dtype, _DTYPES.values()))
     if lacking:
         raise UnsupportedError(f"safetensors has no dtype for {', '.join(f'{n} ({arrays[n].dtype})' for n in lacking)}")

@@ -22,7 +22,7 @@ from graphc.ir.types import TensorType
 
 
 class Spec:
-    """The type of an argument: a shape whose sizes are numbers, names (equal names are equal sizes) or None, and a dtype."""
+    """The type of an argument: sizes that are numbers, names (equal names are equal sizes) or None; and a dtype."""
 
     def __init__(self, shape: Any = (), dtype: Any = "float32", name: str | None = None) -> None:
         self.shape = (shape,) if isinstance(shape, (int, str)) else tuple(shape)

@@ -153,7 +153,7 @@ class Conv3D(BaseConv):
 
 
 class BaseDepthwiseConv(Layer):
-    """Convolution of each channel by itself into `depth_multiplier` channels; the kernel is [*window, in, multiplier]."""
+    """Convolution of each channel by itself into `depth_multiplier` many; the kernel is [*window, in, multiplier]."""
 
     def __init__(
         self,

@@ -75,8 +75,8 @@ def Input(
 ) -> SymbolicTensor:
     """A symbolic tensor for the input of a functional model.
 
-    `shape` is without the batch. A size is a number, None (open), or a name: `Input(("S", 64))` is open too, and sizes of
-    one name are equal throughout the model.
+    `shape` is without the batch. A size is a number, None (open), or a name: `Input(("S", 64))` is open too, and sizes
+    of one name are equal throughout the model.
     """
     if sparse or ragged or optional:
         raise UnsupportedError("Input: sparse, ragged and optional inputs are not supported")

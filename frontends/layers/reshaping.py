@@ -47,11 +47,8 @@ class Reshape(Layer):
             return self.target_shape
         count = product(inputs.shape[1:])
         known = product(size for size in self.target_shape if not (isinstance(size, int) and size == -1))
-        if isinstance(count, int) and isinstance(known, int):
-            if not known or count % known:
-                raise ShapeError(
-                    f"an example of shape {tuple(inputs.shape[1:])} cannot be reshaped to {self.target_shape}"
-                )
+        if isinstance(count, int) and isinstance(known, int) and (not known or count % known):
+            raise ShapeError(f"an example of shape {tuple(inputs.shape[1:])} cannot be reshaped to {self.target_shape}")
         return tuple(count // known if isinstance(size, int) and size == -1 else size for size in self.target_shape)
 
     def get_config(self) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""`graphc.ops`: functions under Keras's names on arrays (evaluated at once by the reference), traced values and symbolic
-tensors; and the declared ops of the IR under their own names where Keras has no function of that name."""
+"""`graphc.ops`: functions under Keras's names on arrays (evaluated at once by the reference), traced values and
+symbolic tensors; and the declared ops of the IR under their own names where Keras has no function of that name."""
 
 from typing import Any
 

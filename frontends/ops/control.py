@@ -17,7 +17,7 @@ from graphc.ir.graph import Value
 
 
 def cond(pred: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
-    """What `true_fn()` returns if the scalar `pred` holds, else what `false_fn()` returns: structures of like tensors."""
+    """What `true_fn()` returns if the scalar `pred` holds, else what `false_fn()` returns; both of like structure."""
     if Builder.current() is not None:
         return _branch(truth(pred), [true_fn, false_fn])
     if is_symbolic(pred):

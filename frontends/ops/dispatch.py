@@ -54,7 +54,7 @@ def _any_symbolic(values: Any) -> bool:
 
 
 def tensor(x: Any, like: Any = None) -> Any:
-    """`x` as something with a shape and a dtype: a traced value, or an array. A Python number has the dtype of `like`."""
+    """`x` as a traced value or an array. A Python number takes the dtype of `like`."""
     if isinstance(x, (Value, np.ndarray)):
         return x
     if like is not None and type(x) in (bool, int, float, complex):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def ones_like(x: Any, dtype: Any = None) -> Any:
 
 
 def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) -> Any:
-    """Numbers from `start` (0 if there is but one argument) up to `stop`, without it. Sizes may be symbolic with step 1."""
+    """Numbers from `start` (0 if there is but one argument) up to `stop`, without it; symbolic sizes with step 1."""
     start, stop, step = (0, start, step) if stop is None else (start, stop, step)
     step = 1 if step is None else step
     if isinstance(start, Dim) or isinstance(stop, Dim):
@@ -297,7 +298,7 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
         sizes: list[Any] = [part] * count
     else:
         ends = [0, *indices_or_sections, whole]
-        sizes = [end - start for start, end in zip(ends[:-1], ends[1:], strict=True)]
+        sizes = [end - start for start, end in pairwise(ends)]
     found = ir.split(x, sizes=sizes, axis=at)
     return list(found) if isinstance(found, tuple) else [found]
 
@@ -335,7 +336,7 @@ def slice_update(inputs: Any, start_indices: Any, updates: Any) -> Any:
 
 @function
 def take(x: Any, indices: Any, axis: int | None = None) -> Any:
-    """The slices of `x` at `indices` along `axis` (of the flattened tensor, by default). Negative ones count from the end."""
+    """The slices of `x` at `indices` along `axis` (of all elements, by default); negative ones count from the end."""
     x = tensor(x)
     if axis is None:
         x, axis = ir.reshape(x, shape=(-1,)), 0
