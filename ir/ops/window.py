@@ -18,7 +18,7 @@ from graphc.ir.attributes import Padding
 from graphc.ir.dims import maximum, product
 from graphc.ir.dtypes import FLOATS, REAL, dtype, f32
 from graphc.ir.errors import ShapeError
-from graphc.ir.inference import is_literal, require_equal
+from graphc.ir.inference import is_literal, require_equal, shape_text
 from graphc.ir.interpreter import widened
 from graphc.ir.opdef import Tensor, composite, primitive
 from graphc.ir.ops.convolution import spatial_axes
@@ -75,11 +75,16 @@ def select_and_scatter(
     Of equal elements the first in row-major order is taken, of several NaN the first, as by `argmax`; padding never.
     """
     y = windowed(x, window, strides, padding, dilation)
-    if dy.ndim != y.ndim:
-        raise ShapeError(f"dy {dy} must be of the windows' type, {y}")
-    for have, want in zip(dy.shape, y.shape, strict=True):
-        require_equal(have, want, f"dy {dy} must be of the windows' type, {y}")
+    _require_shape("dy", dy, y)
     return x
+
+
+def _require_shape(name, x, like) -> None:
+    what = f"{name} must have the shape {shape_text(like.shape)}, not {shape_text(x.shape)}"
+    if x.ndim != like.ndim:
+        raise ShapeError(what)
+    for have, want in zip(x.shape, like.shape, strict=True):
+        require_equal(have, want, what)
 
 
 for _op in (reduce_window, select_and_scatter):
@@ -196,6 +201,7 @@ def select_and_gather(
 ) -> Tensor:
     """For each window of `x`, the element of `values` where `x` is largest (smallest): the transpose of
     `select_and_scatter`, with its choice between equals. 0 for a window of nothing but padding."""
+    _require_shape("values", values, x)
     steps, gaps = strides or (1,) * x.ndim, dilation or (1,) * x.ndim
     around = padding_pairs(x.shape, window, steps, padding, gaps)
     counts = window_counts(x.shape, window, steps, padding, gaps)

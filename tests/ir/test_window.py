@@ -223,3 +223,11 @@ def test_what_does_not_fit_is_said(shape, attributes, message):
     with builder, pytest.raises(ShapeError) as error:
         ops.max_pool(x, **attributes)
     assert message in str(error.value)
+
+
+def test_what_is_selected_by_has_the_shape_of_what_is_selected_from():
+    x = np.ones((2, 5))
+    with pytest.raises(ShapeError, match=r"dy must have the shape \[2, 4\], not \[2, 5\]"):
+        ops.select_and_scatter(x, x, kind="max", window=(1, 2))
+    with pytest.raises(ShapeError, match=r"values must have the shape \[2, 5\], not \[2, 6\]"):
+        ops.select_and_gather(x, np.ones((2, 6)), kind="max", window=(1, 2))
