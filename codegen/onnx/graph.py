@@ -26,6 +26,7 @@ from graphc.ir.types import TensorType
 if TYPE_CHECKING:
     from graphc.codegen.onnx.sizes import Sizes
     from graphc.codegen.onnx.spelling import Spelling
+    from graphc.codegen.onnx.weights import StoredWeights
 
 Array = np.ndarray[Any, Any]
 
@@ -46,15 +47,18 @@ class GraphWriter:
         self.proto = proto
         self.spelling = spelling
         self.values: dict[Value, Tensor] = {}
+        self.stored: dict[str, tuple[int, ...]] = {}
         self.sizes: Sizes = Sizes(self)
         self.needs_bitcast = False
         self._root = proto.node
         self._nodes = proto.node
         self._last: Any = None
-        self._base = ""
+        self.base = ""
         self._taken: dict[str, int] = {"": 0}
         self._wanted: dict[Value, str] = {}
         self._constants: dict[tuple[DType, tuple[int, ...], bytes], Tensor] = {}
+        self._weights: set[str] = set()
+        self._arrays: dict[str, Array] = {}
         self._known: list[dict[Any, Tensor]] = [{}]
 
     # --- the function -----------------------------------------------------------------------------------------
@@ -64,6 +68,21 @@ class GraphWriter:
         tensor = self.values[value] = Tensor(self.unique(name), value.dtype)
         self.proto.input.append(value_info(tensor.name, value.type))
         return tensor
+
+    def add_weight(self, value: Value, name: str, weights: StoredWeights) -> None:
+        """An initializer that stands for a parameter; tied names share one. A weight that an entry updates is an input
+        as well, whose default the initializer is."""
+        if name not in self._weights:
+            reserved = self.unique(name)
+            if reserved != name:
+                raise UnsupportedError(f"the weight {name!r} has the name of an input")
+            self._weights.add(name)
+            weights.add(self.proto, name)
+            if name in weights.mutable:
+                self.proto.input.append(value_info(name, value.type))
+            if name in weights.permutations:
+                self.stored[name] = weights.permutations[name]
+        self.values[value] = Tensor(name, value.dtype)
 
     def want(self, value: Value, name: str) -> None:
         """Let the tensor of a value have this name, which must be reserved by `unique`."""
@@ -76,7 +95,7 @@ class GraphWriter:
                 self.want(value, name)
         for value, tensor, name in zip(block.outputs, self.block(block), names, strict=True):
             if tensor.name != name:
-                self._base = name
+                self.base = name
                 self._append("Identity", [tensor.name], [name], {})
             self.proto.output.append(value_info(name, value.type))
 
@@ -88,7 +107,7 @@ class GraphWriter:
                 return [values[v] for v in op.operands]  # type: ignore[index]
             results = op.results
             scope, named = op.location.scope, results[0].name if results else None
-            self._base = (f"{scope.path}/" if scope is not ROOT else "") + (named or op.name)
+            self.base = (f"{scope.path}/" if scope is not ROOT else "") + (named or op.name)
             self._last = None
             found = spelling[op.name](self, op, *[v if v is None else values[v] for v in op.operands])
             if type(found) is Tensor:
@@ -103,7 +122,7 @@ class GraphWriter:
         last = self._last
         if last is None or last.output[0] != tensor.name:
             return tensor
-        name = self._wanted.pop(value, None) or self.unique(self._base)
+        name = self._wanted.pop(value, None) or self.unique(self.base)
         last.output[0] = last.name = name
         return Tensor(name, tensor.dtype)
 
@@ -126,13 +145,14 @@ class GraphWriter:
 
     def node(self, kind: str, inputs: Sequence[str], dtype: DType, **attributes: Any) -> Tensor:
         """A node of one output, on operands as they are."""
-        name = self.unique(f"{self._base}.{kind}")
+        name = self.unique(f"{self.base}.{kind}")
         self._append(kind, inputs, [name], attributes)
         return Tensor(name, dtype)
 
     def nodes(self, kind: str, inputs: Sequence[str], values: Sequence[Value], **attributes: Any) -> list[Tensor]:
-        """A node whose outputs are the values of an op."""
-        names = [self._wanted.pop(value, None) or self.unique(self._base) for value in values]
+        """A node whose outputs are the values of an op; outside of bodies they have the values' own names."""
+        outside = self._nodes is self._root
+        names = [(self._wanted.pop(value, None) if outside else None) or self.unique(self.base) for value in values]
         self._append(kind, inputs, names, attributes)
         self._last = None
         return [Tensor(name, value.dtype) for name, value in zip(names, values, strict=True)]
@@ -143,42 +163,33 @@ class GraphWriter:
             node.attribute.extend([attribute(name, value) for name, value in attributes.items()])
         self._last = node
 
-    def compute(
-        self, kind: str, *operands: Tensor, result: DType | None = None, extra: Sequence[str] = (), **attributes: Any
-    ) -> Tensor:
-        """A node on operands of one dtype, computed in the dtype's carrier; `extra` are inputs of other dtypes.
-
-        The result has the operands' dtype, or `result` where the node gives that itself.
+    def compute(self, kind: str, *operands: Tensor | str, result: DType | None = None, **attributes: Any) -> Tensor:
+        """A node whose operands of one dtype are computed in that dtype's carrier; those given as names go in as they
+        are. The result has the operands' dtype, or `result` where the node gives that itself.
         """
-        dtype = operands[0].dtype
+        dtype = next(t.dtype for t in operands if not isinstance(t, str))
         inside = carrier(kind, dtype)
-        if inside is dtype:
-            return self.node(kind, [*[t.name for t in operands], *extra], result or dtype, **attributes)
         if inside is None:
             raise UnsupportedError(f"ONNX Runtime has no {kind} for {dtype}")
-        names = [self.cast(t, inside).name for t in operands]
-        found = self.node(kind, [*names, *extra], result or inside, **attributes)
-        return found if result is not None else self.cast(found, dtype)
+        names = [
+            t if isinstance(t, str) else t.name if inside is dtype else self.cast(t, inside).name for t in operands
+        ]
+        found = self.node(kind, names, result or inside, **attributes)
+        return found if inside is dtype or result is not None else self.cast(found, dtype)
 
     def cast(self, x: Tensor, dtype: DType) -> Tensor:
         """`x` cast as ONNX does it; a spelling of `convert` knows where that is not what graphc means."""
         if x.dtype is dtype:
             return x
-        key = (x.name, dtype)
-        found = self.lookup(key)
-        if found is None:
-            saturate = {"saturate": 0} if dtype.is_float and dtype.bits == 8 else {}
-            found = self.node("Cast", [x.name], dtype, to=ELEMENT_TYPES[dtype], **saturate)
-        return found
+        array = self._arrays.get(x.name)
+        if array is not None and not (x.dtype.is_float and dtype.is_integer):
+            return self.constant(array, dtype)
+        saturate = {"saturate": 0} if dtype.is_float and dtype.bits == 8 else {}
+        return self.node("Cast", [x.name], dtype, to=ELEMENT_TYPES[dtype], **saturate)
 
     def where(self, condition: Tensor, on_true: Tensor, on_false: Tensor) -> Tensor:
         """A choice by a bool tensor."""
-        dtype = on_true.dtype
-        inside = carrier("Where", dtype)
-        if inside is None:
-            raise UnsupportedError(f"ONNX Runtime has no Where for {dtype}")
-        names = [condition.name, self.cast(on_true, inside).name, self.cast(on_false, inside).name]
-        return self.cast(self.node("Where", names, inside), dtype)
+        return self.compute("Where", condition.name, on_true, on_false)
 
     def is_nan(self, x: Tensor) -> Tensor:
         return self.compute("IsNaN", x, result=bool_)
@@ -196,6 +207,7 @@ class GraphWriter:
             name = self.unique(f"{dtype.short}{text}" if array.ndim and array.size <= 6 else f"{dtype.short}({text})")
             tensor_proto(self.proto.initializer.add(), name, array, dtype)
             found = self._constants[key] = Tensor(name, dtype)
+            self._arrays[name] = array
         return found
 
     def integers(self, *values: int) -> str:
@@ -205,7 +217,7 @@ class GraphWriter:
     def full(self, shape: Sequence[Size], value: Any, dtype: DType) -> Tensor:
         """A tensor that holds one number everywhere."""
         scalar = self.constant(value, dtype)
-        return self.compute("Expand", scalar, extra=[self.sizes.shape(shape)]) if shape else scalar
+        return self.compute("Expand", scalar, self.sizes.shape(shape)) if shape else scalar
 
     # --- shapes -----------------------------------------------------------------------------------------------
 
@@ -220,7 +232,11 @@ class GraphWriter:
 
     def slice(self, x: Tensor, starts: str, limits: str, axes: Sequence[int], steps: Sequence[int]) -> Tensor:
         """Part of `x` along some axes; `starts` and `limits` name int64 vectors."""
-        return self.compute("Slice", x, extra=[starts, limits, self.integers(*axes), self.integers(*steps)])
+        return self.compute("Slice", x, starts, limits, self.integers(*axes), self.integers(*steps))
+
+    def permuted_weight(self, x: Tensor, permutation: tuple[int, ...]) -> Tensor:
+        """`x` transposed, which costs nothing for a weight that is stored so."""
+        return x if self.stored.get(x.name) == permutation else self.transpose(x, permutation)
 
     # --- graphs inside ----------------------------------------------------------------------------------------
 
@@ -240,29 +256,29 @@ class GraphWriter:
     @contextmanager
     def in_root(self, base: str) -> Iterator[None]:
         """Let nodes go into the outermost graph, ahead of what is being written inside; they are named after `base`."""
-        saved = self._nodes, self._base, self._last, self._known
-        self._nodes, self._base, self._known = self._root, base, self._known[:1]
+        saved = self._nodes, self.base, self._last, self._known
+        self._nodes, self.base, self._known = self._root, base, self._known[:1]
         try:
             yield
         finally:
-            self._nodes, self._base, self._last, self._known = saved
+            self._nodes, self.base, self._last, self._known = saved
 
     def subgraph(self, inputs: Sequence[tuple[str, TensorType]], write: Any, types: Sequence[TensorType]) -> GraphProto:
         """The graph that `write()` writes; it returns the tensors that the graph hands out, which have `types`.
 
         Like every graph in ONNX it sees what stands before it outside.
         """
-        proto = GraphProto(name=self.unique(f"{self._base}.body"))
+        proto = GraphProto(name=self.unique(f"{self.base}.body"))
         for name, type in inputs:
             proto.input.append(value_info(name, type))
         outer, self._nodes = self._nodes, proto.node
-        base, self._last = self._base, None
+        base, self._last = self.base, None
         self._known.append({})
         try:
             tensors = write()
             made = {name for node in proto.node for name in node.output}
             for tensor, type in zip(tensors, types, strict=True):
-                self._base = base
+                self.base = base
                 name = tensor.name
                 if name in made:
                     made.discard(name)  # an output only once
@@ -271,7 +287,7 @@ class GraphWriter:
                 proto.output.append(value_info(name, type))
         finally:
             self._known.pop()
-            self._nodes, self._base, self._last = outer, base, None
+            self._nodes, self.base, self._last = outer, base, None
         return proto
 
 

@@ -67,7 +67,7 @@ _KERNELS: dict[str, str] = {
     **dict.fromkeys(["Concat", "Slice", "Split", "Gather"], _STORED),
     "Pad": f"bool i8 i32 i64 u8 u32 u64 bf16 {_FLOATS}",
     "ScatterND": f"bool {_INTEGERS} f32 f64",  # float16 has no addition there
-    "MatMul": f"i32 i64 u32 u64 {_FLOATS}",
+    "MatMul": f"i32 i64 {_FLOATS}",  # unsigned ones fail on a sum of nothing
     "Gemm": _FLOATS,
     **dict.fromkeys(["Conv", "ConvTranspose", "AveragePool"], "f16 f32"),
     "MaxPool": f"i8 u8 {_FLOATS}",
@@ -90,7 +90,7 @@ _CARRIERS: dict[DType, tuple[DType, ...]] = {
     dt.bf16: (dt.f32,),
     dt.f16: (dt.f32,),
 }
-_SAME_BITS_IN_I64 = frozenset({"Where", "CumSum", "Neg"})
+_SAME_BITS_IN_I64 = frozenset({"Where", "CumSum", "MatMul"})
 """Ops whose result on uint64 has the bits of the result on int64."""
 
 

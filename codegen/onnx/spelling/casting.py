@@ -59,4 +59,3 @@ def _bitcasts(op: Op) -> bool:
 SPELLING: dict[str, Any] = {"convert": convert, "bitcast": bitcast}
 
 WHEN: dict[str, Any] = {"bitcast": _bitcasts}
-

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.onnx.graph import GraphWriter, Tensor
+from graphc.codegen.onnx.kernels import KERNELS
 from graphc.codegen.onnx.sizes import at_least
 from graphc.codegen.onnx.spelling.elementwise import either, less
 from graphc.ir.dims import Size, product
@@ -42,7 +43,7 @@ def expanded(graph: GraphWriter, x: Tensor, have: Shape, shape: Shape) -> Tensor
         return x
     padded = (*(None,) * (len(shape) - len(have)), *have)
     wanted = [1 if old is new else new for old, new in zip(padded, shape, strict=True)]
-    return graph.compute("Expand", x, extra=[graph.sizes.shape(wanted)])
+    return graph.compute("Expand", x, graph.sizes.shape(wanted))
 
 
 def iota(graph: GraphWriter, op: Op) -> Tensor:
@@ -100,22 +101,10 @@ def padded(graph: GraphWriter, x: Tensor, padding: Sequence[tuple[Size, Size]], 
     if all(is_literal(low, 0) and is_literal(high, 0) for low, high in padding):
         return x
     pads = graph.sizes.shape([*(low for low, _ in padding), *(high for _, high in padding)])
-    return graph.compute("Pad", x, graph.constant(value, x.dtype)) if False else _pad(graph, x, pads, value)
+    return graph.compute("Pad", x, pads, graph.constant(value, x.dtype))
 
 
-def _pad(graph: GraphWriter, x: Tensor, pads: str, value: Any) -> Tensor:
-    from graphc.codegen.onnx.kernels import carrier
-
-    inside = carrier("Pad", x.dtype)
-    assert inside is not None
-    inner = graph.cast(x, inside)
-    fill = graph.constant(np.asarray(value).astype(x.dtype.numpy), inside)
-    return graph.cast(graph.node("Pad", [inner.name, pads, fill.name], inside), x.dtype)
-
-
-def _spread(
-    graph: GraphWriter, x: Tensor, shape: Shape, interior: Sequence[int], value: Any
-) -> tuple[Tensor, Shape]:
+def _spread(graph: GraphWriter, x: Tensor, shape: Shape, interior: Sequence[int], value: Any) -> tuple[Tensor, Shape]:
     """`x` with gaps between neighbours: each element gets a row of its own, which is filled up, and the last filling
     is cut off."""
     sizes = list(shape)
@@ -156,7 +145,9 @@ def dynamic_slice(graph: GraphWriter, op: Op, x: Tensor, *starts: Tensor) -> Ten
 def dynamic_update_slice(graph: GraphWriter, op: Op, x: Tensor, update: Tensor, *starts: Tensor) -> Tensor:
     """Along one axis by joining what is before, the update, and what is after; else by a mask."""
     shape, sizes = _type(op).shape, _type(op, 1).shape
-    axes = [axis for axis, (have, size) in enumerate(zip(shape, sizes, strict=True)) if have is not size and have != size]
+    axes = [
+        axis for axis, (have, size) in enumerate(zip(shape, sizes, strict=True)) if have is not size and have != size
+    ]
     if not axes:
         return update
     if len(axes) == 1:
@@ -170,8 +161,8 @@ def dynamic_update_slice(graph: GraphWriter, op: Op, x: Tensor, update: Tensor, 
     room = graph.sizes.shape([have - size for have, size in zip(shape, sizes, strict=True)])
     after = graph.node("Sub", [room, first.name], i64)
     pads = graph.node("Concat", [first.name, after.name], i64, axis=0)
-    inside = _pad(graph, graph.full(sizes, True, bool_), pads.name, False)
-    return graph.where(inside, _pad(graph, update, pads.name, 0), x)
+    inside = graph.compute("Pad", graph.full(sizes, True, bool_), pads.name, graph.constant(False, bool_))
+    return graph.where(inside, graph.compute("Pad", update, pads.name, graph.constant(0, x.dtype)), x)
 
 
 def _in_range(op: Op, index: int, size: Size) -> bool:
@@ -194,18 +185,18 @@ def gather(graph: GraphWriter, op: Op, x: Tensor, indices: Tensor) -> Tensor:
     count = type.shape[axis]
     index = graph.cast(indices, i64) if indices.dtype not in (i32, i64) else indices
     if _in_range(op, 1, count):
-        return graph.compute("Gather", x, extra=[index.name], axis=axis)
+        return graph.compute("Gather", x, index.name, axis=axis)
     index = graph.cast(index, i64)
     size = graph.sizes.scalar(count)
     if mode == "fill" and not at_least(count, 1):  # a row of zeros behind the last one
         pairs: list[tuple[Size, Size]] = [(0, int(i == axis)) for i in range(type.ndim)]
         x = padded(graph, x, pairs, 0)
         index = graph.where(_outside(graph, index, size), size, index)
-        return graph.compute("Gather", x, extra=[index.name], axis=axis)
+        return graph.compute("Gather", x, index.name, axis=axis)
     last = graph.node("Sub", [size.name, graph.constant(1, i64).name], i64) if not isinstance(count, int) else None
     last = last or graph.constant(count - 1, i64)  # type: ignore[operator]
     clamped = graph.compute("Clip", index, graph.constant(0, i64), last)
-    found = graph.compute("Gather", x, extra=[clamped.name], axis=axis)
+    found = graph.compute("Gather", x, clamped.name, axis=axis)
     if mode == "clamp":
         return found
     outside = _outside(graph, index, size)
@@ -234,21 +225,10 @@ def scatter(graph: GraphWriter, op: Op, x: Tensor, indices: Tensor, updates: Ten
         target = padded(graph, target, [(0, int(i == 0)) for i in range(type.ndim)], 0)
     index = graph.reshape(index, [number, 1])
     kind = "add" if reduction == "add" else "none"
-    found = graph.compute("ScatterND", target, rows, reduction=kind) if False else _scattered(
-        graph, target, index, rows, kind
-    )
+    found = graph.compute("ScatterND", target, index.name, rows, reduction=kind)
     if not known:
         found = graph.slice(found, graph.integers(0), graph.integers(-1), [0], [1])
     return graph.transpose(found, [order.index(i) for i in range(type.ndim)])
-
-
-def _scattered(graph: GraphWriter, x: Tensor, index: Tensor, rows: Tensor, reduction: str) -> Tensor:
-    from graphc.codegen.onnx.kernels import carrier
-
-    inside = carrier("ScatterND", x.dtype)
-    assert inside is not None
-    names = [graph.cast(x, inside).name, index.name, graph.cast(rows, inside).name]
-    return graph.cast(graph.node("ScatterND", names, inside, reduction=reduction), x.dtype)
 
 
 # --- joins and splits ---------------------------------------------------------------------------------------------
@@ -264,8 +244,6 @@ def split(graph: GraphWriter, op: Op, x: Tensor) -> list[Tensor]:
 
 
 def _splits(op: Op) -> bool:
-    from graphc.codegen.onnx.kernels import KERNELS
-
     return len(op.attributes[0]) > 0 and _type(op).dtype in KERNELS["Split"]
 
 

@@ -19,7 +19,7 @@ from graphc.ir.types import TensorType
 
 
 def reduced(graph: GraphWriter, kind: str, x: Tensor, axes: Sequence[int], keepdims: bool) -> Tensor:
-    return graph.compute(kind, x, extra=[graph.integers(*axes)], keepdims=int(keepdims), noop_with_empty_axes=1)
+    return graph.compute(kind, x, graph.integers(*axes), keepdims=int(keepdims), noop_with_empty_axes=1)
 
 
 def count(type: TensorType, axes: Sequence[int]) -> Any:
@@ -68,7 +68,7 @@ def _integer_product(graph: GraphWriter, op: Op, x: Tensor, axes: Sequence[int])
     scalar, state = TensorType.of(i64), type.with_shape(shape)
 
     def body() -> list[Tensor]:
-        row = graph.compute("Gather", rows, extra=[step], axis=0)
+        row = graph.compute("Gather", rows, step, axis=0)
         return [Tensor(go, bool_), graph.compute("Mul", Tensor(so_far, x.dtype), row)]
 
     inputs = [(step, scalar), (go, scalar.with_dtype(bool_)), (so_far, state)]
@@ -155,7 +155,7 @@ def argument(kind: str) -> Any:
 def cumulative_sum(graph: GraphWriter, op: Op, x: Tensor) -> Tensor:
     axis, reverse, exclusive = op.attributes
     along = graph.constant(axis, i64).name
-    return graph.compute("CumSum", x, extra=[along], reverse=int(reverse), exclusive=int(exclusive))
+    return graph.compute("CumSum", x, along, reverse=int(reverse), exclusive=int(exclusive))
 
 
 def _has_count(op: Op) -> bool:
@@ -178,4 +178,3 @@ SPELLING: dict[str, Any] = {
 }
 
 WHEN: dict[str, Any] = {"reduce_mean": _has_count}
-
