@@ -2,3 +2,10 @@
 
 Start at `graph.py` (what a graph is made of), `opdef.py` (how an op is declared) and `ops/` (the ops).
 """
+
+from graphc.ir import ops
+from graphc.ir.interpreter import interpret
+from graphc.ir.module import Module
+from graphc.ir.parser import parse
+
+__all__ = ["Module", "interpret", "ops", "parse"]

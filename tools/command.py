@@ -29,18 +29,20 @@ class Commands(TyperGroup):
     """Turns what graphc explains, and files that cannot be read or written, into a line or two on stderr."""
 
     def invoke(self, ctx: Any) -> Any:
-        from graphc.ir.errors import GraphcError
-
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of a pipe has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit from None
-        except GraphcError as error:
-            typer.echo(f"graphc: {error}", err=True)
         except OSError as error:
             where = f"{error.filename}: " if error.filename is not None else ""
             typer.echo(f"graphc: {where}{error.strerror or error}", err=True)
+        except Exception as error:
+            from graphc.ir.errors import GraphcError  # not before: it brings NumPy, and help texts come this way too
+
+            if not isinstance(error, GraphcError):
+                raise
+            typer.echo(f"graphc: {error}", err=True)
         raise typer.Exit(USERS_MISTAKE)
 
 
