@@ -45,6 +45,7 @@ _NAMES = {
 """Functions and classes: name → the module that has it."""
 
 _MODULES = {
+    "activations": "graphc.frontends.activations",
     "config": "graphc.runtime.config",
     "initializers": "graphc.frontends.initializers",
     "layers": "graphc.frontends.layers",
@@ -52,6 +53,7 @@ _MODULES = {
     "passes": "graphc.passes",
     "regularizers": "graphc.frontends.regularizers",
     "saving": "graphc.runtime.saving",
+    "utils": "graphc.frontends.utils",
 }
 """Modules that are public under a shorter name. `graphc.passes` can also be called."""
 
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from graphc.frontends import Input as Input
     from graphc.frontends import Layer as Layer
     from graphc.frontends import Spec as Spec
+    from graphc.frontends import activations as activations
     from graphc.frontends import initializers as initializers
     from graphc.frontends import layers as layers
     from graphc.frontends import load as load
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
     from graphc.frontends import ops as ops
     from graphc.frontends import regularizers as regularizers
     from graphc.frontends import trace as trace
+    from graphc.frontends import utils as utils
     from graphc.ir import interpret as interpret
     from graphc.ir import parse as parse
     from graphc.ir.errors import DTypeError as DTypeError
