@@ -26,12 +26,12 @@ MAX_REGION_NESTING = 64
 """Regions in regions; what walks a graph recurses into them."""
 
 _OPERAND = rf"(?:{VALUE}|_\b)"
-_TAIL = rf"""(?:\ *:\ *({TYPE}(?:,\ *{TYPE})*))?  # types
+_TAIL = rf"""(?:\ *:\ *({TYPE}(?:\ *,\ *{TYPE})*))?  # types
     (?:\ *@\ (.*?))?\s*"""  # location
 _LINE = re.compile(
-    rf"""\s*(?:({VALUE}(?:,\ *{VALUE})*)\ *=\ *)?   # 1: results
+    rf"""\s*(?:({VALUE}(?:\ *,\ *{VALUE})*)\ *=\ *)?  # 1: results
     ([a-z_]\w*)                                     # 2: op
-    (?:\ +({_OPERAND}(?:,\ *{_OPERAND})*))?         # 3: operands
+    (?:\ +({_OPERAND}(?:\ *,\ *{_OPERAND})*))?      # 3: operands
     (?:\ *\{{((?:[^"{{}}]|{STRING})*)\}})?          # 4: attributes
     (?:\ *(\(.*\)\ *\{{))?                          # 5: parameters of a first region
     {_TAIL}""",  # 6: types, 7: location

@@ -138,7 +138,8 @@ class OpDef(Generic[P, R]):
         self.arity = len(self.operands)
         self.optional = sum(o.optional for o in self.operands)
         self.variadic = any(o.variadic for o in self.operands)
-        self.by_bits = any(a.annotation.removesuffix(" | None") in attribute_kinds.BY_BITS for a in self.attributes)
+        self._by_bits = [a.annotation.removesuffix(" | None") in attribute_kinds.BY_BITS for a in self.attributes]
+        self.by_bits = any(self._by_bits)
         self._interned: dict[Any, Attributes] = {}
         self.defaults: Attributes | None = None
         if all(a.default is not REQUIRED for a in self.attributes):
@@ -230,27 +231,24 @@ class OpDef(Generic[P, R]):
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Attributes]:
         """Split a call into operands and canonical, interned attributes. Raises TypeError like a Python call."""
-        key: Any = None
-        missing = self.arity - len(args)
-        if self.variadic or 0 <= missing <= self.optional:
-            try:
-                key = self._key(kwargs)
-                attributes = self._bound[key]
-                return args if missing <= 0 or self.variadic else (*args, *(None,) * missing), attributes
-            except KeyError:
-                pass
-            except TypeError:  # something unhashable, such as nested lists
-                key = None
+        key: Any = tuple(kwargs.items())
+        if self.by_bits:
+            key = key, repr(key)
+        try:
+            attributes = self._bound.get(key)
+        except TypeError:  # something unhashable, such as a list of axes
+            key = attributes = None
+        if attributes is not None:
+            missing = self.arity - len(args)
+            if not missing or self.variadic:
+                return args, attributes
+            if 0 < missing <= self.optional:
+                return (*args, *(None,) * missing), attributes
         operands, named = self._bind_operands(args, kwargs)
         attributes = self.make_attributes(**named)
         if key is not None and named.keys() == kwargs.keys():
             self._bound[key] = attributes
         return operands, attributes
-
-    def _key(self, kwargs: dict[str, Any]) -> Any:
-        """What stands for these attributes in `_bound`."""
-        key = tuple([(name, tuple(value) if type(value) is list else value) for name, value in kwargs.items()])
-        return (key, repr(key)) if self.by_bits else key
 
     def make_attributes(self, **named: Any) -> Attributes:
         """These attributes interned, defaults filled in. Raises `GraphcError` for one that does not fit."""
@@ -273,7 +271,10 @@ class OpDef(Generic[P, R]):
     def intern(self, attributes: Attributes) -> Attributes:
         """The one tuple equal to `attributes` among those of this op, where equal means the same types and bits."""
         # Within one op a place holds one Python type, save by annotations in BY_BITS; between ops (1,) meets (True,).
-        key = (attributes, repr(attributes)) if self.by_bits else attributes
+        if not self.by_bits:
+            return self._interned.setdefault(attributes, attributes)
+        # By their text, numbers are told apart as by their bits, and a nan is itself, which it is not by `==`.
+        key = tuple([repr(value) if bits else value for value, bits in zip(attributes, self._by_bits, strict=True)])
         return self._interned.setdefault(key, attributes)
 
     def _bind_operands(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
