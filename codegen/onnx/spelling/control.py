@@ -128,8 +128,9 @@ def _names(parameters: Sequence[Value]) -> list[str]:
     return [value.name or "carry" for value in parameters]
 
 
-def _has_no_complex(op: Op) -> bool:
-    return not any(v.dtype.is_complex or v.dtype.bits == 4 for v in operand_values(op))
+def _has_bytes(op: Op) -> bool:
+    """Whether a region has no 4-bit integers, which `If` and `Loop` do not hand through."""
+    return all(value.dtype.bits >= 8 or value.dtype.is_bool for value in (*operand_values(op), *op.results))
 
 
 SPELLING: dict[str, Any] = {
@@ -144,4 +145,4 @@ SPELLING: dict[str, Any] = {
     "scan": scan,
 }
 
-WHEN: dict[str, Any] = {}
+WHEN: dict[str, Any] = {"cond": _has_bytes, "while": _has_bytes, "scan": _has_bytes}
