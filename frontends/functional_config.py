@@ -33,6 +33,7 @@ class _Writer:
         self.graph = graph
         inputs = [t.node for t in graph.flat_inputs if id(t.node) not in {id(n) for n in graph.nodes}]
         self.nodes: list[Node] = [*inputs, *graph.nodes]
+        self.position = {id(node): index for index, node in enumerate(self.nodes)}
         self.calls: dict[int, list[Node]] = {}
         for node in self.nodes:
             self.calls.setdefault(id(node.owner), []).append(node)
@@ -64,7 +65,7 @@ class _Writer:
         return {
             "args": self._written(list(node.args)),
             "kwargs": self._written(node.kwargs),
-            "index": self.nodes.index(node),
+            "index": self.position[id(node)],
             "scope": list(self.graph.scopes[id(node)]),
             "source": [node.file, node.line],
         }

@@ -60,7 +60,8 @@ def test_nested_models_are_layers_with_scopes_of_their_own() -> None:
     model = Model(y, layers.Dense(2)(inner(inner(y))))
     module = graphc.lower(model)
     assert list(module.weights) == [
-        "inner/dense/kernel", "inner/dense/bias", "inner/dense_1/kernel", "inner/dense_1/bias", "dense/kernel", "dense/bias",
+        "inner/dense/kernel", "inner/dense/bias", "inner/dense_1/kernel", "inner/dense_1/bias",
+        "dense/kernel", "dense/bias",
     ]  # fmt: skip
     scopes = [str(op.location.scope) for op in module.main.block if op.name == "linear"]
     assert scopes == ["inner/dense", "inner/dense_1", "inner#1/dense", "inner#1/dense_1", "dense"]
