@@ -27,7 +27,7 @@ def ops_page() -> str:
     )
     intro = (
         "Positional parameters are operands, those after `*` attributes. A composite is defined by its decomposition\n"
-        "into other ops; a target may have it as one op all the same. [support.md](support.md) has the targets at a glance."
+        "into other ops; a target may have it as one op all the same. [support.md](support.md) is the table of targets."
     )
     pages = "\n\n".join(
         reference.page(reference.find_op(name), "##") for _, names in sorted(files.items()) for name in names

@@ -55,7 +55,7 @@ def test_the_default_target(monkeypatch):
 
 def test_an_unknown_target_lists_those_there_are(monkeypatch):
     for attempt in (lambda: graphc.compile(graphc.parse(NEG), target="pytorch"), lambda: config.set_target("pytorch")):
-        with pytest.raises(graphc.TargetError, match="no target 'pytorch'; there are .*torch"):
+        with pytest.raises(graphc.TargetError, match=r"no target 'pytorch'; there are .*torch"):
             attempt()
     monkeypatch.setenv("GRAPHC_TARGET", "tenserflow")
     with pytest.raises(graphc.TargetError, match="'tenserflow'"):
@@ -146,7 +146,7 @@ def test_a_failing_program_is_told_with_its_line(program):
 
 
 def test_what_cannot_be_compiled():
-    with pytest.raises(graphc.GraphcError, match="double is a plain function; give its inputs: graphc.trace"):
+    with pytest.raises(graphc.GraphcError, match=r"double is a plain function; give its inputs: graphc\.trace"):
 
         def double(x):
             return 2 * x
@@ -154,5 +154,5 @@ def test_what_cannot_be_compiled():
         graphc.compile(double)
     with pytest.raises(graphc.FormatError, match=r"there is no file .*nowhere\.gir"):
         graphc.compile("nowhere.gir")
-    with pytest.raises(graphc.GraphcError, match="an entry is named for a .py only"):
+    with pytest.raises(graphc.GraphcError, match=r"an entry is named for a \.py only"):
         module_of(Path("model.gir"), "forward")
