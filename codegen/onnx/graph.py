@@ -156,10 +156,12 @@ class GraphWriter:
         self._append(kind, inputs, [name], attributes)
         return Tensor(name, dtype)
 
-    def nodes(self, kind: str, inputs: Sequence[str], values: Sequence[Value], **attributes: Any) -> list[Tensor]:
-        """A node whose outputs are the values of an op; outside of bodies they have the values' own names."""
-        outside = self._nodes is self._root
-        names = [(self._wanted.pop(value, None) if outside else None) or self.unique(self.base) for value in values]
+    def nodes(
+        self, kind: str, inputs: Sequence[str], values: Sequence[Value], named: bool = True, **attributes: Any
+    ) -> list[Tensor]:
+        """A node whose outputs are the values of an op, with their own names where `named` and outside of bodies."""
+        named = named and self._nodes is self._root
+        names = [(self._wanted.pop(value, None) if named else None) or self.unique(self.base) for value in values]
         self._append(kind, inputs, names, attributes)
         self._last = None
         return [Tensor(name, value.dtype) for name, value in zip(names, values, strict=True)]
