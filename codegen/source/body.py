@@ -365,7 +365,10 @@ class BodyWriter:
                 return self._hold(value, name)
         if self.names.is_free("x"):
             return self._hold(value, "x")
-        return self._hold(value, self._base(value))
+        base = self._base(value)
+        if base == "y":
+            base = next((name for name in _STREAMS if self.names.is_free(name)), base)
+        return self._hold(value, base)
 
     def _base(self, value: Value) -> str:
         if value.name and not value.name.isdigit():
