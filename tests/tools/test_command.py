@@ -18,12 +18,7 @@ MODEL = """
 from graphc import Input, Model, layers
 
 x = Input((4,), name="x")
-model = Model(x, layers.Dense(2, activation="relu", name="head")(x))
-
-
-def wide():
-    x = Input((400,), name="x")
-    return Model(x, layers.Dense(2)(x))
+model = Model(x, layers.Dense(2, activation="relu", kernel_initializer="ones", name="head")(x))
 """
 GUARDED = """
 func @f(%x: f32[B] input, %y: f32[N] input) -> (z: f32[B]) where B == N {

@@ -1,5 +1,8 @@
 """`verify`: right targets pass, wrong ones fail, and those that cannot run say so."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -60,10 +63,8 @@ def pretend(monkeypatch, tmp_path):
         found = {"numpy": codegen.target("numpy"), "pretender": Pretender(**options)}
         monkeypatch.setattr(codegen, "_found", lambda: found)
 
-    def ask(request):
-        folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        folder.mkdir()
-        return verification_worker.answer(request, folder)
+    def ask(request):  # several at a time, from threads
+        return verification_worker.answer(request, Path(tempfile.mkdtemp(dir=tmp_path)))
 
     monkeypatch.setattr(verification, "_ask_worker", ask)
     return add
