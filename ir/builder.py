@@ -52,7 +52,7 @@ class Builder:
     `function` is where guards and constants go, for a block that is not in its function yet.
     """
 
-    __slots__ = ("_tokens", "before", "block", "function", "location", "trace_lines")
+    __slots__ = ("_shown_paths", "_tokens", "before", "block", "function", "location", "trace_lines")
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Builder:
         self.trace_lines = trace_lines
         self.function: Function | None = function or block.function
         self._tokens: list[Token[Builder | None]] = []
+        self._shown_paths: dict[str, str] = {}
 
     @staticmethod
     def current() -> Builder | None:
@@ -136,12 +137,15 @@ class Builder:
     def traced_location(self) -> Location:
         """The current scope with the line of the nearest caller outside graphc."""
         frame: FrameType | None = inspect.currentframe()
-        while frame is not None and in_graphc(frame.f_code.co_filename):
+        shown = self._shown_paths
+        while frame is not None:
+            path = frame.f_code.co_filename
+            if path not in shown:
+                shown[path] = "" if in_graphc(path) else short_path(path)
+            if shown[path]:
+                return Location.of(self.location.scope, shown[path], frame.f_lineno)
             frame = frame.f_back
-        if frame is None:
-            return self.location
-        scope = self.location.scope
-        return Location.of(scope, short_path(frame.f_code.co_filename), frame.f_lineno)
+        return self.location
 
     def place(self) -> str:
         """Where the code being traced stands, for error messages."""
