@@ -1,6 +1,22 @@
 """Functions pasted into emitted NumPy source where it uses them. They are not the reference's code, and fast."""
 
 HELPERS = {
+    "batch_norm": '''
+def batch_norm(x, mean, variance, scale=1, offset=0, epsilon=0.001):
+    """`x` normalised by the given statistics along its last axis."""
+    return (x - mean) / np.sqrt(variance + epsilon) * scale + offset
+''',
+    "layer_norm": '''
+def layer_norm(x, scale=1, offset=0, axes=-1, epsilon=0.001):
+    """`x` brought to mean 0 and variance 1 over its last axes."""
+    centred = x - x.mean(axis=axes, keepdims=True)
+    return centred / np.sqrt(np.square(centred).mean(axis=axes, keepdims=True) + epsilon) * scale + offset
+''',
+    "rms_norm": '''
+def rms_norm(x, scale=1, axes=-1, epsilon=1e-6):
+    """`x` divided by its root mean square over its last axes."""
+    return x / np.sqrt(np.square(x).mean(axis=axes, keepdims=True) + epsilon) * scale
+''',
     "divide": '''
 def divide(x, y):
     """Quotients of integers, rounded towards zero."""

@@ -545,5 +545,5 @@ SPELLING: dict[str, Spelling] = {
     "name": "{0}",
     "stop_gradient": "{0}.detach()",
     "dim_size": "torch.tensor({size})",
-    "assume_dim": lambda op: f"{{0}}[{':, ' * op.attribute_dict['axis']}:int({{1}})]",
+    "assume_dim": lambda op: f"{{0}}[{':, ' * op.attribute_dict['axis']}:{{size}}]",
 }
