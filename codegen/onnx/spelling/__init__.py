@@ -21,6 +21,7 @@ from graphc.codegen.onnx.spelling import (
     movement,
     normalization,
     reduction,
+    special,
     window,
 )
 from graphc.ir.graph import Op, operand_values
@@ -37,6 +38,7 @@ _FAMILIES = (
     movement,
     normalization,
     reduction,
+    special,
     window,
 )
 SPELLING: dict[str, Spelling] = {name: spelling for family in _FAMILIES for name, spelling in family.SPELLING.items()}
