@@ -51,8 +51,11 @@ def write_outputs(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays by name, whole or not at all. What NumPy's format lacks (bfloat16, fp8) is stored as float32."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".npz")
     try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **{name: _storable(array) for name, array in arrays.items()})
+        # Not `np.savez`, which takes no array called `file`.
+        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asanyarray(_storable(array)), allow_pickle=False)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
