@@ -39,10 +39,11 @@ def _read(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise FormatError(f"there is no file {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, Mapping):
-                raise FormatError(f"{path} holds a single array; inputs are read from an .npz")
-            return {name: file[name] for name in file}
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise FormatError(f"{path} holds a single array; inputs are read from an .npz")
+        with file:
+            return {name: file[name] for name in file.files}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise FormatError(f"{path} is not an .npz of plain arrays, or is broken") from error
 
