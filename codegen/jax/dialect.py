@@ -10,7 +10,7 @@ from graphc.codegen.jax.spelling import SPELLING, dtype_text
 from graphc.codegen.source.body import BodyWriter
 from graphc.codegen.source.dialect import Spelling, Update
 from graphc.codegen.source.documentation import entry_line
-from graphc.codegen.source.functional import FunctionalDialect, indented
+from graphc.codegen.source.functional import LOAD, FunctionalDialect, indented
 from graphc.codegen.source.writer import Definition, Method
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Op, Value
@@ -72,6 +72,11 @@ class JaxDialect(FunctionalDialect):
         else:
             lines = [f"outputs, self.params = {call}", "return outputs"]
         return ["with jax.enable_x64(True):", *indented(lines)] if self.wide else lines
+
+    def loader(self) -> str:
+        plain = "    return Model(nested(load_file(path)))"
+        assert plain in LOAD
+        return LOAD.replace(plain, f"    with jax.enable_x64(True):\n    {plain}") if self.wide else LOAD
 
     def updated(self, body: BodyWriter, updates: Sequence[Update], outputs: Sequence[Value]) -> None:
         """The function stays pure: it returns the weights with the new ones in place."""

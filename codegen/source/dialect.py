@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import numpy as np
-
 from graphc.codegen.source.expressions import ATOM, UNARY, Expression
 from graphc.codegen.source.naming import identifier
 from graphc.ir.dtypes import DType
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from graphc.codegen.source.body import BodyWriter
     from graphc.codegen.source.members import Places
     from graphc.codegen.source.writer import Definition, ModuleWriter, PrivateFunction
-
-Array = np.ndarray[Any, Any]
 
 Spelled = str | tuple[str, dict[str, str]]
 """A template, alone or with the text of further slots."""
@@ -139,10 +135,6 @@ class Dialect(ABC):
     @abstractmethod
     def stored_name(self, path: Path) -> str:
         """The name in the weights' file of what is at `path` from the root."""
-
-    def storable(self, array: Array) -> Array:
-        """The array as it goes into the file."""
-        return array
 
     def undone(self, text: str, step: Step) -> str:
         """The expression `text` of a stored weight with a step of its recipe undone."""

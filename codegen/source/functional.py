@@ -94,8 +94,12 @@ class FunctionalDialect(Dialect):
         parts += [writer.with_name(code) for code in writer.definitions]
         parts += [self.entry(method, writer.module) for method in root.methods]
         parts.append(self.model_class(root, writer.module))
-        parts.append(LOAD if writer.weights else LOAD_WITHOUT_WEIGHTS)
+        parts.append(self.loader() if writer.weights else LOAD_WITHOUT_WEIGHTS)
         return "\n\n\n".join(parts)
+
+    def loader(self) -> str:
+        """The source of `load`."""
+        return LOAD
 
     def usage(self, root: Definition, module: Module) -> list[str]:
         method = root.methods[0]

@@ -16,6 +16,8 @@ from graphc.codegen.source.members import Layers, Members, Places, ancestors, re
 from graphc.codegen.source.naming import Names, class_name, identifier, plural, stem
 from graphc.codegen.source.scopes import Node, owner_of, scope_tree
 from graphc.ir.dims import Guard, symbols
+from graphc.ir.dtypes import c128, f8e4m3fn, f8e5m2, i4, u4
+from graphc.ir.errors import UnsupportedError
 from graphc.ir.graph import Function, Op, Value
 from graphc.ir.module import Module
 from graphc.ir.recipes import Recipe
@@ -52,6 +54,10 @@ PrivateFunction = tuple[str, list[str], list[str]]
 """Name, parameters and lines of a function that entries call."""
 
 
+UNSTORED = frozenset({i4, u4, f8e4m3fn, f8e5m2, c128})
+"""Dtypes that safetensors, or its loaders for NumPy arrays, lack."""
+
+
 class Conflict(Exception):
     """Calls of one scope that came out unlike each other: the scope cannot be a class."""
 
@@ -70,12 +76,14 @@ class Source:
 
 def write_source(module: Module, dialect: Dialect, folder: FilePath) -> dict[str, Recipe]:
     """Write `model.py` and `model.safetensors`. Returns the recipes of the stored weights."""
+    lacking = [f"{w.name} ({w.type})" for w in module.weights.entries() if w.type.dtype in UNSTORED]
+    if lacking:
+        raise UnsupportedError(f"model.safetensors cannot hold the weights {', '.join(lacking)}")
     source = emit(module, dialect)
     (folder / "model.py").write_text(source.text, encoding="utf-8")
-    arrays = {
-        name: recipe.apply({n: module.weights[n] for n in recipe.sources}) for name, recipe in source.weights.items()
-    }
-    write_weights(folder / "model.safetensors", {name: dialect.storable(array) for name, array in arrays.items()})
+    sources = {name: {n: module.weights[n] for n in recipe.sources} for name, recipe in source.weights.items()}
+    arrays = {name: recipe.apply(sources[name]) for name, recipe in source.weights.items()}
+    write_weights(folder / "model.safetensors", arrays)
     return source.weights
 
 
