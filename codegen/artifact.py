@@ -204,11 +204,20 @@ def read_manifest(folder: Path) -> Manifest:
             {str(name): str(weight) for name, weight in data["tied"].items()},
             {str(name): str(digest) for name, digest in data["files"].items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(f"{path} is not a manifest: {type(error).__name__} {error}") from None
+    if not manifest.entries:
+        raise FormatError(f"{path} has no entry")
     for name, digest in manifest.files.items():
         _check_file(folder, name, digest)
     return manifest
+
+
+def check_listed(folder: Path, manifest: Manifest, *names: str) -> None:
+    """Raise `FormatError` for files that the manifest does not list: nothing says that they are the artifact's."""
+    for name in names:
+        if name not in manifest.files:
+            raise FormatError(f"the manifest of {folder} does not list {name}")
 
 
 def _check_file(folder: Path, name: str, digest: str) -> None:
