@@ -87,9 +87,10 @@ def test_a_memory_budget_is_kept_or_refused(budget, fits):
             graphc.compile(module, memory_budget=budget)
 
 
-def test_a_budget_that_is_no_size():
-    with pytest.raises(graphc.GraphcError, match="'lots' is not a size; write bytes, or a size such as 512MiB"):
-        graphc.compile(graphc.parse(NEG), memory_budget="lots")
+@pytest.mark.parametrize("budget", ["lots", "1e9", 1.5, -1])
+def test_a_budget_that_is_no_size(budget):
+    with pytest.raises(graphc.GraphcError, match=f"{budget!r} is not a size; write bytes, or a size such as 512MiB"):
+        graphc.compile(graphc.parse(NEG), memory_budget=budget)
 
 
 def test_a_file_of_ir_compiles(tmp_path):
