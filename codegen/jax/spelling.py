@@ -267,7 +267,7 @@ SPELLING: dict[str, Spelling] = {
     ),
     "gather": gather,
     "scatter": scatter,
-    "concat": "jnp.concatenate(({*},), axis={axis})",
+    "concat": "jnp.concatenate([{*}], axis={axis})",
     "split": split,
     "dot_general": dot_general,
     "matmul": narrow("{0} @ {1}"),

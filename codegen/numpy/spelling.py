@@ -302,7 +302,7 @@ SPELLING: dict[str, Spelling] = {
     "dynamic_update_slice": lambda op: f"updated_at({{0}}, {{1}}, {starts_text(op, 2)})",
     "gather": gather,
     "scatter": scatter,
-    "concat": "np.concatenate(({*},), axis={axis})",
+    "concat": "np.concatenate([{*}], axis={axis})",
     "split": split,
     "dot_general": dot_general,
     "matmul": through_float32("{0} @ {1}"),

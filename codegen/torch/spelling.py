@@ -518,7 +518,7 @@ SPELLING: dict[str, Spelling] = {
     "dynamic_update_slice": lambda op: f"updated_at({{0}}, {{1}}, {starts_text(op, 2)})",
     "gather": gather,
     "scatter": scatter,
-    "concat": "torch.cat(({*},), dim={axis})",
+    "concat": "torch.cat([{*}], dim={axis})",
     "split": split,
     "dot_general": dot_general,
     "matmul": "{0} @ {1}",
