@@ -79,6 +79,9 @@ class Dialect(ABC):
     reserved: ClassVar[frozenset[str]] = frozenset()
     """Names that variables may not take: modules, helpers, the parameter that holds the weights."""
 
+    taken_members: ClassVar[frozenset[str]] = frozenset()
+    """Names that members of a class may not take: what the framework's own class has."""
+
     indent: ClassVar[int] = 4
     """Columns before the statements of a body."""
 

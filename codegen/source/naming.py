@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
+import unicodedata
 from heapq import heappop, heappush
 
 _TAKEN = frozenset(keyword.kwlist) | frozenset(dir(builtins))
@@ -14,21 +15,30 @@ _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 def identifier(name: str) -> str:
     """`name` in snake case as a Python identifier that shadows no keyword or builtin."""
-    text = re.sub(r"\W+", "_", _WORD_START.sub("_", name)).strip("_").lower() or "value"
+    text = _plain(_WORD_START.sub("_", name)).strip("_").lower() or "value"
     if text[0].isdigit():
         text = f"n{text}"
     return f"{text}_" if text in _TAKEN else text
 
 
 def member(name: str) -> str:
-    """`name` as an attribute: its case is kept, builtins are no trouble there."""
-    text = re.sub(r"\W+", "_", name) or "value"
+    """`name` as an attribute: its case is kept, builtins are no trouble there.
+
+    Underscores in front go: Python mangles such names, or the framework has them for itself.
+    """
+    text = _plain(name).lstrip("_") or "value"
     return f"_{text}" if text[0].isdigit() else f"{text}_" if keyword.iskeyword(text) else text
+
+
+def _plain(name: str) -> str:
+    """`name` as Python compares identifiers, with an underscore for each run of what these cannot have."""
+    text = unicodedata.normalize("NFKC", name)
+    return re.sub("__+", "_", "".join(c if f"_{c}".isidentifier() else "_" for c in text))
 
 
 def class_name(name: str) -> str:
     """`residual_block_3` → `ResidualBlock`."""
-    words = re.split(r"[\W_]+", stem(name))
+    words = _plain(stem(name)).split("_")
     text = "".join(word[:1].upper() + word[1:] for word in words if word) or "Block"
     return f"Block{text}" if text[0].isdigit() else text
 

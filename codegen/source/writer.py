@@ -12,6 +12,7 @@ from pathlib import Path as FilePath
 from graphc.codegen.artifact import write_weights
 from graphc.codegen.source.body import BodyWriter, Call, Item, Loop
 from graphc.codegen.source.dialect import Code, Dialect, Path, Update
+from graphc.codegen.source.documentation import quoted
 from graphc.codegen.source.members import Layers, Members, Places, ancestors, relative
 from graphc.codegen.source.naming import Names, class_name, identifier, plural, stem
 from graphc.codegen.source.scopes import Node, owner_of, scope_tree
@@ -106,7 +107,7 @@ class ModuleWriter:
         self.dissolved = dissolved
         self.functions = list(module.functions.values())
         self.layers = Layers(module, self.functions, dialect)
-        self.places = Places()
+        self.places = Places(dialect.taken_members)
         self.codes: dict[str, Code] = {}
         """The class or function of each owner."""
         self.by_text: dict[str, Code] = {}
@@ -170,7 +171,7 @@ class ModuleWriter:
     def with_name(self, code: Code) -> str:
         """The text of a class or function under its name, with the scopes that it stands for."""
         owners = list(self.owners_of[code.name])
-        shown = owners[0] if len(owners) == 1 else f"{owners[0]} … {owners[-1]}"
+        shown = quoted(owners[0] if len(owners) == 1 else f"{owners[0]} … {owners[-1]}")
         return code.text.replace("NAME", code.name, 1).replace("OWNERS", shown, 1)
 
     # --- members ----------------------------------------------------------------------------------------------
@@ -483,7 +484,7 @@ class ModuleWriter:
         helpers: dict[str, str] = {}
         todo = [text]
         while todo:
-            for name in dict.fromkeys(_WORD.findall(todo.pop())):
+            for name in dict.fromkeys(_WORD.findall(_STRING.sub("", todo.pop()))):
                 source = self.dialect.helpers.get(name)
                 if source is not None and name not in helpers:
                     helpers[name] = source
@@ -499,8 +500,10 @@ class ModuleWriter:
 IMPORTS = "\n# imports\n"
 """Where imports and helpers go in the text of a file."""
 
-_WORD = re.compile(r"\b[A-Za-z_]\w*")
-_STRING = re.compile(r'""".*?"""', re.DOTALL)
+_WORD = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
+"""A name, but not an attribute's: a layer may be called `F` or `take`."""
+
+_STRING = re.compile(r'""".*?"""|"[^"\n]*"', re.DOTALL)
 
 
 def unread(writer: BodyWriter, inputs: Sequence[Value]) -> str | None:

@@ -17,7 +17,7 @@ from graphc.codegen.source.naming import identifier, member, stem
 from graphc.codegen.source.regions import write_region_op
 from graphc.codegen.source.writer import IMPORTS, Definition, ModuleWriter, PrivateFunction
 from graphc.codegen.torch.helpers import HELPERS
-from graphc.codegen.torch.layers import layer
+from graphc.codegen.torch.layers import MODULE_MEMBERS, layer
 from graphc.codegen.torch.spelling import SPELLING, dtype_text
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Op, Value
@@ -63,6 +63,7 @@ class TorchDialect(Dialect):
     has_classes = True
     indent = 8
     reserved = frozenset({"self", "torch", "nn", "F", "load", "Path", "Model", *HELPERS})
+    taken_members = MODULE_MEMBERS
     light = frozenset(
         {"relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "transpose", "reshape", "convert"}
     )
