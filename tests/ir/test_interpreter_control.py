@@ -345,5 +345,5 @@ def test_building_region_ops_of_wrong_form_is_refused():
             ops.scan(lambda c, s: (c, ()), [x])
         with pytest.raises(ShapeError, match="the body of scan carries 2 values on, 1 came in"):
             ops.scan(lambda c, s: ((x, x), ()), [x], length=3)
-        with pytest.raises(GraphcError, match="cond by .* has 0 branches"):
+        with pytest.raises(GraphcError, match="has 0 branches"):
             ops.cond(True)
