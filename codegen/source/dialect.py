@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from graphc.codegen.source.expressions import ATOM, UNARY, Expression
-from graphc.codegen.source.naming import identifier
+from graphc.codegen.source.naming import entry_names
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Function, Op, Value
 from graphc.ir.module import Module, Weight
@@ -185,7 +185,7 @@ class Dialect(ABC):
 
     def method_name(self, function: Function, module: Module) -> str:
         """What the method or function of an entry is called."""
-        return "forward" if function is module.main else identifier(function.name)
+        return entry_names(module.entries)[function.name]
 
     @abstractmethod
     def definition(self, definition: Definition) -> str:

@@ -10,7 +10,7 @@ from graphc.codegen.source.dialect import Code, Dialect, Path, Update
 from graphc.codegen.source.documentation import entry_line, module_docstring
 from graphc.codegen.source.naming import identifier, member, stem
 from graphc.codegen.source.writer import IMPORTS, Definition, Method, ModuleWriter, PrivateFunction
-from graphc.ir.graph import Function, Value
+from graphc.ir.graph import Value
 from graphc.ir.module import Module
 
 if TYPE_CHECKING:
@@ -76,9 +76,6 @@ class FunctionalDialect(Dialect):
         body.emit(f"for {one} in {self.member(path)}:")
         body.emit(f"    {arguments[position]} = {code.name}({', '.join([one, *arguments])})")
         body.names.release(one)
-
-    def method_name(self, function: Function, module: Module) -> str:
-        return identifier(function.name) if function is not module.main else "forward"
 
     # --- the file -------------------------------------------------------------------------------------------
 

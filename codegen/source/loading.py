@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from graphc.codegen.artifact import Manifest, check_listed, read_manifest
-from graphc.codegen.source.naming import identifier
+from graphc.codegen.source.naming import entry_names
 from graphc.codegen.target import Array, EntryFunction
 from graphc.ir.errors import FormatError
 
@@ -77,8 +77,9 @@ def load_entries(
         return run
 
     found: dict[str, EntryFunction] = {}
+    methods = entry_names(manifest.entries)
     for i, (name, described) in enumerate(manifest.entries.items()):
-        function = model if i == 0 else getattr(model, identifier(name), None)
+        function = model if i == 0 else getattr(model, methods[name], None)
         if function is None:
             raise FormatError(f"{folder / SOURCE} has no entry {name!r}")
         found[name] = entry(name, function, sum(port.updates is None for port in described.outputs))

@@ -6,11 +6,30 @@ import builtins
 import keyword
 import re
 import unicodedata
+from collections.abc import Iterable
 from heapq import heappop, heappush
 
 _TAKEN = frozenset(keyword.kwlist) | frozenset(dir(builtins))
 _NUMBERED = re.compile(r"^(.*?)_?(\d+)$")
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+MODULE_MEMBERS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+T_destination add_module apply bfloat16 buffers call_super_init children compile cpu cuda double dump_patches
+eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu load_state_dict
+modules mtia named_buffers named_children named_modules named_parameters parameters register_backward_hook
+register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
+register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook
+register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_
+set_extra_state set_submodule share_memory state_dict to to_empty train training type xpu zero_grad
+""",
+    )
+)
+"""What an `nn.Module` has itself: a layer of such a name would take its place, or be hidden by it."""
+
+_NO_ENTRIES = MODULE_MEMBERS | frozenset(re.findall(r"\w+", "load nested with_lists params self Path Model np jnp jax"))
 
 
 def identifier(name: str) -> str:
@@ -95,3 +114,12 @@ class Names:
         numbered = self._numbered.get(name)
         if numbered is not None:
             heappush(self._freed.setdefault(numbered[0], []), numbered[1])
+
+
+def entry_names(entries: Iterable[str]) -> dict[str, str]:
+    """What the methods of entries are called, on every source target: `forward` the first, the others as they are.
+
+    What a file or a class of it needs for itself gets a number.
+    """
+    names = Names(_NO_ENTRIES)
+    return {entry: names.take(identifier(entry)) if i else "forward" for i, entry in enumerate(entries)}

@@ -14,7 +14,7 @@ from graphc.codegen.source.body import BodyWriter, Call, Item, Loop
 from graphc.codegen.source.dialect import Code, Dialect, Path, Update
 from graphc.codegen.source.documentation import quoted
 from graphc.codegen.source.members import Layers, Members, Places, ancestors, relative
-from graphc.codegen.source.naming import Names, class_name, identifier, plural, stem
+from graphc.codegen.source.naming import Names, class_name, entry_names, identifier, plural, stem
 from graphc.codegen.source.scopes import Node, owner_of, scope_tree
 from graphc.ir.dims import Guard, symbols
 from graphc.ir.dtypes import c128, f8e4m3fn, f8e5m2, i4, u4
@@ -107,14 +107,15 @@ class ModuleWriter:
         self.dissolved = dissolved
         self.functions = list(module.functions.values())
         self.layers = Layers(module, self.functions, dialect)
-        self.places = Places(dialect.taken_members)
+        methods = set(entry_names(module.entries).values())
+        self.places = Places(dialect.taken_members | methods)
         self.codes: dict[str, Code] = {}
         """The class or function of each owner."""
         self.by_text: dict[str, Code] = {}
         self.by_form: dict[tuple[object, ...], tuple[Code, list[Path]]] = {}
         self.owners_of: dict[str, dict[str, None]] = {}
         self.definitions: list[Code] = []
-        self.class_names = Names(dialect.reserved)
+        self.class_names = Names(dialect.reserved | methods)
         self.function_names = {
             f.name: self.class_names.take(identifier(f.name)) for f in self.functions if not f.public
         }

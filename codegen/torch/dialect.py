@@ -13,11 +13,11 @@ from graphc.codegen.source.documentation import class_line, entry_line, module_d
 from graphc.codegen.source.expressions import POSTFIX, Expression
 from graphc.codegen.source.functional import indented
 from graphc.codegen.source.members import relative
-from graphc.codegen.source.naming import identifier, member, stem
+from graphc.codegen.source.naming import MODULE_MEMBERS, identifier, member, stem
 from graphc.codegen.source.regions import write_region_op
 from graphc.codegen.source.writer import IMPORTS, Definition, ModuleWriter, PrivateFunction
 from graphc.codegen.torch.helpers import HELPERS
-from graphc.codegen.torch.layers import MODULE_MEMBERS, layer
+from graphc.codegen.torch.layers import layer
 from graphc.codegen.torch.spelling import SPELLING, dtype_text
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Op, Value

@@ -72,3 +72,27 @@ def test_short_concatenations_stand_on_a_line(target):
         graphc.trace(lambda a, b: graphc.ops.concatenate([a, b], axis=-1), shape, shape), target
     ).source
     assert "([a, b], " in source
+
+
+ENTRIES = """
+weight "w" : f32[2] = [1.0, 2.0]
+
+func @first(%x: f32[B, 2] input, %w: f32[2] param "w") -> f32[B, 2] {
+  %0 = mul %x, %w : f32[B, 2]
+  return %0
+}
+
+func @NAME(%x: f32[B, 2] input, %w: f32[2] param "w") -> f32[B, 2] {
+  %0 = add %x, %w : f32[B, 2]
+  return %0
+}
+"""
+
+
+@pytest.mark.parametrize("name", ["forward", "train", "load", "params", "nested", "w", "second"])
+@pytest.mark.parametrize("target", ["numpy", "torch", "jax", "onnx"])
+def test_entries_may_be_called_anything(target, name):
+    executable = graphc.compile(graphc.parse(ENTRIES.replace("NAME", name)), target=target)
+    x = np.ones((3, 2), np.float32)
+    np.testing.assert_array_equal(executable(x), [[1, 2]] * 3)
+    np.testing.assert_array_equal(executable.entry(name)(x), [[2, 3]] * 3)
