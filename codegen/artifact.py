@@ -68,9 +68,9 @@ class Entry:
 
     @staticmethod
     def from_json(data: Any) -> Entry:
-        ports = (tuple(Port.from_json(port) for port in data[side]) for side in ("inputs", "outputs"))
+        inputs, outputs = (tuple(Port.from_json(port) for port in data[side]) for side in ("inputs", "outputs"))
         minimums = {str(symbol): int(least) for symbol, least in data.get("minimums", {}).items()}
-        return Entry(*ports, tuple(str(guard) for guard in data["guards"]), minimums)
+        return Entry(inputs, outputs, tuple(str(guard) for guard in data["guards"]), minimums)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,12 @@ class Layer(WeightOwner):
     _build_shapes: dict[str, Any] | None = None
     """The shapes that the layer was built for, by argument; None if it was not built by a call."""
 
+    _arguments: dict[str, Any] | None
+    """What `__init__` was given, by name, for a `get_config` that a subclass does not write; None if it is unclear."""
+
+    _input_shape: Any = None
+    """The `input_shape` option: what a Sequential that begins with this layer takes."""
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls)
         # Set before `__init__`, so that attributes assigned ahead of `super().__init__()` are tracked too.

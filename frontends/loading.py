@@ -32,7 +32,7 @@ def load(source: Any, entry: str = "model") -> Module:
     if isinstance(source, Model):
         return lower(source)
     if not isinstance(source, (str, os.PathLike)):
-        raise UnsupportedError(f"load takes a path, a model or a module, not a {type(source).__name__}; {_formats()}")
+        raise UnsupportedError(f"load takes a path, a model or a module, not {type(source).__name__}; {_formats()}")
     path = Path(source)
     if not path.exists():
         raise FormatError(f"there is no file {str(path)!r}")

@@ -48,7 +48,7 @@ def save_model(model: Any, filepath: str | os.PathLike[str], overwrite: bool = T
     if path.suffix != ".graphc":
         raise GraphcError(f"a model is saved to a file whose name ends in .graphc, not {path.name!r}")
     if not isinstance(model, Model):
-        raise GraphcError(f"save_model takes a model, not a {type(model).__name__}")
+        raise GraphcError(f"save_model takes a model, not {type(model).__name__}")
     module = lower(model)
     places = layer_paths(model)
     config = {"model": serialization.serialize(model), "input": _input_config(model), "aliases": places.aliases}

@@ -19,6 +19,8 @@ from graphc.ir.errors import GraphcError
 class Sequential(Model):
     """Layers called one after another. Built when an input shape is given (an Input first) or first called."""
 
+    _stack: list[Layer]
+
     def __init__(self, layers: Any = None, trainable: bool = True, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(name=name, trainable=trainable, **kwargs)
         object.__setattr__(self, "_stack", [])
@@ -93,7 +95,7 @@ class Sequential(Model):
         from graphc.frontends.variable import outside_traces
 
         if self._graph is None and self._stack:
-            first = args[0] if args else next(iter(kwargs.values()), None)
+            first: Any = args[0] if args else next(iter(kwargs.values()), None)
             if not hasattr(first, "shape") or not hasattr(first, "dtype"):
                 raise GraphcError(f"model {self.name!r} is called on one tensor")
             with outside_traces():

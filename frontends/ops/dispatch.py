@@ -14,7 +14,7 @@ from graphc.frontends.symbolic import SymbolicTensor
 from graphc.ir import ops as ir
 from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim
-from graphc.ir.dtypes import DType, f32
+from graphc.ir.dtypes import DType, bool_, f32, i32
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import ShapeError
 from graphc.ir.graph import Value
@@ -100,13 +100,13 @@ def inexact(x: Any) -> Any:
 def counted(x: Any) -> Any:
     """`x` as a tensor of numbers: bools become int32."""
     x = tensor(x)
-    return ir.convert(x, dtype="int32") if kind(x).is_bool else x
+    return ir.convert(x, dtype=i32) if kind(x).is_bool else x
 
 
 def truth(x: Any) -> Any:
     """`x` as a bool tensor: whether elements are not 0."""
     x = tensor(x)
-    return x if kind(x).is_bool else ir.convert(x, dtype="bool")
+    return x if kind(x).is_bool else ir.convert(x, dtype=bool_)
 
 
 def axes_of(x: Any, axis: Any) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from graphc.frontends.ops.dispatch import axes_of, cast_back, function, inexact, kind, tensor
 from graphc.ir import ops as ir
+from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import GraphcError, ShapeError, UnsupportedError
 
 # --- products -----------------------------------------------------------------------------------------------------
@@ -152,10 +153,10 @@ def _over(op: Any, x: Any, axis: Any) -> Any:
     axes = axes_of(x, axis)
     rest = [i for i in range(len(x.shape)) if i not in axes]
     order = [*rest, *axes]
-    moved = ir.transpose(x, permutation=order)
+    moved = ir.transpose(x, permutation=tuple(order))
     flat = ir.reshape(moved, shape=[*[x.shape[i] for i in rest], -1])
     back = [order.index(i) for i in range(len(order))]
-    return ir.transpose(ir.reshape(op(flat, axis=-1), shape=moved.shape), permutation=back)
+    return ir.transpose(ir.reshape(op(flat, axis=-1), shape=moved.shape), permutation=tuple(back))
 
 
 @function
@@ -169,7 +170,7 @@ def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: Any = None, sparse:
     classes = ir.reshape(
         ir.iota(shape=(num_classes,), dtype=kind(x)), shape=[num_classes if i == at else 1 for i in range(rank)]
     )
-    return ir.convert(ir.eq(ir.expand_dims(x, (at,)), classes), dtype=dtype or "float32")
+    return ir.convert(ir.eq(ir.expand_dims(x, (at,)), classes), dtype=dtype_of(dtype or "float32"))
 
 
 # --- convolution and pooling --------------------------------------------------------------------------------------
