@@ -17,7 +17,8 @@ from graphc.ir.errors import GraphcError
 
 
 class Sequential(Model):
-    """Layers called one after another. Built when an input shape is given (an Input first) or first called."""
+    """Layers called one after another. Built when the input shape is known (by an Input or a functional model
+    first) or when first called."""
 
     _stack: list[Layer]
 
@@ -39,6 +40,8 @@ class Sequential(Model):
             raise GraphcError("the Input of a Sequential stands before all layers, and there is one at most")
         if not stack and not isinstance(layer, InputLayer) and layer._input_shape is not None:
             stack.append(Input(layer._input_shape).node.operation)
+        if not stack and isinstance(layer, Model) and layer.is_functional and len(layer.inputs) == 1:
+            stack.append(Input(batch_shape=layer.inputs[0].shape, dtype=layer.inputs[0].dtype).node.operation)
         if any(one is layer for one in stack) or (
             layer.automatic_prefix is None and any(one.name == layer.name for one in stack)
         ):

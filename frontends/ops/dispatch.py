@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from graphc.frontends.nodes import is_symbolic, record
+from graphc.frontends.nodes import record
 from graphc.frontends.structures import flatten, map_structure
 from graphc.frontends.symbolic import SymbolicTensor
 from graphc.ir import ops as ir
@@ -28,7 +28,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {}
 
 
 def function(body: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: on symbolic tensors the call is a node of the functional model; else the body runs."""
+    """Decorator: on symbolic tensors and sizes the call is a node of the functional model; else the body runs."""
 
     @wraps(body)
     def call(*args: P.args, **kwargs: P.kwargs) -> Any:
@@ -64,7 +64,9 @@ def creating(body: Callable[P, R]) -> Callable[P, R]:
 def _any_symbolic(values: Any) -> bool:
     for value in values:
         kind = type(value)
-        if kind is SymbolicTensor or (kind in (list, tuple, dict) and is_symbolic(value)):
+        if kind is SymbolicTensor or kind is Dim:
+            return True
+        if kind in (list, tuple, dict) and any(isinstance(leaf, (SymbolicTensor, Dim)) for leaf in flatten(value)):
             return True
     return False
 

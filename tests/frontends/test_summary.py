@@ -61,6 +61,7 @@ def test_options() -> None:
     model = Model(x, layers.Dense(3)(inner(x)))
     inner.trainable = False
     text = summary(model, expand_nested=True, show_trainable=True)
+    assert "inner (Sequential)" in text and "(Functional)" in summary(Model(x, Model(x, inner(x))(x)))
     assert "└ dense (Dense)" in text and "└ dense_1 (Dense)" in text and "Trainable" in text
     assert "│ N" in text and "│ Y" in text
     text = summary(model, layer_range=("inner", "dense_2"))
