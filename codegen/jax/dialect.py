@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from graphc.codegen.jax.helpers import HELPERS
 from graphc.codegen.jax.regions import write_region_op
@@ -44,6 +45,9 @@ class JaxDialect(FunctionalDialect):
 
     def non_finite(self, name: str) -> str:
         return f"jnp.{name}"
+
+    def is_weak_beside(self, value: Any, dtype: DType) -> bool:
+        return not dtype.is_integer or -(2**31) <= value < 2**31  # without 64-bit mode a Python integer is an int32
 
     def array(self, value: str, type: TensorType) -> str:
         return f"jnp.array({value}, {dtype_text(type.dtype)})"

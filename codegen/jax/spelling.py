@@ -29,11 +29,11 @@ def convert(op: Op) -> Spelled | None:
 
 
 def reduction(name: str) -> Spelling:
-    def spell(op: Op) -> Spelled:
+    def spell(op: Op) -> Spelled | None:
         value, attributes = op.operands[0], op.attribute_dict
         assert value is not None
         if not attributes["axes"]:
-            return "{0}"
+            return "{0}" if name != "var" else None
         arguments = ["axis={axes.0}" if len(attributes["axes"]) == 1 else "axis={axes}"]
         if attributes["keepdims"]:
             arguments.append("keepdims=True")

@@ -64,7 +64,7 @@ def convert(op: Op) -> Spelled:
 
 
 def reduction(name: str) -> Spelling:
-    def spell(op: Op) -> Spelled:
+    def spell(op: Op) -> Spelled | None:
         value, attributes = op.operands[0], op.attribute_dict
         assert value is not None
         axes = "{axes.0}" if len(attributes["axes"]) == 1 else "{axes}"
@@ -72,7 +72,7 @@ def reduction(name: str) -> Spelling:
         if attributes["keepdims"]:
             arguments.append("keepdims=True")
         if not attributes["axes"]:
-            return "{0}"
+            return "{0}" if name != "var" else None
         dtype = value.dtype
         if name in ("sum", "prod") and (dtype.is_integer and dtype.bits < 64):
             arguments.append(f"dtype={dtype_text(dtype)}")

@@ -267,7 +267,7 @@ class BodyWriter:
 
     def _constant(self, op: Op, as_number: bool) -> Expression:
         value, dtype = op.attributes
-        if as_number and self.dialect.is_weak_beside(dtype) and not op.results[0].type.shape:
+        if as_number and self.dialect.is_weak_beside(value, dtype) and not op.results[0].type.shape:
             return self.dialect.number(value, dtype)
         return Expression(self.dialect.array(self.nested(value, dtype), op.results[0].type), POSTFIX)
 

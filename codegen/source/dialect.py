@@ -110,11 +110,14 @@ class Dialect(ABC):
         if isinstance(value, float) and not math.isfinite(value):
             text = "nan" if math.isnan(value) else "inf"
             return Expression(f"-{self.non_finite(text)}", UNARY) if value < 0 else Expression(self.non_finite(text))
+        if isinstance(value, complex):
+            parts = (self.number(part, dtype).text for part in (value.real, value.imag))
+            return Expression(f"complex({', '.join(parts)})")
         text = repr(value)
         return Expression(text, UNARY if text.startswith("-") else ATOM)
 
-    def is_weak_beside(self, dtype: DType) -> bool:
-        """Whether arithmetic of a Python number with an array of this dtype keeps the dtype."""
+    def is_weak_beside(self, value: Any, dtype: DType) -> bool:
+        """Whether arithmetic of the Python number `value` with an array of this dtype can be, and keeps the dtype."""
         return True
 
     @abstractmethod

@@ -125,7 +125,9 @@ def product(op: Op) -> Spelled:
 
 
 def plain_reduction(name: str) -> Spelling:
-    def spell(op: Op) -> Spelled:
+    def spell(op: Op) -> Spelled | None:
+        if name == "var" and not op.attribute_dict["axes"]:
+            return None
         extra = ", correction=0" if name == "var" else ""
         return f"{{0}}.{name}(dim={_axes(op)}{extra}{_keepdim(op)})" if op.attribute_dict["axes"] else "{0}"
 
