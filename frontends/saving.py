@@ -146,6 +146,7 @@ def load_module(path: Path) -> Module:
     except UnicodeDecodeError as error:
         raise FormatError(f"model.gir is not text: {error}") from error
     module = parse(text)
+    module.verify()
     arrays = tensors_of(members["weights.safetensors"], "weights.safetensors")
     wanted = {weight.name for weight in module.weights.entries() if weight.alias is None}
     if wanted != set(arrays):

@@ -288,6 +288,11 @@ def test_load_reads_python_and_text_and_names_what_it_does_not_read(tmp_path: Pa
     text.write_text(str(graphc.trace(lambda x: x + 1, graphc.Spec(("B", 2)))))
     assert graphc.load(text).main.name == "forward"
     (tmp_path / "net.onnx").write_bytes(b"")
+    text.write_text(
+        "graphc-ir 1\n\nfunc @f(%x: f32[A] input, %y: f32[C] input) -> f32[C] {\n  %0 = neg %x : f32[C]\n  return %0\n}\n"
+    )
+    with pytest.raises(graphc.VerifyError, match=r"its result is f32\[C\], its type rule gives f32\[A\]"):
+        graphc.load(text)
     with pytest.raises(UnsupportedError, match=r"reads .graphc, .gir and .py; later .*ONNX"):
         graphc.load(tmp_path / "net.onnx")
     with pytest.raises(FormatError, match="there is no file"):
