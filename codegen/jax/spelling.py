@@ -189,6 +189,11 @@ def narrow(text: str, bits: int = 32) -> Spelling:
     return spell
 
 
+def floor_division(op: Op) -> Spelled | None:
+    """Of integers; the quotient of floats is decomposed, as the framework rounds it otherwise."""
+    return "{0} // {1}" if op.results[0].dtype.is_integer else None
+
+
 SPELLING: dict[str, Spelling] = {
     "neg": "-{0}",
     "sign": "jnp.sign({0})",
@@ -221,6 +226,7 @@ SPELLING: dict[str, Spelling] = {
     "sub": "{0} - {1}",
     "mul": "{0} * {1}",
     "div": quotient,
+    "floor_div": floor_division,
     "rem": remainder,
     "pow": lambda op: "power({0}, {1})" if op.results[0].dtype.is_integer else "{0} ** {1}",
     "atan2": "jnp.arctan2({0}, {1})",

@@ -218,6 +218,11 @@ def only_wide(text: str) -> Spelling:
     return lambda op: None if is_half(op.results[0].dtype) else text
 
 
+def floor_division(op: Op) -> Spelled | None:
+    """Of integers; the quotient of floats is decomposed, as the framework rounds it otherwise."""
+    return "{0} // {1}" if op.results[0].dtype.is_integer else None
+
+
 SPELLING: dict[str, Spelling] = {
     "neg": "-{0}",
     "sign": "np.sign({0})",
@@ -259,6 +264,7 @@ SPELLING: dict[str, Spelling] = {
     "sub": "{0} - {1}",
     "mul": "{0} * {1}",
     "div": by_kind("{0} / {1}", "divide({0}, {1})"),
+    "floor_div": floor_division,
     "rem": "np.fmod({0}, {1})",
     "pow": by_kind("{0} ** {1}", "power({0}, {1})"),
     "atan2": "np.arctan2({0}, {1})",
