@@ -289,7 +289,8 @@ def test_load_reads_python_and_text_and_names_what_it_does_not_read(tmp_path: Pa
     assert graphc.load(text).main.name == "forward"
     (tmp_path / "net.onnx").write_bytes(b"")
     text.write_text(
-        "graphc-ir 1\n\nfunc @f(%x: f32[A] input, %y: f32[C] input) -> f32[C] {\n  %0 = neg %x : f32[C]\n  return %0\n}\n"
+        "graphc-ir 1\n\nfunc @f(%x: f32[A] input, %y: f32[C] input) -> f32[C] {\n"
+        "  %0 = neg %x : f32[C]\n  return %0\n}\n"
     )
     with pytest.raises(graphc.VerifyError, match=r"its result is f32\[C\], its type rule gives f32\[A\]"):
         graphc.load(text)
