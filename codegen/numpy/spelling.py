@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from graphc.codegen.source.dialect import Spelled, Spelling
@@ -23,11 +21,6 @@ def dtype_text(dtype: DType) -> str:
 def is_half(dtype: DType) -> bool:
     """Whether NumPy computes it worse than through float32, or not at all."""
     return dtype.is_float and dtype.bits < 32
-
-
-def _of(op: Op) -> Any:
-    """Operands and attributes by name."""
-    return op
 
 
 def through_float32(text: str) -> Spelling:
@@ -51,11 +44,11 @@ def by_kind(floats: str, integers: str) -> Spelling:
     return lambda op: integers if op.results[0].dtype.is_integer else floats
 
 
-def convert(op: Op) -> Spelled:
+def convert(op: Op) -> Spelled | None:
     value, to = op.operands[0], op.results[0].dtype
     assert value is not None
     if value.dtype.is_complex and not to.is_complex:
-        return f"{{0}}.real.astype({dtype_text(to)})" if to.is_float else None  # type: ignore[return-value]
+        return None
     if to.is_bool:
         return "{0} != 0"
     if value.dtype.is_float and to.is_integer:
@@ -193,11 +186,6 @@ def reduce_window(op: Op) -> Spelled:
     return f"{text}.astype({dtype_text(dtype)})" if wide else text
 
 
-def scalar_function(text: str) -> Spelling:
-    """A SciPy function: it has float32 and float64."""
-    return through_float32(text)
-
-
 def linear(op: Op) -> Spelled | None:
     if is_half(op.results[0].dtype):
         return None
@@ -233,7 +221,7 @@ SPELLING: dict[str, Spelling] = {
     "log1p": "np.log1p({0})",
     "sqrt": "np.sqrt({0})",
     "rsqrt": through_float32("1 / np.sqrt({0})"),
-    "sigmoid": scalar_function("special.expit({0})"),
+    "sigmoid": through_float32("special.expit({0})"),
     "sin": "np.sin({0})",
     "cos": "np.cos({0})",
     "tan": "np.tan({0})",
@@ -246,10 +234,10 @@ SPELLING: dict[str, Spelling] = {
     "asinh": "np.arcsinh({0})",
     "acosh": "np.arccosh({0})",
     "atanh": "np.arctanh({0})",
-    "erf": scalar_function("special.erf({0})"),
-    "erf_inv": scalar_function("special.erfinv({0})"),
-    "lgamma": scalar_function("special.gammaln({0})"),
-    "digamma": scalar_function("special.digamma({0})"),
+    "erf": through_float32("special.erf({0})"),
+    "erf_inv": through_float32("special.erfinv({0})"),
+    "lgamma": through_float32("special.gammaln({0})"),
+    "digamma": through_float32("special.digamma({0})"),
     "floor": "np.floor({0})",
     "ceil": "np.ceil({0})",
     "round_even": "np.rint({0})",

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from graphc.codegen.source.body import BodyWriter
 from graphc.codegen.source.dialect import Code, Dialect, Path, Update
 from graphc.codegen.source.documentation import entry_line, module_docstring
+from graphc.codegen.source.formatting import IMPORTS
 from graphc.codegen.source.naming import identifier, member, stem
-from graphc.codegen.source.writer import IMPORTS, Definition, Method, ModuleWriter, PrivateFunction
+from graphc.codegen.source.writer import Definition, Method, ModuleWriter, PrivateFunction
 from graphc.ir.graph import Value
 from graphc.ir.module import Module
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path as FilePath
 
 from graphc.codegen.artifact import write_weights
 from graphc.codegen.source.body import BodyWriter, Call, Item, Loop
 from graphc.codegen.source.dialect import Code, Dialect, Path, Update
 from graphc.codegen.source.documentation import quoted
+from graphc.codegen.source.expressions import PRODUCT, UNARY
+from graphc.codegen.source.formatting import formatted, with_imports
 from graphc.codegen.source.members import Layers, Members, Places, ancestors, relative
 from graphc.codegen.source.naming import Names, class_name, entry_names, identifier, plural, stem
 from graphc.codegen.source.scopes import Node, owner_of, scope_tree
@@ -147,7 +147,7 @@ class ModuleWriter:
         root.members = self._member_lines("")
         private = [self._function(f) for f in self.functions if not f.public]
         text = self.dialect.file(self, root, private)
-        return Source(formatted(self._with_imports(text)), self._stored())
+        return Source(formatted(with_imports(text, self.dialect)), self._stored())
 
     def _stored(self) -> dict[str, Recipe]:
         members = Members(self.dialect, self.layers, self.places, "", {})
@@ -478,34 +478,6 @@ class ModuleWriter:
         top = writer.sizes_at_top(values, dict(zip(values, parameters, strict=True)))
         return self.function_names[function.name], parameters, [*top, *writer.lines]
 
-    # --- the file ---------------------------------------------------------------------------------------------
-
-    def _with_imports(self, text: str) -> str:
-        """The file with the helpers it mentions and the imports it needs."""
-        helpers: dict[str, str] = {}
-        todo = [text]
-        while todo:
-            for name in dict.fromkeys(_WORD.findall(_STRING.sub("", todo.pop()))):
-                source = self.dialect.helpers.get(name)
-                if source is not None and name not in helpers:
-                    helpers[name] = source
-                    todo.append(source)
-        pasted = "\n\n".join(helpers[name] for name in self.dialect.helpers if name in helpers)
-        head, _, rest = text.partition(IMPORTS)
-        code = f"{pasted}\n\n{rest}" if pasted else rest
-        words = set(_WORD.findall(_STRING.sub("", code)))
-        imports = [line for name, line in self.dialect.imports.items() if name in words]
-        return f"{head}{import_block(imports)}\n\n{code}"
-
-
-IMPORTS = "\n# imports\n"
-"""Where imports and helpers go in the text of a file."""
-
-_WORD = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
-"""A name, but not an attribute's: a layer may be called `F` or `take`."""
-
-_STRING = re.compile(r'""".*?"""|"[^"\n]*"', re.DOTALL)
-
 
 def unread(writer: BodyWriter, inputs: Sequence[Value]) -> str | None:
     """The owner of a body that needs a symbol which none of its parameters binds."""
@@ -535,38 +507,10 @@ def guard_lines(guard: Guard, writer: BodyWriter, function: Function) -> list[st
     elif guard.kind == "<=":
         broken = f"{left.text} > {right.text}"
     else:
-        broken = f"{right.within(11)} % {left.within(12)}"
+        broken = f"{right.within(PRODUCT)} % {left.within(UNARY)}"
     sizes = dict.fromkeys((*symbols(guard.left), *symbols(guard.right)))
     got = ", ".join(f"{dim} = {{{writer.sizes[dim]}}}" for dim in sizes)
     return [f"if {broken}:", f'    raise ValueError(f"{function.name} needs {guard}, not {got}")']
 
 
-def import_block(lines: Sequence[str]) -> str:
-    """Import statements in the order that `ruff check --select I` wants: standard library first."""
-    standard = [line for line in lines if line.split()[1].split(".")[0] in ("math", "pathlib", "json")]
-    others = [line for line in lines if line not in standard]
-
-    def order(line: str) -> tuple[bool, str]:
-        return line.startswith("from"), line.split()[1].lower()
-
-    blocks = ["\n".join(sorted(dict.fromkeys(part), key=order)) for part in (standard, others) if part]
-    return "\n\n".join(blocks)
-
-
-@cache
-def _ruff() -> str:
-    from ruff.__main__ import find_ruff_bin
-
-    return find_ruff_bin()
-
-
-def formatted(text: str) -> str:
-    """The text as `ruff format` lays it out, at the line length of this project."""
-    command = [_ruff(), "format", "--isolated", "--line-length", "120", "--target-version", "py311", "-"]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, encoding="utf-8", check=False)
-    if done.returncode:
-        raise RuntimeError(f"the emitted source does not parse:\n{done.stderr}\n{text}")
-    return done.stdout
-
-
-__all__ = ["Definition", "Method", "ModuleWriter", "Source", "emit", "formatted", "write_source"]
+__all__ = ["Definition", "Method", "ModuleWriter", "Source", "emit", "write_source"]

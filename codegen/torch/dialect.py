@@ -11,14 +11,16 @@ from graphc.codegen.source.body import BodyWriter
 from graphc.codegen.source.dialect import Code, Dialect, Layer, Path, Spelling, Update
 from graphc.codegen.source.documentation import class_line, entry_line, module_docstring
 from graphc.codegen.source.expressions import POSTFIX, Expression
+from graphc.codegen.source.formatting import IMPORTS
 from graphc.codegen.source.functional import indented
 from graphc.codegen.source.members import relative
 from graphc.codegen.source.naming import MODULE_MEMBERS, identifier, member, stem
 from graphc.codegen.source.regions import write_region_op
-from graphc.codegen.source.writer import IMPORTS, Definition, ModuleWriter, PrivateFunction
+from graphc.codegen.source.writer import Definition, ModuleWriter, PrivateFunction
+from graphc.codegen.torch.dtypes import dtype_text
 from graphc.codegen.torch.helpers import HELPERS
 from graphc.codegen.torch.layers import layer
-from graphc.codegen.torch.spelling import SPELLING, dtype_text
+from graphc.codegen.torch.spelling import SPELLING
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Op, Value
 from graphc.ir.module import Weight

@@ -22,7 +22,7 @@ from graphc.ir.errors import FormatError, UnsupportedError
 from graphc.ir.graph import Result
 from graphc.ir.interpreter import interpret
 from graphc.ir.module import Module
-from graphc.ir.ops.control import cond, scan, while_loop
+from graphc.ir.ops.control import call_function, cond, scan, while_loop
 from graphc.ir.types import TensorType
 
 TARGETS = ("numpy", "torch", "jax")
@@ -417,3 +417,28 @@ def test_weights_drawn_for_tests_are_the_same_every_time():
     one, two = transformer(1), with_drawn_weights(transformer(1))
     for name in one.weights:
         np.testing.assert_array_equal(one.weights[name], two.weights[name])
+
+
+# --- functions ----------------------------------------------------------------------------------------------------
+
+
+def test_a_function_that_is_called_is_a_function(target, tmp_path):
+    module = Module()
+    n = symbol("N")
+    block = module.add_function("block", public=False)
+    x = block.add_parameter(TensorType.of("float32", (n, 3)), "x")
+    scale = block.add_parameter(TensorType.of("float32", (3,)), "scale")
+    with Builder(block.block) as builder:
+        builder.finish([ops.tanh(x * scale) + ops.broadcast(scale, shape=(n, 3)), ops.reduce_sum(x, axes=(0,))])
+    block.results = [Result(), Result()]
+    main = module.add_function("main")
+    x = main.add_parameter(TensorType.of("float32", (B, 3)), "x")
+    with Builder(main.block) as builder:
+        scale = ops.exp(ops.reduce_max(x, axes=(0,)))
+        for _ in range(2):
+            x, scale = call_function(builder, block, (x, scale))
+        builder.finish([x, scale])
+    main.results = [Result(), Result()]
+    assert_agrees(module, target, tmp_path / "a", (drawn(2, 3),))
+    text = (tmp_path / "a" / "model.py").read_text()
+    assert text.count("def block(x, scale)") == 1 and text.count("= block(x, ") == 2
