@@ -15,6 +15,7 @@ from graphc.ir.dims import Guard, symbol
 from graphc.ir.dtypes import f32
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.graph import ORDER_GAP, Block, Function, Op
+from graphc.ir.module import Module
 from graphc.ir.parser import parse
 from graphc.ir.rewriter import Rewriter
 from graphc.ir.types import TensorType
@@ -205,3 +206,9 @@ def test_binding_shapes_to_parameters():
     with pytest.raises(ShapeError, match="@f needs B <= 8, but it was called with B = 9"):
         function.bind((18, 3), (9,))
     assert function.bind((2 * symbol("N"), 3), (symbol("N"),)) == {B: symbol("N")}
+
+
+def test_a_module_is_shown_by_its_functions():
+    module = parse("func @f(%x: f32[2] input) -> f32[2] {\n  return %x\n}")
+    assert repr(module) == "<Module: @f>"
+    assert repr(Module()) == "<Module: empty>"
