@@ -46,8 +46,8 @@ class Model(Layer):
         return "functional" if type(self).__name__ == "Model" else type(self).__name__
 
     def _set_graph(self, graph: FunctionGraph | None) -> None:
-        object.__setattr__(self, "_graph", graph)
-        object.__setattr__(self, "built", graph is not None)
+        self._graph = graph
+        self.built = graph is not None
 
     @property
     def is_functional(self) -> bool:
