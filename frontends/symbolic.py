@@ -214,3 +214,7 @@ class SymbolicTensor(Operators):
 
     def __repr__(self) -> str:
         return f"<SymbolicTensor {self.name}, shape={self.shape}, dtype={self.dtype}>"
+
+
+KerasTensor = SymbolicTensor
+"""The name Keras has for it."""

@@ -285,3 +285,15 @@ def test_a_model_called_in_another_casts_to_the_dtypes_of_its_inputs() -> None:
     assert model.output.dtype == module.main.block.terminator.operands[0].dtype == "bfloat16"
     assert [op.name for op in module.main.block] == ["convert", "mul", "return"]
     assert model(np.ones((2, 4), np.float16)).dtype == "bfloat16"
+
+
+def test_classes_are_also_where_keras_has_them() -> None:
+    assert isinstance(Input((3,)), graphc.KerasTensor)
+    assert graphc.models.Model is Model and graphc.models.Sequential is Sequential
+    assert graphc.models.load_model is graphc.saving.load_model
+    layer = layers.Dense(2, kernel_regularizer="l2", dtype=graphc.DTypePolicy("float16"))
+    layer.build((None, 3))
+    assert isinstance(layer.kernel, graphc.Variable) and layer.kernel.dtype == "float16"
+    assert isinstance(layer.kernel_initializer, graphc.Initializer)
+    assert isinstance(layer.kernel_regularizer, graphc.Regularizer)
+    assert isinstance(layer.input_spec, graphc.InputSpec)
