@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from graphc.codegen.artifact import Manifest, check_listed, read_manifest
-from graphc.codegen.source.naming import entry_names
+from graphc.codegen.source.dialect import Dialect
 from graphc.codegen.target import Array, EntryFunction
 from graphc.ir.errors import FormatError
 
@@ -58,11 +58,12 @@ def load_model(folder: Path, manifest: Manifest) -> Any:
 
 def load_entries(
     folder: Path,
+    dialect: type[Dialect],
     to_native: Callable[[Array], Any],
     to_numpy: Callable[[Any], Array],
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Mapping[str, EntryFunction]:
-    """The entries of an artifact; arrays are converted on the way in and out, and calls are made in `context`."""
+    """The entries of an artifact that `dialect` wrote; arrays are converted on the way in and out, and calls are made in `context`."""
     manifest = read_manifest(folder)
     model = load_model(folder, manifest)
 
@@ -77,7 +78,7 @@ def load_entries(
         return run
 
     found: dict[str, EntryFunction] = {}
-    methods = entry_names(manifest.entries)
+    methods = dialect.entry_names(manifest.entries)
     for i, (name, described) in enumerate(manifest.entries.items()):
         function = model if i == 0 else getattr(model, methods[name], None)
         if function is None:
