@@ -282,13 +282,7 @@ class PReLU(Layer):
             1 if axis in shared else known_size(input_shape, axis, f"axis {axis}")
             for axis in range(1, len(input_shape))
         ]
-        self.alpha = self.add_weight(
-            shape,
-            self.alpha_initializer,
-            regularizer=self.alpha_regularizer,
-            constraint=self.alpha_constraint,
-            name="alpha",
-        )
+        self.alpha = add_described(self, "alpha", tuple(shape))
 
     def call(self, inputs: Any) -> Any:
         return ops.relu(inputs) - self.alpha * ops.relu(-inputs)
