@@ -105,7 +105,9 @@ def load_artifact(folder: Path | str) -> Executable:
     """The executable of an artifact folder, after checking that its files are as the manifest says.
 
     Load only artifacts that you trust: a source artifact's `model.py` is run. The digests in the manifest protect
-    against damage, not against an attacker, who can change these as well. Raises `FormatError` for a folder that is no artifact or was altered, `TargetError` where its target is not
+    against damage, not against an attacker, who can change these as well.
+
+    Raises `FormatError` for a folder that is no artifact or was altered, `TargetError` where its target is not
     installed.
     """
     return Executable(Path(folder))
