@@ -1,6 +1,12 @@
 """Functions pasted into emitted PyTorch source where it uses them: edges at which torch deviates."""
 
 HELPERS = {
+    "divide": '''
+def divide(x, y):
+    """Quotients of integers, rounded towards zero; torch's own end the process at the least integer by -1."""
+    quotient = torch.div(x, y, rounding_mode="floor")
+    return quotient + ((torch.remainder(x, y) != 0) & ((x < 0) != (y < 0)))
+''',
     "power": '''
 def power(x, y):
     """Powers of integers; those with a negative exponent are rounded towards zero."""
