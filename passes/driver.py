@@ -37,18 +37,23 @@ MOST_APPLICATIONS = 64
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rewrite and the ops it starts from; no definitions: it is tried on every op."""
+    """A rewrite and the ops it starts from; no definitions: it is tried on every op. `of`: an operand of the op must be
+    the result of one of these, if there are any."""
 
     name: str
     definitions: tuple[OpDef[..., Any], ...]
     function: RuleFunction
+    of: tuple[OpDef[..., Any], ...] = ()
 
 
-def rule(*definitions: OpDef[..., Any]) -> Callable[[RuleFunction], Rule]:
-    """Decorator: make a function of an op and a rewriter a rule for ops of these definitions (of all, if none)."""
+def rule(*definitions: OpDef[..., Any], of: Sequence[OpDef[..., Any]] = ()) -> Callable[[RuleFunction], Rule]:
+    """Decorator: make a function of an op and a rewriter a rule for ops of these definitions (of all, if none).
+
+    `of` says which ops must produce one of the operands, for those that are too many to call a function on each.
+    """
 
     def declare(function: RuleFunction) -> Rule:
-        return Rule(getattr(function, "__name__", "rule"), definitions, function)
+        return Rule(getattr(function, "__name__", "rule"), definitions, function, tuple(of))
 
     return declare
 
@@ -82,6 +87,15 @@ def apply_rules(module: Module, rules: Iterable[Rule]) -> int:
     return Driver(rules).run(module)
 
 
+Candidates = tuple[tuple[Rule, ...], frozenset[type] | None]
+"""Rules for a kind of op, and the kinds of which one must produce an operand (None: none must)."""
+
+
+def _candidates(rules: Sequence[Rule]) -> Candidates:
+    producers = frozenset[type](definition.op_class for each in rules for definition in each.of)
+    return tuple(rules), None if any(not each.of for each in rules) else producers
+
+
 class Driver(Rewriter):
     """The rewriter that rules get, and the worklist behind it."""
 
@@ -108,8 +122,8 @@ class Driver(Rewriter):
                 every.append(each)
             for definition in each.definitions:
                 named.setdefault(definition.op_class, []).append(each)
-        self._any = tuple(every)
-        self._table = {kind: (*found, *every) for kind, found in named.items()}
+        self._any = _candidates(every)
+        self._table = {kind: _candidates([*found, *every]) for kind, found in named.items()}
         self.work: dict[Op, None] = {}
         self.applied = 0
         self.applied_by: dict[str, int] = {}
@@ -156,11 +170,17 @@ class Driver(Rewriter):
         while op is not None:
             count += 1
             self._cursor = op.next
-            found = table.get(op.__class__, every)
-            if found:
+            rules, producers = table.get(op.__class__, every)
+            tried = producers is None
+            if not tried and producers:
+                for value in op.operands:
+                    if value is not None and value.owner.__class__ in producers:
+                        tried = True
+                        break
+            if tried:
                 self._order = op.order
                 self._current = op
-                self._try(op, found)
+                self._try(op, rules)
                 if op.regions and self._current is op:
                     blocks.extend(region.block for region in op.regions)
             elif op.regions:
@@ -178,9 +198,7 @@ class Driver(Rewriter):
             if is_dead(op):
                 self.erase(op)
                 continue
-            found = table.get(op.__class__, every)
-            if found:
-                self._try(op, found)
+            self._try(op, table.get(op.__class__, every)[0])
             if self.applied > limit:
                 common = sorted(self.applied_by, key=self.applied_by.__getitem__, reverse=True)[:4]
                 raise GraphcError(f"rules were applied {self.applied} times and go on: {', '.join(common)}")

@@ -50,12 +50,9 @@ class OnnxTarget(Target):
         weights = StoredWeights.of(module)
         if weights.size > self.external_above or (len(module.entries) > 1 and weights.size):
             weights.data_file = folder / DATA_FILE
-        try:
-            for number, function in enumerate(module.entries.values()):
-                model = write_function(function, weights)
-                (folder / file_name(function.name, number)).write_bytes(model.SerializeToString())
-        finally:
-            weights.close()
+        for number, function in enumerate(module.entries.values()):
+            model = write_function(function, weights)
+            (folder / file_name(function.name, number)).write_bytes(model.SerializeToString())
         return weights.recipes
 
     def load(self, folder: Path) -> Mapping[str, EntryFunction]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from onnx import GraphProto, TensorProto
 
@@ -33,7 +33,6 @@ class StoredWeights:
     data_file: Path | None = None
     recipes: dict[str, Recipe] = field(default_factory=dict[str, Recipe])
     _places: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
-    _file: BinaryIO | None = None
 
     @staticmethod
     def of(module: Module) -> StoredWeights:
@@ -90,21 +89,16 @@ class StoredWeights:
         assert self.data_file is not None
         place = self._places.get(name)
         if place is None:
-            if self._file is None:
-                self._file = open(self.data_file, "wb")
-            start = -(-self._file.tell() // ALIGNMENT) * ALIGNMENT
-            self._file.seek(start)
-            place = self._places[name] = start, self._file.write(raw_data(array, dtype))
+            with open(self.data_file, "ab") as file:
+                start = -(-file.tell() // ALIGNMENT) * ALIGNMENT
+                file.write(bytes(start - file.tell()))
+                place = self._places[name] = start, file.write(raw_data(array, dtype))
         tensor.name = name
         tensor.data_type = ELEMENT_TYPES[dtype]
         tensor.dims.extend(array.shape)
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in (("location", self.data_file.name), ("offset", place[0]), ("length", place[1])):
             tensor.external_data.add(key=key, value=str(value))
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
 
 
 def _layouts(value: Value) -> set[tuple[int, ...] | None]:

@@ -33,7 +33,7 @@ def unless_it_broadcasts(op: Any, value: Value) -> Value | None:
     return value if value.type is op.results[0].type else None
 
 
-@rule(ops.add, ops.mul, ops.maximum, ops.minimum, ops.and_, ops.or_, ops.xor, ops.eq, ops.ne)
+@rule(ops.add, ops.mul, ops.maximum, ops.minimum, ops.and_, ops.or_, ops.xor, ops.eq, ops.ne, of=[ops.constant])
 def constants_stand_right(op: Any, rewriter: Rewriter) -> Rewritten:
     """c ∘ x = x ∘ c for a commutative ∘"""
     if producer(op.x, ops.constant) and not producer(op.y, ops.constant):
@@ -44,7 +44,7 @@ def constants_stand_right(op: Any, rewriter: Rewriter) -> Rewritten:
 MIRRORED = {ops.lt: ops.gt, ops.gt: ops.lt, ops.le: ops.ge, ops.ge: ops.le}
 
 
-@rule(*MIRRORED)
+@rule(*MIRRORED, of=[ops.constant])
 def compared_constants_stand_right(op: Any, rewriter: Rewriter) -> Rewritten:
     """c < x = x > c, and so on"""
     if producer(op.x, ops.constant) and not producer(op.y, ops.constant):
@@ -52,7 +52,7 @@ def compared_constants_stand_right(op: Any, rewriter: Rewriter) -> Rewritten:
     return None
 
 
-@rule(ops.mul, ops.div, ops.pow)
+@rule(ops.mul, ops.div, ops.pow, of=[ops.constant])
 def neutral_one(op: Any, rewriter: Rewriter) -> Rewritten:
     """x·1 = x/1 = x¹ = x; not of complex numbers, where ∞·(1 + 0i) = ∞ + NaN·i"""
     if producer(op.y, ops.constant) and number(op.y) == 1 and not op.x.dtype.is_complex:
@@ -60,7 +60,7 @@ def neutral_one(op: Any, rewriter: Rewriter) -> Rewritten:
     return None
 
 
-@rule(ops.add)
+@rule(ops.add, of=[ops.constant])
 def adding_nothing(op: Any, rewriter: Rewriter) -> Rewritten:
     """x + (−0) = x for floats, x + 0 = x for integers"""
     if not producer(op.y, ops.constant):
@@ -71,7 +71,7 @@ def adding_nothing(op: Any, rewriter: Rewriter) -> Rewritten:
     return None
 
 
-@rule(ops.sub)
+@rule(ops.sub, of=[ops.constant])
 def subtracting_nothing(op: Any, rewriter: Rewriter) -> Rewritten:
     """x − 0 = x"""
     if producer(op.y, ops.constant) and not op.y.dtype.is_complex and is_number(op.y, 0.0):
@@ -79,7 +79,7 @@ def subtracting_nothing(op: Any, rewriter: Rewriter) -> Rewritten:
     return None
 
 
-@rule(ops.or_, ops.xor)
+@rule(ops.or_, ops.xor, of=[ops.constant])
 def no_bits(op: Any, rewriter: Rewriter) -> Rewritten:
     """x or 0 = x xor 0 = x"""
     if producer(op.y, ops.constant) and number(op.y) == 0:
@@ -87,7 +87,7 @@ def no_bits(op: Any, rewriter: Rewriter) -> Rewritten:
     return None
 
 
-@rule(ops.and_)
+@rule(ops.and_, of=[ops.constant])
 def all_bits(op: Any, rewriter: Rewriter) -> Rewritten:
     """x and true = x, x and −1 = x"""
     if not producer(op.y, ops.constant):
@@ -97,7 +97,7 @@ def all_bits(op: Any, rewriter: Rewriter) -> Rewritten:
     return unless_it_broadcasts(op, op.x) if number(op.y) == full else None
 
 
-@rule(ops.shift_left, ops.shift_right)
+@rule(ops.shift_left, ops.shift_right, of=[ops.constant])
 def shift_by_nothing(op: Any, rewriter: Rewriter) -> Rewritten:
     """x << 0 = x >> 0 = x"""
     if producer(op.y, ops.constant) and number(op.y) == 0:
@@ -111,27 +111,40 @@ def of_one_operand(op: Any, rewriter: Rewriter) -> Rewritten:
     return op.x if op.x is op.y else None
 
 
-@rule(ops.neg, ops.not_, ops.conj)
+INVOLUTIONS = (ops.neg, ops.not_, ops.conj)
+IDEMPOTENT = (ops.abs, ops.relu, ops.relu6, ops.floor, ops.ceil, ops.round_even, ops.sign)
+
+
+@rule(*INVOLUTIONS, of=INVOLUTIONS)
 def involution(op: Any, rewriter: Rewriter) -> Rewritten:
     """−(−x) = x, and the same of not and conj"""
     inner = producer(op.x, op.definition)
     return None if inner is None else inner.x
 
 
-@rule(ops.abs, ops.relu, ops.relu6, ops.floor, ops.ceil, ops.round_even, ops.sign)
+@rule(
+    ops.abs,
+    ops.relu,
+    ops.relu6,
+    ops.floor,
+    ops.ceil,
+    ops.round_even,
+    ops.sign,
+    of=[ops.abs, ops.relu, ops.relu6, ops.floor, ops.ceil, ops.round_even, ops.sign],
+)
 def idempotent(op: Any, rewriter: Rewriter) -> Rewritten:
     """f(f(x)) = f(x)"""
     return None if producer(op.x, op.definition) is None else op.x
 
 
-@rule(ops.abs)
+@rule(ops.abs, of=[ops.neg])
 def sign_before_abs(op: Any, rewriter: Rewriter) -> Rewritten:
     """|−x| = |x|"""
     inner = producer(op.x, ops.neg)
     return None if inner is None else ops.abs(inner.x)
 
 
-@rule(ops.add)
+@rule(ops.add, of=[ops.neg])
 def sum_with_negated(op: Any, rewriter: Rewriter) -> Rewritten:
     """x + (−y) = x − y and (−x) + y = y − x: exact, signs of zero included"""
     if inner := producer(op.y, ops.neg):
@@ -141,14 +154,14 @@ def sum_with_negated(op: Any, rewriter: Rewriter) -> Rewritten:
     return None
 
 
-@rule(ops.sub)
+@rule(ops.sub, of=[ops.neg])
 def difference_with_negated(op: Any, rewriter: Rewriter) -> Rewritten:
     """x − (−y) = x + y"""
     inner = producer(op.y, ops.neg)
     return None if inner is None else ops.add(op.x, inner.x)
 
 
-@rule(ops.mul, ops.div)
+@rule(ops.mul, ops.div, of=[ops.neg])
 def signs_cancel(op: Any, rewriter: Rewriter) -> Rewritten:
     """(−x)·(−y) = x·y, and the same of division"""
     first, second = producer(op.x, ops.neg), producer(op.y, ops.neg)
@@ -158,7 +171,7 @@ def signs_cancel(op: Any, rewriter: Rewriter) -> Rewritten:
     return op.definition(first.x, second.x)
 
 
-@rule(ops.add, ops.mul, ops.and_, ops.or_, ops.xor)
+@rule(ops.add, ops.mul, ops.and_, ops.or_, ops.xor, of=[ops.constant])
 def integer_constants_meet(op: Any, rewriter: Rewriter) -> Rewritten:
     """(x ∘ a) ∘ b = x ∘ (a ∘ b) for wrapping integers and bits; floats would round differently"""
     kind = op.results[0].dtype
@@ -174,7 +187,7 @@ NEGATED = {ops.eq: ops.ne, ops.ne: ops.eq}
 NEGATED_ORDER = {ops.lt: ops.ge, ops.ge: ops.lt, ops.gt: ops.le, ops.le: ops.gt}
 
 
-@rule(ops.not_)
+@rule(ops.not_, of=[ops.eq, ops.ne, ops.lt, ops.le, ops.gt, ops.ge])
 def not_of_comparison(op: Any, rewriter: Rewriter) -> Rewritten:
     """not (x = y) = (x ≠ y); not (x < y) = (x ≥ y) where there is no NaN"""
     inner = op.x.owner
@@ -191,7 +204,7 @@ def select_of_the_same(op: Any, rewriter: Rewriter) -> Rewritten:
     return unless_it_broadcasts(op, op.on_true) if op.on_true is op.on_false else None
 
 
-@rule(ops.select)
+@rule(ops.select, of=[ops.constant])
 def select_by_constant(op: Any, rewriter: Rewriter) -> Rewritten:
     """select(true, x, y) = x, select(false, x, y) = y"""
     if not producer(op.condition, ops.constant):
@@ -204,7 +217,7 @@ def select_by_constant(op: Any, rewriter: Rewriter) -> Rewritten:
     return chosen if chosen.shape == shape else ops.broadcast(chosen, shape=shape)
 
 
-@rule(ops.select)
+@rule(ops.select, of=[ops.not_])
 def select_by_negated(op: Any, rewriter: Rewriter) -> Rewritten:
     """select(not c, x, y) = select(c, y, x)"""
     inner = producer(op.condition, ops.not_)

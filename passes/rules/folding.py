@@ -35,7 +35,7 @@ def folding(limit: int) -> Rule:
                 return None
         return _evaluated(op, rewriter) if _folds(op, limit) else None
 
-    return rule()(fold)
+    return rule(of=[ops.constant])(fold)
 
 
 def _folds(op: Op, limit: int) -> bool:

@@ -8,7 +8,7 @@ from graphc.codegen.onnx.graph import GraphWriter, Tensor
 from graphc.codegen.onnx.kernels import carrier
 from graphc.codegen.onnx.spelling.elementwise import logistic, number, widened
 from graphc.codegen.onnx.spelling.native import native
-from graphc.ir.dtypes import f16, f64
+from graphc.ir.dtypes import f16
 from graphc.ir.graph import Op
 
 
@@ -27,7 +27,7 @@ def leaky_relu(graph: GraphWriter, op: Op, x: Tensor) -> Tensor:
 
 
 def silu(graph: GraphWriter, op: Op, x: Tensor) -> Tensor:
-    if x.dtype in (f16, f64):
+    if x.dtype is f16:
         return graph.compute("Mul", x, graph.compute("Sigmoid", x))
     wide = widened(graph, x)
     return graph.cast(logistic(graph, wide, wide), x.dtype)

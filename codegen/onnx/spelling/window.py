@@ -116,9 +116,9 @@ def select_and_scatter(graph: GraphWriter, op: Op, x: Tensor, dy: Tensor) -> Ten
         index = graph.compute("Pad", index, pads, behind)
         x = padded(graph, x, pairs, _identity(kind, op))
     sizes = tuple(low + size + high for size, (low, high) in zip(shape, pairs, strict=True))
-    best, place_of_best = _selected(graph, x, index, behind, sizes, _type(op, 1).shape, kind, window, strides, dilation)
+    chosen = _selected(graph, x, index, behind, sizes, _type(op, 1).shape, kind, window, strides, dilation)
     zeros = graph.full((total + 1,), 0, dy.dtype)
-    places = graph.reshape(place_of_best, (product(_type(op, 1).shape), 1))
+    places = graph.reshape(chosen, (product(_type(op, 1).shape), 1))
     rows = graph.reshape(dy, (product(_type(op, 1).shape),))
     sums = graph.compute("ScatterND", zeros, places.name, rows, reduction="add")
     return graph.reshape(graph.slice(sums, graph.integers(0), graph.integers(-1), [0], [1]), shape)
@@ -127,8 +127,8 @@ def select_and_scatter(graph: GraphWriter, op: Op, x: Tensor, dy: Tensor) -> Ten
 def _selected(
     graph: GraphWriter, x: Tensor, index: Tensor, behind: Tensor, sizes: Shape, counts: Shape, kind: str,
     window: Sequence[int], strides: Sequence[int], dilation: Sequence[int],
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The greatest (least) element of each window and its index: the first of equals, the first NaN, never padding."""
+) -> Tensor:  # fmt: skip
+    """The index of the greatest (least) element of each window: the first of equals, the first NaN, never padding."""
     found: tuple[Tensor, Tensor] | None = None
     beats = "Greater" if kind == "max" else "Less"
     for place in itertools.product(*map(range, window)):
@@ -147,7 +147,7 @@ def _selected(
         better = either(graph, better, unset)  # what is better than padding: anything, and padding again
         found = graph.where(better, value, best), graph.where(better, where, at)
     assert found is not None
-    return found
+    return found[1]
 
 
 SPELLING: dict[str, Any] = {
