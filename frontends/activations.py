@@ -30,6 +30,11 @@ def softmax(x: Any, axis: int = -1) -> Any:
     return ops.softmax(x, axis=axis)
 
 
+def gelu(x: Any, approximate: bool = False) -> Any:
+    """`x` times the normal distribution function, or nearly so by tanh."""
+    return ops.gelu(x, approximate=approximate)
+
+
 def exponential(x: Any) -> Any:
     """e to the `x`."""
     return ops.exp(x)
@@ -40,7 +45,7 @@ def mish(x: Any) -> Any:
     return x * ops.tanh(ops.softplus(x))
 
 
-gelu, elu, silu, selu, softplus, softsign = ops.gelu, ops.elu, ops.silu, ops.selu, ops.softplus, ops.softsign
+elu, silu, selu, softplus, softsign = ops.elu, ops.silu, ops.selu, ops.softplus, ops.softsign
 sigmoid, hard_sigmoid, hard_silu, tanh = ops.sigmoid, ops.hard_sigmoid, ops.hard_silu, ops.tanh
 leaky_relu, relu6, log_softmax, log_sigmoid = ops.leaky_relu, ops.relu6, ops.log_softmax, ops.log_sigmoid
 swish, hard_swish = silu, hard_silu

@@ -14,7 +14,7 @@ from graphc.frontends.graph import FunctionGraph
 from graphc.frontends.layer_paths import layer_paths
 from graphc.frontends.nodes import Node, is_closure
 from graphc.frontends.ops.dispatch import FUNCTIONS
-from graphc.frontends.scopes import Invocation, call_site
+from graphc.frontends.scopes import Invocation, call_site, saved_chain
 from graphc.frontends.structures import map_structure
 from graphc.frontends.symbolic import SymbolicTensor, is_unnamed
 from graphc.frontends.variable import Variable
@@ -161,15 +161,12 @@ class _Reader:
     def _make(self, key: str, call: dict[str, Any]) -> None:
         args, kwargs = self._read(call["args"]), self._read(call["kwargs"])
         file, line = call.get("source", ["", 0])
-        with call_site(self._chain(tuple(call.get("scope", ()))), str(file), int(line)):
+        chain = saved_chain(tuple(call.get("scope", ())), self.invocations)
+        with call_site(chain, str(file), int(line)):
             found = self.operations[key](*args, **kwargs)
         flat: list[SymbolicTensor] = []
         map_structure(flat.append, found)
         self.outputs[key][call["number"]] = flat
-
-    def _chain(self, scope: tuple[str, ...]) -> tuple[Invocation, ...]:
-        prefixes = [scope[:end] for end in range(1, len(scope) + 1)]
-        return tuple(self.invocations.setdefault(prefix, Invocation(prefix[-1], "name_scope")) for prefix in prefixes)
 
     def _tensor(self, history: list[Any]) -> SymbolicTensor:
         key, call, index = history[:3]

@@ -84,6 +84,12 @@ def current_chain() -> Chain:
     return tuple(chain)
 
 
+def saved_chain(scope: tuple[str, ...], invocations: dict[tuple[str, ...], Invocation]) -> Chain:
+    """The chain of a call whose scope was read from a file; `invocations` are those of the model's other calls."""
+    prefixes = [scope[:end] for end in range(1, len(scope) + 1)]
+    return tuple(invocations.setdefault(prefix, Invocation(prefix[-1], "name_scope")) for prefix in prefixes)
+
+
 def forget_frames() -> None:
     """Let go of the frames of the previous call."""
     _last.clear()

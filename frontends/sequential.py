@@ -9,7 +9,7 @@ from graphc.frontends.graph import FunctionGraph
 from graphc.frontends.layer import Layer
 from graphc.frontends.layers.core import Input, InputLayer
 from graphc.frontends.model import Model
-from graphc.frontends.scopes import forget_frames
+from graphc.frontends.scopes import Invocation, call_site, forget_frames, saved_chain
 from graphc.frontends.structures import flatten
 from graphc.frontends.symbolic import SymbolicTensor
 from graphc.ir.builder import Builder
@@ -24,6 +24,7 @@ class Sequential(Model):
         object.__setattr__(self, "_stack", [])
         for layer in layers or ():
             self.add(layer)
+        forget_frames()
 
     def add(self, layer: Any, rebuild: bool = True) -> None:
         """Append a layer, or begin with an `Input`."""
@@ -49,7 +50,6 @@ class Sequential(Model):
             self._set_graph(FunctionGraph(first.output, output))
         else:
             self._tracker.add(layer)
-        forget_frames()
 
     def pop(self, rebuild: bool = True) -> Any:
         """Remove the last layer and return it."""
@@ -109,11 +109,15 @@ class Sequential(Model):
     def get_config(self) -> dict[str, Any]:
         from graphc.frontends import serialization
 
-        return {
+        config = {
             "name": self.name,
             "trainable": self.trainable,
             "layers": [serialization.serialize(layer) for layer in self._stack],
         }
+        if self._graph is not None:
+            scopes = self._graph.scopes
+            config["calls"] = [[list(scopes[id(node)]), node.file, node.line] for node in self._graph.nodes]
+        return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
@@ -121,7 +125,17 @@ class Sequential(Model):
 
         with serialization.custom_object_scope(custom_objects or {}):
             layers = [serialization.deserialize(entry) for entry in config["layers"]]
-        return cls(layers, name=config.get("name"), trainable=config.get("trainable", True))
+        model = cls(name=config.get("name"), trainable=config.get("trainable", True))
+        inputs = [layer for layer in layers if isinstance(layer, InputLayer)]
+        for layer in inputs:
+            model.add(layer)
+        invocations: dict[tuple[str, ...], Invocation] = {}
+        layers = layers[len(inputs) :]
+        calls = config.get("calls") or [[[], "", 0]] * len(layers)
+        for layer, (scope, file, line) in zip(layers, calls, strict=True):
+            with call_site(saved_chain(tuple(scope), invocations), file, line):
+                model.add(layer)
+        return model
 
 
 def _open_batch(tensor: Any) -> tuple[Any, ...]:

@@ -92,12 +92,15 @@ def serialize(item: Any) -> Any:
         raise GraphcError(f"the symbolic tensor {item.name!r} is part of a model and cannot be saved by itself")
     if hasattr(item, "get_config"):
         cls = type(item)
-        return {
+        entry = {
             "module": _public_module(cls),
             "class_name": _class_name(item),
             "config": serialize(item.get_config()),
             "registered_name": registered_name(cls),
         }
+        # A name nobody gave is numbered afresh in its scope, also after loading.
+        automatic = getattr(item, "automatic_prefix", None)
+        return entry if automatic is None else {**entry, "automatic_name": automatic}
     if callable(item) and getattr(item, "__name__", "<").isidentifier():
         return {
             "module": "builtins",
@@ -148,9 +151,12 @@ def _deserialize(config: Any) -> Any:
     if not isinstance(inner, dict):
         raise FormatError(f"the config of {name} is not an object")
     try:
-        return cls.from_config(inner) if hasattr(cls, "from_config") else cls(**inner)
+        item = cls.from_config(inner) if hasattr(cls, "from_config") else cls(**inner)
     except (TypeError, KeyError) as error:
         raise FormatError(f"{name} cannot be made from its config: {error}") from error
+    if isinstance(config.get("automatic_name"), str) and hasattr(item, "automatic_prefix"):
+        item.automatic_prefix = config["automatic_name"]
+    return item
 
 
 def _class(config: dict[str, Any]) -> Any:

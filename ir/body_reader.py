@@ -27,7 +27,7 @@ MAX_REGION_NESTING = 64
 
 _OPERAND = rf"(?:{VALUE}|_\b)"
 _TAIL = rf"""(?:\ *:\ *({TYPE}(?:\ *,\ *{TYPE})*))?  # types
-    (?:\ *@\ (.*?))?\s*"""  # location
+    (?:\ *@\ (.*)|\s*)"""  # location
 _LINE = re.compile(
     rf"""\s*(?:({VALUE}(?:\ *,\ *{VALUE})*)\ *=\ *)?  # 1: results
     ([a-z_]\w*)                                     # 2: op
@@ -170,7 +170,7 @@ class BodyReader:
             raise ParseError(problem, number, match.start(1) + 1)
         for label, value in zip(labels, op.results, strict=True):
             if label in values:
-                raise _at_label(match, 1, label, number, "is defined twice")
+                raise _at_label(match, 1, label, number, "is defined twice", labels[: value.index].count(label))
             values[label] = value
             text = label[1:]
             if not text.isdecimal():
@@ -252,9 +252,10 @@ class BodyReader:
     def _region_parameters(self, block: Block, cursor: Cursor) -> None:
         cursor.minimums = self.minimums
         cursor.expect("(")
-        for label, type in parameters(cursor):
+        for start, label, type in parameters(cursor):
             name = value_name(label, cursor)
             if label in self.values:
+                cursor.at = start
                 raise cursor.failure(f"{label} is defined twice")
             self.values[label] = block.add_parameter(type, name)
         cursor.expect("{")
@@ -298,20 +299,21 @@ def _attribute(cursor: Cursor, declared: Attribute) -> Any:
         raise cursor.error(f"a value of the kind {declared.annotation} for {declared.name}") from None
 
 
-def _at_label(match: re.Match[str], group: int, label: str, line: int, problem: str) -> ParseError:
-    found = re.search(rf"{re.escape(label)}(?![\w.])", match[group])
-    assert found is not None
-    return ParseError(f"{label} {problem}", line, match.start(group) + found.start() + 1)
+def _at_label(match: re.Match[str], group: int, label: str, line: int, problem: str, skip: int = 0) -> ParseError:
+    """The error at a label in a group of `match`, after as many equal ones as `skip` says."""
+    places = [found.start() for found in re.finditer(rf"{re.escape(label)}(?![\w.])", match[group])]
+    return ParseError(f"{label} {problem}", line, match.start(group) + places[skip] + 1)
 
 
-def parameters(cursor: Cursor) -> Iterator[tuple[str, TensorType]]:
-    """Labels and types of `%x: f32[2], %y: i32[])`, the parenthesis included; stops the cursor behind each type."""
+def parameters(cursor: Cursor) -> Iterator[tuple[int, str, TensorType]]:
+    """Places, labels and types of `%x: f32[2], %y: i32[])`, the parenthesis included."""
     if cursor.try_take(")"):
         return
     while True:
+        start = cursor.at
         label = cursor.take(VALUE, "a parameter")
         cursor.expect(":")
-        yield label, cursor.type()
+        yield start, label, cursor.type()
         if not cursor.more(")"):
             return
 

@@ -6,10 +6,12 @@ The rules are in `rules/` by subject.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.ir.module import Module
-from graphc.passes.cse import merge_common
+from graphc.passes.cse import ACROSS_SCOPES, merge_common
 from graphc.passes.dce import dce
-from graphc.passes.driver import apply_rules, rules_in
+from graphc.passes.driver import Rule, apply_rules, rules_in
 from graphc.passes.registry import register_pass
 from graphc.passes.rules import arithmetic, casts, control, movement
 from graphc.passes.rules.folding import folding
@@ -18,9 +20,13 @@ RULES = rules_in(arithmetic, casts, movement, control)
 
 
 @register_pass("canonicalize")
-def canonicalize(module: Module, fold_limit: int = 1024, across_scopes: int = 1_000_000) -> None:
+def canonicalize(module: Module, fold_limit: int = 1024, across_scopes: int = ACROSS_SCOPES) -> None:
     """Fold constants (of up to `fold_limit` elements), merge and drop what is redundant, for every value exactly."""
-    rules = [*RULES, folding(fold_limit)]
+    simplify(module, [*RULES, folding(fold_limit)], across_scopes)
+
+
+def simplify(module: Module, rules: Sequence[Rule], across_scopes: int = ACROSS_SCOPES) -> None:
+    """Apply rules and merge common ops until neither changes anything, then remove dead ops."""
     merge_common(module, across_scopes)
     while apply_rules(module, rules) and merge_common(module, across_scopes):
         pass

@@ -21,11 +21,14 @@ from graphc.passes.registry import register_pass
 _Key = tuple[type[Op], int, tuple[Value | None, ...]]
 """Kind, identity of the interned attributes, operands."""
 
+ACROSS_SCOPES = 1_000_000
+"""FLOPs that merging two ops of different scopes has to save."""
+
 _KEPT = ("return", "yield", "barrier", "assume_dim")
 
 
 @register_pass("cse")
-def cse(module: Module, across_scopes: int = 1_000_000) -> None:
+def cse(module: Module, across_scopes: int = ACROSS_SCOPES) -> None:
     """Merge ops that compute the same in one scope; `across_scopes`: in different ones if this many FLOPs are saved."""
     merge_common(module, across_scopes)
 

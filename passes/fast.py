@@ -9,9 +9,8 @@ from graphc.ir import ops
 from graphc.ir.graph import Value
 from graphc.ir.module import Module
 from graphc.ir.rewriter import Rewriter
-from graphc.passes.canonicalize import RULES
-from graphc.passes.dce import dce
-from graphc.passes.driver import Rewritten, apply_rules, producer, rule, rules_in
+from graphc.passes.canonicalize import RULES, simplify
+from graphc.passes.driver import Rewritten, producer, rule, rules_in
 from graphc.passes.registry import register_pass
 from graphc.passes.rules.arithmetic import number, unless_it_broadcasts
 from graphc.passes.rules.folding import folding
@@ -20,25 +19,26 @@ from graphc.passes.rules.folding import folding
 @register_pass("fast", finite=True)
 def fast(module: Module, fold_limit: int = 1024) -> None:
     """Simplify by identities that hold for finite values only, and up to rounding."""
-    apply_rules(module, [*RULES, *rules_in(sys.modules[__name__]), folding(fold_limit)])
-    dce(module)
+    simplify(module, [*RULES, *rules_in(sys.modules[__name__]), folding(fold_limit)])
 
 
-def zeros(op: Any) -> Value:
-    result = op.results[0]
-    return ops.full(result.shape, 0, result.dtype)
+def everywhere(value: int, op: Any, rewriter: Rewriter) -> Value:
+    """One number in place of the result of `op`."""
+    result: Value = op.results[0]
+    scalar = rewriter.before(op).scalar(value, result.dtype)
+    return ops.broadcast(scalar, shape=result.shape) if result.ndim else scalar
 
 
 @rule(ops.mul)
 def times_zero(op: Any, rewriter: Rewriter) -> Rewritten:
     """x·0 = 0: not for NaN and infinities, and −x·0 = −0"""
-    return zeros(op) if producer(op.y, ops.constant) and number(op.y) == 0 else None
+    return everywhere(0, op, rewriter) if producer(op.y, ops.constant) and number(op.y) == 0 else None
 
 
 @rule(ops.sub)
 def minus_itself(op: Any, rewriter: Rewriter) -> Rewritten:
     """x − x = 0: not for NaN and infinities"""
-    return zeros(op) if op.x is op.y else None
+    return everywhere(0, op, rewriter) if op.x is op.y else None
 
 
 @rule(ops.add)
@@ -52,7 +52,7 @@ def over_itself(op: Any, rewriter: Rewriter) -> Rewritten:
     """x/x = 1: not for NaN, infinities and 0"""
     if op.x is not op.y or not op.x.dtype.is_float:
         return None
-    return ops.full(op.x.shape, 1, op.x.dtype)
+    return everywhere(1, op, rewriter)
 
 
 @rule(ops.add, ops.mul)
@@ -67,7 +67,7 @@ def constants_meet(op: Any, rewriter: Rewriter) -> Rewritten:
 @rule(ops.div)
 def division_by_constant(op: Any, rewriter: Rewriter) -> Rewritten:
     """x/c = x·(1/c): 1/c is rounded"""
-    if not op.x.dtype.is_float or not producer(op.y, ops.constant):
+    if not op.x.dtype.is_float or not producer(op.y, ops.constant) or producer(op.x, ops.constant):
         return None
     return ops.mul(op.x, ops.div(ops.constant(value=1.0, dtype=op.x.dtype), op.y))
 

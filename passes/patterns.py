@@ -229,8 +229,8 @@ def fusion(
 
 
 def _replace(top: Op, matched: list[Op], build: Callable[[], Any], rewriter: Rewriter) -> None:
-    location: Location = top.location
-    for op in matched:
+    location: Location = matched[0].location
+    for op in matched[1:]:
         location = fused(location, op.location)
     builder = rewriter.before(top)
     builder.location = location

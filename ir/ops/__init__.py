@@ -77,19 +77,16 @@ from graphc.ir.ops.elementwise import (
     tan,
     tanh,
 )
+from graphc.ir.ops.indexing import dynamic_slice, dynamic_update_slice, gather, scatter
 from graphc.ir.ops.movement import (
     broadcast,
     concat,
-    dynamic_slice,
-    dynamic_update_slice,
     expand_dims,
     full,
-    gather,
     iota,
     pad,
     reshape,
     reverse,
-    scatter,
     slice,
     split,
     squeeze,

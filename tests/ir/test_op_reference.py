@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from edges import EDGES, Edge
 from ml_dtypes import bfloat16, float8_e4m3fn, int4, uint4
 from sampling import cases
 
 from graphc.ir import ops
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import DTypeError, ShapeError
-from graphc.ir.interpreter import Interpreter, evaluate, round_to, widened
+from graphc.ir.interpreter import Interpreter, evaluate, interpret, round_to, widened
 from graphc.ir.opdef import OPS, Composite
 
 nan, inf = np.nan, np.inf
@@ -68,6 +69,16 @@ def test_decomposition_agrees_with_the_reference(name: str) -> None:
                     np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12, err_msg=case.id)
                 else:
                     np.testing.assert_array_equal(widened(one), widened(round_to(other, type.dtype)), err_msg=case.id)
+
+
+# --- edges as modules --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("edge", EDGES, ids=lambda edge: edge.id)
+def test_recorded_edges_mean_what_calls_mean(edge: Edge) -> None:
+    module = edge.module()
+    module.verify()
+    same(interpret(module, *edge.arrays), edge.case.op(*edge.arrays, **edge.case.sample.attributes))
 
 
 # --- rounding ----------------------------------------------------------------------------------------------------
