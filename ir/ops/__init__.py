@@ -94,6 +94,17 @@ from graphc.ir.ops.movement import (
 )
 from graphc.ir.ops.normalization import batch_norm, group_norm, layer_norm, rms_norm
 from graphc.ir.ops.operators import Operators
+from graphc.ir.ops.random import (
+    dropout,
+    random_bernoulli,
+    random_bits,
+    random_fold_in,
+    random_normal,
+    random_permutation,
+    random_split,
+    random_uniform,
+    threefry,
+)
 from graphc.ir.ops.reduction import (
     argmax,
     argmin,
@@ -107,6 +118,7 @@ from graphc.ir.ops.reduction import (
     reduce_sum,
     variance,
 )
+from graphc.ir.ops.sorting import sort
 from graphc.ir.ops.structure import (
     assume_dim,
     barrier,
