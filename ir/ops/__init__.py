@@ -35,6 +35,7 @@ from graphc.ir.ops.arithmetic import (
     sub,
     xor,
 )
+from graphc.ir.ops.attention import attention, rope, rope_tables
 from graphc.ir.ops.casting import bitcast, convert, integer_limits
 from graphc.ir.ops.contraction import dot_general, einsum, linear, matmul
 from graphc.ir.ops.control import call_function, cond, scan, while_loop
@@ -77,7 +78,8 @@ from graphc.ir.ops.elementwise import (
     tan,
     tanh,
 )
-from graphc.ir.ops.indexing import dynamic_slice, dynamic_update_slice, gather, scatter
+from graphc.ir.ops.indexing import dynamic_slice, dynamic_update_slice, embedding, gather, one_hot, scatter
+from graphc.ir.ops.losses import binary_cross_entropy, cross_entropy, mean_squared_error, sparse_cross_entropy
 from graphc.ir.ops.movement import (
     broadcast,
     concat,

@@ -1,7 +1,7 @@
 """Random numbers, the same bits on every target: Threefry-2x32 of a key and a counter (Salmon et al., "Parallel random
 numbers: as easy as 1, 2, 3", 2011).
 
-A key is `u32[2]`. Nothing keeps a state: a new key is made from another by `random_split` or `random_fold_in`, and a key
+A key is `u32[2]`. Nothing keeps a state: keys are made from another key by `random_split` or `random_fold_in`, and each
 is to be used once. The layout of counters is that of `jax.random` with `jax_threefry_partitionable`: the bits of an
 element depend on the key and on its row-major index only, not on how many there are. Counters are counted in the low
 word, the high one is 0; where a symbolic shape has more than 2³² elements, they repeat.
@@ -280,8 +280,8 @@ random_uniform.sample(KEY, shape=(2, 3), dtype="bfloat16")
 
 @composite
 def random_normal(key: IndexTensor, *, shape: Shape, dtype: DType = f32) -> Tensor:
-    """Normal numbers of mean 0 and variance 1: √2 · erf⁻¹ of the odd multiples of 2⁻²³ (2⁻⁵²) between −1 and 1, drawn by
-    the upper bits of `random_bits`."""
+    """Normal numbers of mean 0 and variance 1: √2 · erf⁻¹ of an odd multiple of 2⁻²³ (float64: 2⁻⁵²) between −1 and 1,
+    which the upper bits of `random_bits` draw."""
     _check_float(dtype, "random_normal")
     ends = 2.0**52 if dtype is f64 else 2.0**23
     odd = _random_integers(key, shape, dtype) * 2.0 + (1.0 - ends)

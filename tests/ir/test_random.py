@@ -173,7 +173,7 @@ def test_mistakes_are_explained() -> None:
         ops.random_bits(KEY, shape=(2,), dtype="int32")
     with pytest.raises(GraphcError, match=r"the rate of dropout .* not 1.5"):
         ops.dropout(x, KEY, rate=1.5)
-    with pytest.raises(GraphcError, match="a probability is a number from 0 to 1, not -0.1"):
+    with pytest.raises(GraphcError, match=r"a probability is a number from 0 to 1, not -0\.1"):
         ops.random_bernoulli(KEY, shape=(2,), probability=-0.1)
     with pytest.raises(ShapeError, match="more than 2³²"):
         ops.random_bits(KEY, shape=(2**17, 2**17))
