@@ -144,7 +144,7 @@ def write_manifest(folder: Path, target: str, module: Module, stored: Mapping[st
 
 def write_weights(path: Path, arrays: Mapping[str, Array]) -> None:
     """Store arrays as safetensors, in rows and aligned whatever their layout in memory."""
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, str(path))
+    save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, str(path))
 
 
 def _entry(function: Function) -> Entry:

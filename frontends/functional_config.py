@@ -22,12 +22,10 @@ from graphc.ir.dims import Dim, parse_size, substitute, symbols
 from graphc.ir.errors import FormatError, GraphcError
 from graphc.ir.opdef import OPS, OpDef
 
-_TENSOR, _VARIABLE, _SIZE = "__keras_tensor__", "__variable__", "__size__"
-
 
 def graph_config(graph: FunctionGraph) -> dict[str, Any]:
     """The entries "layers", "input_layers" and "output_layers" of a model's config."""
-    return _Writer(graph).config()
+    return serialization.written_together(_Writer(graph).config)
 
 
 class _Writer:
@@ -35,6 +33,7 @@ class _Writer:
         self.graph = graph
         inputs = [t.node for t in graph.flat_inputs if id(t.node) not in {id(n) for n in graph.nodes}]
         self.nodes: list[Node] = [*inputs, *graph.nodes]
+        self.position = {id(node): index for index, node in enumerate(self.nodes)}
         self.calls: dict[int, list[Node]] = {}
         for node in self.nodes:
             self.calls.setdefault(id(node.owner), []).append(node)
@@ -66,7 +65,7 @@ class _Writer:
         return {
             "args": self._written(list(node.args)),
             "kwargs": self._written(node.kwargs),
-            "index": self.nodes.index(node),
+            "index": self.position[id(node)],
             "scope": list(self.graph.scopes[id(node)]),
             "source": [node.file, node.line],
         }
@@ -76,16 +75,27 @@ class _Writer:
         return [self.graph.names[owner], self.calls[owner].index(tensor.node), tensor.output_index]
 
     def _written(self, structure: Any) -> Any:
-        return map_structure(self._leaf, structure)
+        if isinstance(structure, dict):
+            return {key: self._written(value) for key, value in structure.items()}
+        if isinstance(structure, tuple):
+            return {"class_name": "__tuple__", "config": {"items": [self._written(item) for item in structure]}}
+        if isinstance(structure, list):
+            return [self._written(item) for item in structure]
+        if isinstance(structure, slice):
+            ends = (structure.start, structure.stop, structure.step)
+            return {"class_name": "__slice__", "config": {"items": [self._written(end) for end in ends]}}
+        return self._leaf(structure)
 
     def _leaf(self, leaf: Any) -> Any:
         if isinstance(leaf, SymbolicTensor):
             config = {"shape": serialization.serialize(leaf.shape), "dtype": str(leaf.dtype)}
-            return {"class_name": _TENSOR, "config": {**config, "keras_history": self._history(leaf)}}
+            return {"class_name": "__keras_tensor__", "config": {**config, "keras_history": self._history(leaf)}}
         if isinstance(leaf, Variable):
-            return {"class_name": _VARIABLE, "config": self._variable(leaf)}
+            return {"class_name": "__variable__", "config": self._variable(leaf)}
         if isinstance(leaf, Dim):
-            return {"class_name": _SIZE, "config": {"text": str(leaf), "symbols": self._symbols(leaf)}}
+            return {"class_name": "__size__", "config": {"text": str(leaf), "symbols": self._symbols(leaf)}}
+        if leaf is ...:
+            return {"class_name": "__ellipsis__", "config": {}}
         return serialization.serialize(leaf)
 
     def _variable(self, variable: Variable) -> dict[str, Any]:
@@ -116,7 +126,8 @@ class _Writer:
 def graph_from_config(config: dict[str, Any]) -> tuple[Any, Any]:
     """The structures of inputs and outputs of the model that `graph_config` described. Raises `FormatError`."""
     try:
-        return _Reader(config).graph()
+        with serialization.shared_objects():
+            return _Reader(config).graph()
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise FormatError(f"the configuration of the model is broken: {type(error).__name__}: {error}") from error
 
@@ -185,15 +196,23 @@ class _Reader:
             return [self._read(entry) for entry in value]
         if not isinstance(value, dict):
             return value
-        if value.get("class_name") == _TENSOR:
-            return self._tensor(value["config"]["keras_history"])
-        if value.get("class_name") == _VARIABLE:
-            return self._variable(value["config"])
-        if value.get("class_name") == _SIZE:
-            return self._size(value["config"])
-        if "class_name" in value:
-            return serialization.deserialize(value)
-        return {key: self._read(entry) for key, entry in value.items()}
+        match value.get("class_name"):
+            case None:
+                return {key: self._read(entry) for key, entry in value.items()}
+            case "__keras_tensor__":
+                return self._tensor(value["config"]["keras_history"])
+            case "__variable__":
+                return self._variable(value["config"])
+            case "__size__":
+                return self._size(value["config"])
+            case "__tuple__":
+                return tuple(self._read(item) for item in value["config"]["items"])
+            case "__slice__":
+                return slice(*[self._read(end) for end in value["config"]["items"]])
+            case "__ellipsis__":
+                return ...
+            case _:
+                return serialization.deserialize(value)
 
     def _variable(self, config: dict[str, Any]) -> Variable:
         if "layer" in config:

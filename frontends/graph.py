@@ -203,6 +203,8 @@ class FunctionGraph:
         def filled(leaf: Any) -> Any:
             if isinstance(leaf, SymbolicTensor):
                 return values[id(leaf)]
+            if isinstance(leaf, slice):
+                return slice(filled(leaf.start), filled(leaf.stop), filled(leaf.step))
             return substitute(leaf, sizes) if isinstance(leaf, Dim) else leaf
 
         for node in self.nodes:

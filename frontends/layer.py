@@ -7,8 +7,7 @@ traced values (records ops in its own scope).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any
@@ -192,19 +191,13 @@ class Layer(WeightOwner):
         args, kwargs = map_structure(
             lambda leaf: leaf.__graphc_value__(builder) if isinstance(leaf, SymbolicTensor) else leaf, (args, kwargs)
         )
-        with self._scope(builder):
-            return self._run(*args, **kwargs)
-
-    @contextmanager
-    def _scope(self, builder: Builder) -> Iterator[None]:
-        """Record in the layer's own scope, with the source line of its call."""
         recording, outer, lines = current_recording(), builder.location, builder.trace_lines
         scope = outer.scope.child(self.name) if recording is None else recording.layer_scope(self, builder)
         file, line = user_line() if lines else (outer.file, outer.line)
         builder.location = Location.of(scope, file, line)
         builder.trace_lines = not in_graphc(type(self).call.__code__.co_filename)
         try:
-            yield
+            return self._run(*args, **kwargs)
         finally:
             builder.location, builder.trace_lines = outer, lines
 

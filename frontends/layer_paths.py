@@ -32,6 +32,7 @@ class LayerPaths:
     names: dict[int, str] = field(default_factory=dict)
     places: list[WeightPlace] = field(default_factory=list)
     children: dict[str, set[str]] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -112,7 +113,8 @@ def _add_variables(layer: Any, path: str, found: LayerPaths) -> None:
 
 
 def _add(found: LayerPaths, name: str, variable: Variable, layer: Any, attribute: str | None) -> None:
-    name = unique(name, {place.name for place in found.places}) if id(variable) not in found.names else name
+    name = name if id(variable) in found.names else unique(name, found.taken)
+    found.taken.add(name)
     found.names.setdefault(id(variable), name)
     found.places.append(WeightPlace(name, variable, layer, attribute))
 

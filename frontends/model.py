@@ -12,7 +12,7 @@ from graphc.frontends.graph import FunctionGraph
 from graphc.frontends.layer import Layer, map_shapes
 from graphc.frontends.nodes import Node
 from graphc.frontends.recording import current_recording
-from graphc.frontends.scopes import forget_frames
+from graphc.frontends.scopes import forget_finished
 from graphc.frontends.structures import flatten, map_structure, pack, paths
 from graphc.frontends.symbolic import SymbolicTensor, keras_shape, size_of
 from graphc.frontends.variable import Variable
@@ -40,7 +40,7 @@ class Model(Layer):
             self._set_graph(FunctionGraph(_copied(inputs), _copied(outputs)))
             if not trainable:
                 self.trainable = False
-        forget_frames()
+        forget_finished()
 
     def _base_name(self) -> str:
         return "functional" if type(self).__name__ == "Model" else type(self).__name__

@@ -66,13 +66,8 @@ def current_chain() -> Chain:
     given = _given_site.get()
     if given is not None:
         return given[0]
-    frames = user_frames()
-    frames.reverse()
-    kept = 0
-    while kept < len(frames) and kept < len(_last) and frames[kept] is _last[kept][0]:
-        kept += 1
-    del _last[kept:]
-    for frame in frames[kept:]:
+    frames = forget_finished()
+    for frame in frames[len(_last) :]:
         name = _function_name(frame)
         _last.append((frame, None if name is None else Invocation(name, "function")))
     chain: list[Invocation] = []
@@ -90,8 +85,19 @@ def saved_chain(scope: tuple[str, ...], invocations: dict[tuple[str, ...], Invoc
     return tuple(invocations.setdefault(prefix, Invocation(prefix[-1], "name_scope")) for prefix in prefixes)
 
 
+def forget_finished() -> list[FrameType]:
+    """Let go of frames of the previous call that are not in the present stack, which is returned, outermost first."""
+    frames = user_frames()
+    frames.reverse()
+    kept = 0
+    while kept < len(frames) and kept < len(_last) and frames[kept] is _last[kept][0]:
+        kept += 1
+    del _last[kept:]
+    return frames
+
+
 def forget_frames() -> None:
-    """Let go of the frames of the previous call."""
+    """Let go of all frames of the previous call."""
     _last.clear()
 
 

@@ -9,7 +9,7 @@ from graphc.frontends.graph import FunctionGraph
 from graphc.frontends.layer import Layer
 from graphc.frontends.layers.core import Input, InputLayer
 from graphc.frontends.model import Model
-from graphc.frontends.scopes import Invocation, call_site, forget_frames, saved_chain
+from graphc.frontends.scopes import Invocation, call_site, forget_finished, saved_chain
 from graphc.frontends.structures import flatten
 from graphc.frontends.symbolic import SymbolicTensor
 from graphc.ir.builder import Builder
@@ -24,7 +24,7 @@ class Sequential(Model):
         object.__setattr__(self, "_stack", [])
         for layer in layers or ():
             self.add(layer)
-        forget_frames()
+        forget_finished()
 
     def add(self, layer: Any, rebuild: bool = True) -> None:
         """Append a layer, or begin with an `Input`."""

@@ -6,8 +6,10 @@ brings code.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,6 +23,8 @@ T = TypeVar("T")
 
 _registered: dict[str, Any] = {}
 _custom: list[Mapping[str, Any]] = []
+_written: ContextVar[dict[int, tuple[int, Any]] | None] = ContextVar("written", default=None)
+_made: ContextVar[dict[int, Any] | None] = ContextVar("made", default=None)
 MODELS: dict[str, type] = {}
 """The classes of models by the name files give them. The room above puts its own in place of these."""
 
@@ -74,14 +78,51 @@ def get_custom_objects() -> dict[str, Any]:
     return _registered
 
 
+@contextmanager
+def shared_objects() -> Iterator[None]:
+    """Let an object that is met twice inside be one again after reading: a layer that another layer holds, say."""
+    if _written.get() is not None:
+        yield
+        return
+    tokens = _written.set({}), _made.set({})
+    try:
+        yield
+    finally:
+        _written.reset(tokens[0])
+        _made.reset(tokens[1])
+
+
 def serialize(item: Any) -> Any:
     """`item` as JSON: numbers, text, lists and dicts as they are, objects by class and config."""
+    return written_together(lambda: _serialize(item))
+
+
+def written_together(write: Callable[[], Any]) -> Any:
+    """What `write` makes; an object it meets twice or more has a `shared_object_id`."""
+    if _written.get() is not None:
+        return write()
+    with shared_objects():
+        config = write()
+    met: Counter[int] = Counter()
+
+    def each(value: Any, visit: Callable[[dict[str, Any]], None]) -> None:
+        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            each(inner, visit)
+        if isinstance(value, dict) and "shared_object_id" in value:
+            visit(value)
+
+    each(config, lambda entry: met.update([entry["shared_object_id"]]))
+    each(config, lambda entry: entry.pop("shared_object_id") if met[entry["shared_object_id"]] == 1 else None)
+    return config
+
+
+def _serialize(item: Any) -> Any:
     if item is None or isinstance(item, (bool, int, float, str)):
         return str(item) if isinstance(item, (DType, str)) else item
     if isinstance(item, (list, tuple)):
-        return [serialize(entry) for entry in item]
+        return [_serialize(entry) for entry in item]
     if isinstance(item, dict):
-        return {str(key): serialize(value) for key, value in item.items()}
+        return {str(key): _serialize(value) for key, value in item.items()}
     if isinstance(item, np.generic):
         return item.item()
     if isinstance(item, np.ndarray):
@@ -91,16 +132,7 @@ def serialize(item: Any) -> Any:
     if isinstance(item, SymbolicTensor):
         raise GraphcError(f"the symbolic tensor {item.name!r} is part of a model and cannot be saved by itself")
     if hasattr(item, "get_config"):
-        cls = type(item)
-        entry = {
-            "module": _public_module(cls),
-            "class_name": _class_name(item),
-            "config": serialize(item.get_config()),
-            "registered_name": registered_name(cls),
-        }
-        # A name nobody gave is numbered afresh in its scope, also after loading.
-        automatic = getattr(item, "automatic_prefix", None)
-        return entry if automatic is None else {**entry, "automatic_name": automatic}
+        return _entry(item)
     if callable(item) and getattr(item, "__name__", "<").isidentifier():
         return {
             "module": "builtins",
@@ -109,6 +141,26 @@ def serialize(item: Any) -> Any:
             "registered_name": registered_name(item) or "function",
         }
     raise GraphcError(f"cannot save {item!r}: it has no `get_config`, nor is it a named function")
+
+
+def _entry(item: Any) -> dict[str, Any]:
+    written = _written.get()
+    assert written is not None
+    # The object is kept alive, so that no other gets its id.
+    number, _ = written.setdefault(id(item), (len(written), item))
+    cls = type(item)
+    entry: dict[str, Any] = {
+        "module": _public_module(cls),
+        "class_name": _class_name(item),
+        "config": _serialize(item.get_config()),
+        "registered_name": registered_name(cls),
+        "shared_object_id": number,
+    }
+    # A name nobody gave is numbered afresh in its scope, also after loading.
+    automatic = getattr(item, "automatic_prefix", None)
+    if automatic is not None:
+        entry["automatic_name"] = automatic
+    return entry
 
 
 def _public_module(cls: type) -> str | None:
@@ -124,7 +176,7 @@ def _class_name(item: Any) -> str:
 
 def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
     """The object that `serialize` described. Raises `FormatError` for classes that are not known."""
-    with custom_object_scope(custom_objects or {}):
+    with custom_object_scope(custom_objects or {}), shared_objects():
         return _deserialize(config)
 
 
@@ -147,6 +199,9 @@ def _deserialize(config: Any) -> Any:
         if found is None:
             raise FormatError(f"the function {inner!r} is not known; pass it in custom_objects, or register it")
         return found
+    made, number = _made.get(), config.get("shared_object_id")
+    if made is not None and isinstance(number, int) and number in made:
+        return made[number]
     cls = _class(config)
     if not isinstance(inner, dict):
         raise FormatError(f"the config of {name} is not an object")
@@ -156,6 +211,8 @@ def _deserialize(config: Any) -> Any:
         raise FormatError(f"{name} cannot be made from its config: {error}") from error
     if isinstance(config.get("automatic_name"), str) and hasattr(item, "automatic_prefix"):
         item.automatic_prefix = config["automatic_name"]
+    if made is not None and isinstance(number, int):
+        made[number] = item
     return item
 
 

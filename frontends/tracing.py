@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from graphc.frontends.layer_paths import join, layer_paths
 from graphc.frontends.naming import identifier, unique
 from graphc.frontends.recording import Recording
 from graphc.frontends.structures import flatten, map_structure, pack, paths
@@ -64,16 +65,26 @@ class TracedFunction(Recording):
         self.function = self.module.add_function(name)
         self.taken: set[str] = set()
         self.paths: dict[int, str] = {}
+        self.called: list[tuple[Any, str]] = []
         self.calls: dict[tuple[Scope, int], int] = {}
 
     def parameter(self, variable: Variable) -> Value:
-        name = self.paths.get(id(variable)) or unique(variable.name, self.module.weights)
-        weight = self.module.weights.add(unique(name, self.module.weights), variable.numpy(), variable.trainable)
+        weight = self.module.weights.add(
+            unique(self._path(variable), self.module.weights), variable.numpy(), variable.trainable
+        )
         value_name = unique(identifier(weight.name), self.taken)
         self.taken.add(value_name)
         return self.function.add_parameter(
             weight.type, value_name, "param" if variable.trainable else "state", weight.name
         )
+
+    def _path(self, variable: Variable) -> str:
+        """The variable's path below the layer that was called, or its name."""
+        if id(variable) not in self.paths:
+            for layer, path in self.called:  # looked at now, as a layer has no variables before its first call
+                for key, below in layer_paths(layer).names.items():
+                    self.paths.setdefault(key, join(path, below))
+        return self.paths.setdefault(id(variable), variable.name)
 
     def symbolic_value(self, tensor: SymbolicTensor) -> Value:
         raise GraphcError(
@@ -86,17 +97,13 @@ class TracedFunction(Recording):
         )
 
     def layer_scope(self, layer: Any, builder: Builder) -> Scope:
-        from graphc.frontends.layer_paths import join, layer_paths
-
         scope = builder.location.scope
         path = self.paths.get(id(layer))
         if path is None:
             name = self.numbered(scope, layer.automatic_prefix or layer.name)
             path = join(scope.owner, name)
-            inner = layer_paths(layer)
-            for key, below in inner.path_of.items():
-                self.paths.setdefault(key, join(path, below))
-            for key, below in inner.names.items():
+            self.called.append((layer, path))
+            for key, below in layer_paths(layer).path_of.items():
                 self.paths.setdefault(key, join(path, below))
         *above, name = path.split("/")
         parent = scope if scope.owner == "/".join(above) else Scope.parse("/".join(above))

@@ -93,6 +93,13 @@ def tuple_of(item: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
     return convert
 
 
+def as_pair(value: Any) -> tuple[Any, ...]:
+    pair = tuple_of(as_size)(value)
+    if len(pair) != 2:
+        raise TypeError
+    return pair
+
+
 def optional(item: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else item(value)
 
@@ -136,8 +143,8 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "tuple[float, ...]": tuple_of(as_float),
     "tuple[bool, ...]": tuple_of(as_bool),
     "tuple[str, ...]": tuple_of(as_str),
-    "Pairs": tuple_of(tuple_of(as_size)),
-    "Padding": either(one_of("same", "valid"), tuple_of(tuple_of(as_size))),
+    "Pairs": tuple_of(as_pair),
+    "Padding": either(one_of("same", "valid"), tuple_of(as_pair)),
 }
 
 BY_BITS = frozenset({"float", "tuple[float, ...]", "Scalars"})
@@ -160,7 +167,7 @@ def converter(annotation: str) -> Callable[[Any], Any]:
 
 
 def attribute_text(value: Any) -> str:
-    """The value as IR text writes it; `parser.parse_attribute` reads it back."""
+    """The value as IR text writes it; `Cursor.attribute` reads it back."""
     kind: object = value.__class__
     if kind is tuple:
         return f"[{', '.join(map(attribute_text, value))}]"

@@ -31,10 +31,10 @@ def bind_symbols(function: Function, shapes: Sequence[Shape]) -> dict[Dim, Size]
             raise _mismatch(function, index, shape)
         for want, got in zip(formal, shape, strict=True):
             if isinstance(want, int) or want.is_symbol:
-                if solve(want, got, bindings) is False:
-                    raise _mismatch(function, index, shape, bindings)
                 if isinstance(want, Dim) and isinstance(got, int) and got < want.minimum:
                     raise ShapeError(f"{_name(function, index)}: {want} must be at least {want.minimum}, not {got}")
+                if solve(want, got, bindings) is False:
+                    raise _mismatch(function, index, shape, bindings)
             else:
                 later.append((index, want, got))
     for index, want, got in later:

@@ -49,7 +49,8 @@ class _Merger:
         self.rewriter = Rewriter()
         self.across_scopes = across_scopes
         self.kept = frozenset(OPS[name].op_class for name in _KEPT)
-        self.swapped = frozenset(OPS[name].op_class for name in COMMUTATIVE)
+        # Of 0 and −0 a maximum is the one that the order decides.
+        self.swapped = frozenset(OPS[name].op_class for name in COMMUTATIVE - {"maximum", "minimum"})
         self.count = 0
 
     def block(self, block: Block, blocks: list[Block]) -> None:

@@ -131,7 +131,7 @@ class Driver(Rewriter):
         self._block: Block | None = None
         self._order = 0
         self._cursor: Op | None = None  # the op to walk on to
-        self._current: Op | None = None  # the op rules are tried on while walking, until it is erased
+        self._current: Op | None = None  # the op that rules are tried on, until it is erased
         self._builder = _Recording(self)
 
     def run(self, module: Module) -> int:
@@ -179,7 +179,6 @@ class Driver(Rewriter):
                         break
             if tried:
                 self._order = op.order
-                self._current = op
                 self._try(op, rules)
                 if op.regions and self._current is op:
                     blocks.extend(region.block for region in op.regions)
@@ -205,6 +204,7 @@ class Driver(Rewriter):
 
     def _try(self, op: Op, rules: tuple[Rule, ...]) -> None:
         builder = self._builder
+        self._current = op
         if op in self._deferred:
             self.flush(op)
         for each in rules:
@@ -219,6 +219,8 @@ class Driver(Rewriter):
                 self.replace(op, values)
             elif values is not True:
                 self.replace(op, *values)
+            elif self._current is op:  # it still stands: other rules may apply as well
+                self.work[op] = None
             return
 
     # --- what changes touch -------------------------------------------------------------------------------------

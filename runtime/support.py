@@ -136,6 +136,8 @@ def support(target: Target, definition: OpDef[..., Any]) -> dict[DType, Level]:
 def _level(target: Target, op: Op) -> Level | None:
     if target.supports(op):
         return "native"
+    if op.name == "call":  # the called function is inlined
+        return "decomposed"
     if not isinstance(op.definition, Composite):
         return None
     types = tuple([None if value is None else value.type for value in op.operands])

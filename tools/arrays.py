@@ -44,7 +44,7 @@ def _read(path: Path) -> dict[str, Array]:
                 raise FormatError(f"{path} holds a single array; inputs are read from an .npz")
             return {name: file[name] for name in file}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise FormatError(f"{path} is not an .npz of plain arrays: {error}") from None
+        raise FormatError(f"{path} is not an .npz of plain arrays, or is broken") from error
 
 
 def write_outputs(path: Path, arrays: Mapping[str, Array]) -> None:

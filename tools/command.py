@@ -38,9 +38,10 @@ class Commands(TyperGroup):
             where = f"{error.filename}: " if error.filename is not None else ""
             typer.echo(f"graphc: {where}{error.strerror or error}", err=True)
         except Exception as error:
-            from graphc.ir.errors import GraphcError  # not before: it brings NumPy, and help texts come this way too
-
-            if not isinstance(error, GraphcError):
+            # Looked up, not imported, as it brings NumPy and help texts come this way too: where it is not loaded,
+            # nothing can have raised it.
+            errors = sys.modules.get("graphc.ir.errors")
+            if errors is None or not isinstance(error, errors.GraphcError):
                 raise
             typer.echo(f"graphc: {error}", err=True)
         raise typer.Exit(USERS_MISTAKE)
@@ -82,7 +83,10 @@ def compile_(
     dump_ir: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the IR after every pass.")] = None,
     json: Json = False,
 ) -> None:
-    """Write an artifact: a folder with code or a graph, weights and a manifest."""
+    """Write a model as code or as a native graph.
+
+    The folder holds the code or graph, the weights and a manifest, and runs without graphc.
+    """
     from graphc import codegen
     from graphc.codegen.compiler import write_artifact
     from graphc.runtime import config
@@ -106,7 +110,7 @@ def compile_(
         found = {"folder": str(folder), "manifest": manifest.to_json()}
         print_json(found if report is None else found | {"report": report.to_json()})
     else:
-        typer.echo(f"{folder}: {name}, {', '.join(manifest.files)}")
+        typer.echo(f"wrote {folder} for {name}: {', '.join(manifest.files)}")
         if report is not None:
             typer.echo(f"\n{report}")
     if report is not None and not report.ok:
@@ -121,7 +125,10 @@ def inspect(
     entry: EntryName = None,
     size: Annotated[list[str] | None, typer.Option(metavar="NAME=N", help="A symbol's size, for the summary.")] = None,
 ) -> None:
-    """Show a module: its IR, or functions, ops, parameters, operations and memory."""
+    """Show the IR, or what it costs.
+
+    A summary lists functions, ops, parameters, floating-point operations, bytes moved and memory.
+    """
     from graphc.passes import run_passes
     from graphc.runtime.sources import module_of
 
@@ -195,7 +202,10 @@ def verify(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Compare targets with the reference, beside the error that the model's own dtypes make."""
+    """Compare targets with the reference.
+
+    Errors are shown beside the error that the model's own dtypes make. The status is 1 when a target is off.
+    """
     from graphc.runtime.sources import module_of
     from graphc.tools import verification
     from graphc.tools.arrays import read_inputs
@@ -216,7 +226,7 @@ def verify(
 
 @app.command()
 def targets(json: Json = False) -> None:
-    """List the targets: what is installed here, and what would install the others."""
+    """List the targets and what installs them."""
     from graphc.runtime.support import targets as all_targets
 
     found = all_targets()
@@ -248,7 +258,7 @@ def passes(json: Json = False) -> None:
 
 @app.command()
 def ops(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None, json: Json = False) -> None:
-    """List the ops, or show one: what it means, its dtypes, and which targets have it."""
+    """List the ops, or explain one."""
     from graphc.runtime.support import all_ops
     from graphc.tools import reference
 

@@ -73,8 +73,9 @@ class Perturbed(Interpreter):
         scale = np.abs(array)
         if op.name in SUMS:
             scale = np.maximum(scale, self.magnitude(op, operands, bindings))
-        noise = self.rng.uniform(-0.5, 0.5, array.shape) * epsilon(op.results[0].dtype) * scale
-        return np.where(np.isfinite(noise), array + noise, array)
+        with np.errstate(all="ignore"):
+            noise = self.rng.uniform(-0.5, 0.5, array.shape) * epsilon(op.results[0].dtype) * scale
+            return np.where(np.isfinite(noise), array + noise, array)
 
     def magnitude(self, op: Op, operands: Sequence[Array | None], bindings: Mapping[Any, Any]) -> Array:
         attributes = {k: concrete(v, bindings) for k, v in op.attribute_dict.items()}

@@ -7,7 +7,6 @@ from typing import Any
 
 from graphc import codegen
 from graphc.codegen.target import Target
-from graphc.ir.attributes import attribute_text
 from graphc.ir.dtypes import DTYPES, DType
 from graphc.ir.errors import GraphcError
 from graphc.ir.opdef import REQUIRED, Composite, OpDef
@@ -35,11 +34,15 @@ def signature_text(definition: OpDef[..., Any]) -> str:
         for operand in definition.operands
     ]
     attributes = [
-        f"{a.name}: {a.annotation}" + ("" if a.default is REQUIRED else f" = {attribute_text(a.default)}")
+        f"{a.name}: {a.annotation}" + ("" if a.default is REQUIRED else f" = {_default_text(a.default)}")
         for a in definition.attributes
     ]
     star = [] if not attributes or definition.variadic else ["*"]
     return f"{definition.name}({', '.join([*operands, *star, *attributes])})"
+
+
+def _default_text(value: Any) -> str:
+    return value.short if isinstance(value, DType) else repr(value)
 
 
 def summary_line(definition: OpDef[..., Any]) -> str:

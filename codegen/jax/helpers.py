@@ -55,6 +55,8 @@ def cumulative_sum(x, axis, reverse=False, exclusive=False):
     "take_or_zero": '''
 def take_or_zero(x, indices, axis):
     """The slices of `x` at `indices`; zeros for those outside."""
+    if not x.shape[axis]:
+        return jnp.zeros(x.shape[:axis] + indices.shape + x.shape[axis + 1 :], x.dtype)
     indices = jnp.where(indices < 0, x.shape[axis], indices)
     return jnp.take(x, indices, axis=axis, mode="fill", fill_value=0)
 ''',

@@ -57,6 +57,11 @@ def _cond(body: BodyWriter, op: Op) -> None:
         body.names.release(name)
 
 
+def _read(names: Sequence[str], parameters: Sequence[Value]) -> list[str]:
+    """The names as targets of an unpacking, `_` for what the region does not read."""
+    return [name if value.uses else "_" for name, value in zip(names, parameters, strict=False)]
+
+
 def _carried(body: BodyWriter, initial: Sequence[Value]) -> list[str]:
     """Names for carried values inside a local function."""
     return [body.names.take("state" if len(initial) == 1 else f"state_{i}") for i, _ in enumerate(initial)]
@@ -71,10 +76,10 @@ def _while(body: BodyWriter, op: Op) -> None:
     condition, step = (body.names.take(name) for name in ("keep_going", "step"))
     single = carried == 1
     parameter = variables[0] if single else body.names.take("carry")
-    unpack = "" if single else f"{', '.join(variables)} = {parameter}"
     blocks = (op.regions[0].block, op.regions[1].block)
-    _function(body, condition, blocks[0], parameter, unpack, [*variables, *captures])
-    _function(body, step, blocks[1], parameter, unpack, [*variables, *captures])
+    for name, block in zip((condition, step), blocks, strict=True):
+        unpack = "" if single else f"{', '.join(_read(variables, block.parameters))} = {parameter}"
+        _function(body, name, block, parameter, unpack, [*variables, *captures])
     reads = body.consume(op.operands)
     start = starts[0] if single else _tuple(starts)
     for name in {*variables, condition, step, parameter}:
@@ -101,9 +106,9 @@ def _scan(body: BodyWriter, op: Op) -> None:
     inner.close()
     body.emit(f"def {step}({carry}, {slices}):")
     if variables:
-        body.emit(f"{STEP}{_tuple(variables).strip('()')} = {carry}")
+        body.emit(f"{STEP}{_tuple(_read(variables, block.parameters))} = {carry}")
     if rows:
-        body.emit(f"{STEP}{_tuple(rows).strip('()')} = {slices}")
+        body.emit(f"{STEP}{_tuple(_read(rows, block.parameters[carried:]))} = {slices}")
     body.lines += inner.indented()
     body.emit("")
     reads = body.consume(op.operands)

@@ -7,7 +7,7 @@ import math
 from graphc.codegen.numpy.spelling import identity, starts_text, transpose
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import geometry, index_text, may_be_empty, reshaped, tuple_text, window_steps
-from graphc.ir.dtypes import DType
+from graphc.ir.dtypes import DType, f32, u64
 from graphc.ir.graph import Op
 
 
@@ -40,7 +40,8 @@ def reduction(name: str) -> Spelling:
         if name in ("sum", "prod") and dtype.is_integer and dtype.bits < 64:
             arguments.append(f"dtype={dtype_text(dtype)}")
         if name in ("max", "min") and may_be_empty(value.type, attributes["axes"]):
-            arguments.append(f"initial={identity(name, dtype).replace('np.', 'jnp.')}")
+            least = identity(name, dtype).replace("np.", "jnp.")
+            arguments.append(f"initial={f'np.{dtype}({least})' if dtype is u64 else least}")
         return f"{{0}}.{name}({', '.join(arguments)})"
 
     return spell
@@ -83,6 +84,8 @@ def gather(op: Op) -> Spelled:
 def scatter(op: Op) -> Spelled:
     before = ":, " * op.attribute_dict["axis"]
     method = op.attribute_dict["reduction"]
+    if method == "add" and op.results[0].dtype.is_bool:
+        method = "max"
     outside = "jnp.where({1} < 0, {0}.shape[{axis}], {1})"
     return f'{{0}}.at[{before}{outside}].{method}({{2}}, mode="drop")'
 
@@ -108,12 +111,13 @@ def reduce_window(op: Op) -> Spelled:
     strides, dilation = window_steps(op)
     function = {"max": "lax.max", "min": "lax.min", "sum": "lax.add"}[attributes["kind"]]
     start = identity(attributes["kind"], dtype).replace("np.", "jnp.")
-    if attributes["kind"] == "sum" and dtype.is_float:
+    if dtype is not f32:
+        start = f"jnp.array({start}, {dtype_text(dtype)})"
+    elif attributes["kind"] == "sum":
         start = "0.0"
     padding = f'"{attributes["padding"].upper()}"' if isinstance(attributes["padding"], str) else "{padding}"
     steps = f", window_dilation={tuple_text(dilation)}" if set(dilation) != {1} else ""
-    initial = f"jnp.array({start}, {dtype_text(dtype)})" if dtype != "float32" and dtype != "int32" else start
-    return f"lax.reduce_window({{0}}, {initial}, {function}, {{window}}, {tuple_text(strides)}, {padding}{steps})"
+    return f"lax.reduce_window({{0}}, {start}, {function}, {{window}}, {tuple_text(strides)}, {padding}{steps})"
 
 
 def dot_general(op: Op) -> Spelled:
@@ -169,16 +173,12 @@ def remainder(op: Op) -> Spelled:
     return "lax.rem({0}, {1})" if x.type.shape == y.type.shape else "lax.rem(*jnp.broadcast_arrays({0}, {1}))"
 
 
-def gelu(op: Op) -> Spelled:
-    return f"jax.nn.gelu({{0}}, approximate={op.attribute_dict['approximate']})"
-
-
-def narrow(text: str) -> Spelling:
-    """A function that JAX computes badly below 32 bits: it is widened there and rounded once."""
+def narrow(text: str, bits: int = 32) -> Spelling:
+    """A function that JAX computes badly on floats below so many bits: these are widened, and it is rounded once."""
 
     def spell(op: Op) -> Spelled:
         dtype = op.results[0].dtype
-        if not (dtype.is_float and dtype.bits < 32):
+        if not (dtype.is_float and dtype.bits < bits):
             return text
         wide = text
         for i in range(len(op.operands)):
@@ -258,8 +258,12 @@ SPELLING: dict[str, Spelling] = {
     "reverse": "jnp.flip({0}, {axes})",
     "slice": lambda op: f"{{0}}[{index_text(op)}]",
     "pad": pad,
-    "dynamic_slice": lambda op: f"lax.dynamic_slice({{0}}, {starts_text(op, 1)}, {{sizes}})",
-    "dynamic_update_slice": lambda op: f"lax.dynamic_update_slice({{0}}, {{1}}, {starts_text(op, 2)})",
+    "dynamic_slice": lambda op: (
+        f"lax.dynamic_slice({{0}}, {starts_text(op, 1)}, {{sizes}}, allow_negative_indices=False)"
+    ),
+    "dynamic_update_slice": lambda op: (
+        f"lax.dynamic_update_slice({{0}}, {{1}}, {starts_text(op, 2)}, allow_negative_indices=False)"
+    ),
     "gather": gather,
     "scatter": scatter,
     "concat": "jnp.concatenate(({*},), axis={axis})",
@@ -271,14 +275,14 @@ SPELLING: dict[str, Spelling] = {
     "conv": conv,
     "reduce_window": reduce_window,
     "relu": "jax.nn.relu({0})",
-    "relu6": "jax.nn.relu6({0})",
+    "relu6": lambda op: "jax.nn.relu6({0})" if op.results[0].dtype.is_float else None,
     "leaky_relu": "jax.nn.leaky_relu({0}, {negative_slope})",
     "elu": lambda op: "jax.nn.elu({0})" if op.attribute_dict["alpha"] == 1 else "jax.nn.elu({0}, {alpha})",
-    "silu": "jax.nn.silu({0})",
+    "silu": narrow("jax.nn.silu({0})", 16),
     "softplus": "jax.nn.softplus({0})",
-    "gelu": gelu,
-    "softmax": "jax.nn.softmax({0}, axis={axis})",
-    "log_softmax": "jax.nn.log_softmax({0}, axis={axis})",
+    "gelu": narrow("jax.nn.gelu({0}, approximate={approximate})", 16),
+    "softmax": narrow("jax.nn.softmax({0}, axis={axis})", 16),
+    "log_softmax": narrow("jax.nn.log_softmax({0}, axis={axis})", 16),
     "barrier": lambda op: (
         "lax.optimization_barrier({0})" if len(op.operands) == 1 else "lax.optimization_barrier(({*}))"
     ),

@@ -33,6 +33,9 @@ class NumpyDialect(FunctionalDialect):
     def dtype(self, dtype: DType) -> str:
         return dtype_text(dtype)
 
+    def is_weak_beside(self, dtype: DType) -> bool:
+        return dtype.numpy.isbuiltin == 1
+
     def non_finite(self, name: str) -> str:
         return f"np.{name}"
 

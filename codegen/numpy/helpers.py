@@ -25,7 +25,7 @@ def to_integer(x, dtype):
     """Floats as integers: towards zero, saturated, NaN as 0."""
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     wide = np.trunc(x).astype(np.float64)
-    inside = (wide > float(low)) & (wide < float(high))
+    inside = (wide >= float(low)) & (wide < float(high))
     outside = np.where(np.isnan(wide), 0, np.where(wide < 0, low, high)).astype(dtype)
     return np.where(inside, np.where(inside, wide, 0).astype(dtype), outside)
 ''',

@@ -8,7 +8,7 @@ import numpy as np
 
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import full_geometry, geometry, index_text, may_be_empty, reshaped
-from graphc.ir.dtypes import DType
+from graphc.ir.dtypes import DType, f8e4m3fn
 from graphc.ir.graph import Op
 
 
@@ -96,6 +96,8 @@ def identity(kind: str, dtype: DType) -> str:
     if dtype.is_integer:
         limits = np.iinfo(dtype.numpy)
         return str(limits.min if kind == "max" else limits.max)
+    if dtype is f8e4m3fn:  # it has no infinity
+        return "-448.0" if kind == "max" else "448.0"
     return "-np.inf" if kind == "max" else "np.inf"
 
 
@@ -273,7 +275,7 @@ SPELLING: dict[str, Spelling] = {
     "gt": "{0} > {1}",
     "ge": "{0} >= {1}",
     "select": "np.where({0}, {1}, {2})",
-    "clip": "np.clip({0}, {1}, {2})",
+    "clip": lambda op: "np.clip({0}, {1}, {2})" if op.results[0].dtype.numpy.isbuiltin == 1 else None,
     "square": "np.square({0})",
     "convert": convert,
     "bitcast": "{0}.view({dtype})",

@@ -17,7 +17,7 @@ from onnx import AttributeProto, GraphProto, TensorProto, ValueInfoProto
 
 from graphc.codegen.onnx.kernels import ELEMENT_TYPES, carrier
 from graphc.ir.dims import Dim, Size
-from graphc.ir.dtypes import DType, bool_, i64
+from graphc.ir.dtypes import DType, bool_, i8, i64, u8
 from graphc.ir.errors import UnsupportedError
 from graphc.ir.graph import Block, Value
 from graphc.ir.location import ROOT
@@ -65,8 +65,11 @@ class GraphWriter:
 
     def add_input(self, value: Value, name: str) -> Tensor:
         """An input of the graph that stands for a parameter."""
-        tensor = self.values[value] = Tensor(self.unique(name), value.dtype)
-        self.proto.input.append(value_info(tensor.name, value.type))
+        outside = at_border(value.type)
+        tensor = Tensor(self.unique(name), outside.dtype)
+        self.proto.input.append(value_info(tensor.name, outside))
+        self.base = name
+        self.values[value] = self.cast(tensor, value.dtype)
         return tensor
 
     def add_weight(self, value: Value, name: str, weights: StoredWeights) -> None:
@@ -79,6 +82,8 @@ class GraphWriter:
             self._weights.add(name)
             weights.add(self.proto, name)
             if name in weights.mutable:
+                if at_border(value.type) is not value.type:
+                    raise UnsupportedError(f"ONNX Runtime cannot update the weight {name!r} of {value.dtype}")
                 self.proto.input.append(value_info(name, value.type))
             if name in weights.permutations:
                 self.stored[name] = weights.permutations[name]
@@ -91,13 +96,15 @@ class GraphWriter:
     def function(self, block: Block, names: Sequence[str]) -> None:
         """Write the block of a function; its results are the graph's outputs, called `names` (reserved)."""
         for value, name in zip(block.outputs, names, strict=True):
-            if value.op is not None:
+            if value.op is not None and at_border(value.type) is value.type:
                 self.want(value, name)
         for value, tensor, name in zip(block.outputs, self.block(block), names, strict=True):
-            if tensor.name != name:
-                self.base = name
+            outside = at_border(value.type)
+            if tensor.dtype is not outside.dtype:
+                self._append("Cast", [tensor.name], [name], {"to": ELEMENT_TYPES[outside.dtype]})
+            elif tensor.name != name:
                 self._append("Identity", [tensor.name], [name], {})
-            self.proto.output.append(value_info(name, value.type))
+            self.proto.output.append(value_info(name, outside))
 
     def block(self, block: Block) -> list[Tensor]:
         """Write the ops of a block; returns what its terminator hands out."""
@@ -149,10 +156,12 @@ class GraphWriter:
         self._append(kind, inputs, [name], attributes)
         return Tensor(name, dtype)
 
-    def nodes(self, kind: str, inputs: Sequence[str], values: Sequence[Value], **attributes: Any) -> list[Tensor]:
-        """A node whose outputs are the values of an op; outside of bodies they have the values' own names."""
-        outside = self._nodes is self._root
-        names = [(self._wanted.pop(value, None) if outside else None) or self.unique(self.base) for value in values]
+    def nodes(
+        self, kind: str, inputs: Sequence[str], values: Sequence[Value], named: bool = True, **attributes: Any
+    ) -> list[Tensor]:
+        """A node whose outputs are the values of an op, with their own names where `named` and outside of bodies."""
+        named = named and self._nodes is self._root
+        names = [(self._wanted.pop(value, None) if named else None) or self.unique(self.base) for value in values]
         self._append(kind, inputs, names, attributes)
         self._last = None
         return [Tensor(name, value.dtype) for name, value in zip(names, values, strict=True)]
@@ -223,12 +232,12 @@ class GraphWriter:
 
     def reshape(self, x: Tensor, shape: Sequence[Size]) -> Tensor:
         """`x` under another shape of as many elements."""
-        return self.node("Reshape", [x.name, self.sizes.reshape_target(shape)], x.dtype, allowzero=1)
+        return self.compute("Reshape", x, self.sizes.reshape_target(shape), allowzero=1)
 
     def transpose(self, x: Tensor, permutation: Sequence[int]) -> Tensor:
         if list(permutation) == list(range(len(permutation))):
             return x
-        return self.node("Transpose", [x.name], x.dtype, perm=tuple(permutation))
+        return self.compute("Transpose", x, perm=tuple(permutation))
 
     def slice(self, x: Tensor, starts: str, limits: str, axes: Sequence[int], steps: Sequence[int]) -> Tensor:
         """Part of `x` along some axes; `starts` and `limits` name int64 vectors."""
@@ -292,6 +301,11 @@ class GraphWriter:
 
 
 # --- protos -------------------------------------------------------------------------------------------------------
+
+
+def at_border(type: TensorType) -> TensorType:
+    """The type an input or output has: 4-bit integers, which the runtime's interface lacks, are 8-bit there."""
+    return type.with_dtype(i8 if type.dtype.kind == "i" else u8) if type.dtype.bits == 4 else type
 
 
 def value_info(name: str, type: TensorType) -> ValueInfoProto:

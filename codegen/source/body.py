@@ -262,7 +262,7 @@ class BodyWriter:
 
     def _constant(self, op: Op, as_number: bool) -> Expression:
         value, dtype = op.attributes
-        if as_number and not op.results[0].type.shape:
+        if as_number and self.dialect.is_weak_beside(dtype) and not op.results[0].type.shape:
             return self.dialect.number(value, dtype)
         return Expression(self.dialect.array(self.nested(value, dtype), op.results[0].type), POSTFIX)
 
@@ -365,7 +365,10 @@ class BodyWriter:
                 return self._hold(value, name)
         if self.names.is_free("x"):
             return self._hold(value, "x")
-        return self._hold(value, self._base(value))
+        base = self._base(value)
+        if base == "y":
+            base = next((name for name in _STREAMS if self.names.is_free(name)), base)
+        return self._hold(value, base)
 
     def _base(self, value: Value) -> str:
         if value.name and not value.name.isdigit():

@@ -106,6 +106,10 @@ class Dialect(ABC):
         text = repr(value)
         return Expression(text, UNARY if text.startswith("-") else ATOM)
 
+    def is_weak_beside(self, dtype: DType) -> bool:
+        """Whether arithmetic of a Python number with an array of this dtype keeps the dtype."""
+        return True
+
     @abstractmethod
     def non_finite(self, name: str) -> str:
         """`inf` or `nan` as source."""

@@ -1,7 +1,7 @@
 """Spelling templates: text with slots, parsed once into the precedence of the whole and of each slot.
 
-A slot is `{0}` (an operand), `{axis}` (an attribute), `{shape.1}` (an item of one) or `{*}` (all operands, separated by commas). Formatting puts
-parentheses where the operand binds less tightly than its slot needs, and nowhere else.
+A slot is `{0}` (an operand), `{axis}` (an attribute), `{shape.1}` (an item of one) or `{*}` (all operands, separated by
+commas). Formatting puts parentheses where the operand binds less tightly than its slot needs, and nowhere else.
 """
 
 from __future__ import annotations

@@ -103,6 +103,7 @@ def write_scan(body: BodyWriter, op: Op) -> None:
         body.emit(f"{name} = []")
     block = op.regions[0].block
     slices = [body.names.take(f"{name}_i" if len(name) > 1 else "row") for name in sources]
+    slices = [name if value.uses else "_" for name, value in zip(slices, block.parameters[carried:], strict=False)]
     inner = Nested(body, block, [*carries, *slices, *captures])
     inner.write_items()
     for name, value in zip(lists, block.outputs[carried:], strict=True):

@@ -167,7 +167,7 @@ def _inputs(ops: Iterable[Op], inside: set[Op], weights: dict[Value, str]) -> li
 
 
 def _ordered(items: Sequence[Op | Node], item_of: dict[Op, Op | Node], dissolved: set[str]) -> list[Op | Node] | None:
-    """The items in an order that respects their operands, near the given one; None after dissolving scopes on cycles."""
+    """The items so that operands come first, near the given order; None after dissolving scopes on cycles."""
     number = {id(item): i for i, item in enumerate(items)}
     followers: list[set[int]] = [set() for _ in items]
     for op, item in item_of.items():

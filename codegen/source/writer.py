@@ -221,7 +221,7 @@ class ModuleWriter:
     # --- bodies -----------------------------------------------------------------------------------------------
 
     def _items(self, node: Node) -> tuple[list[Item], list[str]]:
-        """The node's items with the classes below written and chains of siblings made loops; members in order of use."""
+        """The node's items, with classes below written and chains of siblings as loops; members in order of use."""
         holder = node.owner
         used: list[str] = []
         items: list[Item] = []

@@ -137,7 +137,7 @@ class TorchDialect(Dialect):
         write_region_op(body, op)
 
     def updated(self, body: BodyWriter, updates: Sequence[tuple[Path, Value]], outputs: Sequence[Value]) -> None:
-        """New values are copied into the parameters once nothing reads the old ones; what shares their memory is cloned."""
+        """New values are copied in once nothing reads the old ones; what shares memory with these is cloned first."""
         for value in dict.fromkeys((*outputs, *(value for _, value in updates))):
             shares = _reads_weight(value)
             if shares or value in outputs or len(updates) > 1:

@@ -10,6 +10,7 @@ from graphc.frontends import ops
 from graphc.frontends.layer import Layer
 from graphc.frontends.structures import flatten
 from graphc.ir.errors import GraphcError, ShapeError
+from graphc.ir.inference import shape_text
 
 
 class Merge(Layer):
@@ -56,7 +57,7 @@ def _check_broadcast(first: Any, other: Any) -> None:
     for a, b in zip(first[1:], other[1:], strict=True):
         if isinstance(a, int) and isinstance(b, int) and a != b and 1 not in (a, b):
             raise ShapeError(
-                f"the inputs have shapes {tuple(first)} and {tuple(other)}, which cannot be merged elementwise"
+                f"the inputs have shapes {shape_text(first)} and {shape_text(other)}, which do not merge elementwise"
             )
 
 

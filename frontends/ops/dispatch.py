@@ -9,10 +9,11 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from graphc.frontends.nodes import is_symbolic, record
-from graphc.frontends.structures import map_structure
+from graphc.frontends.structures import flatten, map_structure
 from graphc.frontends.symbolic import SymbolicTensor
 from graphc.ir import ops as ir
 from graphc.ir.builder import Builder
+from graphc.ir.dims import Dim
 from graphc.ir.dtypes import DType, f32
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import ShapeError
@@ -39,6 +40,21 @@ def function(body: Callable[P, R]) -> Callable[P, R]:
                 lambda leaf: leaf.__graphc_value__(builder) if isinstance(leaf, SymbolicTensor) else leaf,
                 (args, kwargs),
             )
+        return body(*args, **kwargs)
+
+    FUNCTIONS[body.__name__] = call
+    return call
+
+
+def creating(body: Callable[P, R]) -> Callable[P, R]:
+    """Decorator for functions that make tensors of a shape: with symbolic sizes, outside a trace, the call is a node."""
+
+    @wraps(body)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+        if Builder.current() is None and any(
+            isinstance(leaf, (Dim, SymbolicTensor)) for leaf in flatten((args, kwargs))
+        ):
+            return record(call, args, kwargs, body)
         return body(*args, **kwargs)
 
     FUNCTIONS[body.__name__] = call

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontends.ops.dispatch import axes_of, counted_axis, function, kind, tensor
+from graphc.frontends.ops.dispatch import axes_of, counted_axis, creating, function, kind, tensor
 from graphc.frontends.symbolic import SymbolicTensor, size_of
 from graphc.ir import ops as ir
 from graphc.ir.dims import Dim, exact_div
@@ -63,6 +63,7 @@ def _whole(given: Any) -> tuple[Any, ...]:
 # --- making -------------------------------------------------------------------------------------------------------
 
 
+@creating
 def full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
     """A tensor of this shape, `fill_value` everywhere."""
     value = tensor(fill_value)
@@ -71,11 +72,13 @@ def full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
     return ir.broadcast(value, shape=_whole(shape))
 
 
+@creating
 def zeros(shape: Any, dtype: Any = None) -> Any:
     """All 0."""
     return full(shape, 0.0, dtype or "float32")
 
 
+@creating
 def ones(shape: Any, dtype: Any = None) -> Any:
     """All 1."""
     return full(shape, 1.0, dtype or "float32")
@@ -100,6 +103,7 @@ def ones_like(x: Any, dtype: Any = None) -> Any:
     return full_like(x, 1, dtype)
 
 
+@creating
 def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) -> Any:
     """Numbers from `start` (0 if there is but one argument) up to `stop`, without it; symbolic sizes with step 1."""
     start, stop, step = (0, start, step) if stop is None else (start, stop, step)

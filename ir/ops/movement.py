@@ -353,6 +353,8 @@ concat.sample((2,), axis=0)
 @composite
 def split(x: AnyTensor, *, sizes: Shape, axis: int = 0) -> tuple[AnyTensor, ...]:
     """Consecutive parts of `x` of these sizes along `axis`; together they are all of it."""
+    if not -x.ndim <= axis < x.ndim:
+        raise ShapeError(f"split: axis {axis} is out of range for {x.type}, which has {x.ndim} axes")
     total = sum_of(sizes)
     parts = cut(x, sizes, axis)
     require_equal(total, x.shape[axis], f"split of {x.type} along axis {axis} into {shape_text(sizes)}")

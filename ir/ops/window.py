@@ -203,6 +203,7 @@ def select_and_gather(
     `select_and_scatter`, with its choice between equals. 0 for a window of nothing but padding."""
     _require_shape("values", values, x)
     steps, gaps = strides or (1,) * x.ndim, dilation or (1,) * x.ndim
+    check_lengths("axes", x.ndim, window=window, strides=steps, padding=padding, dilation=gaps)
     around = padding_pairs(x.shape, window, steps, padding, gaps)
     counts = window_counts(x.shape, window, steps, padding, gaps)
     padded = ops.pad(x, padding=around), ops.pad(values, padding=around)

@@ -33,12 +33,18 @@ def unless_it_broadcasts(op: Any, value: Value) -> Value | None:
     return value if value.type is op.results[0].type else None
 
 
+EXTREMA = (ops.maximum, ops.minimum)
+
+
 @rule(ops.add, ops.mul, ops.maximum, ops.minimum, ops.and_, ops.or_, ops.xor, ops.eq, ops.ne, of=[ops.constant])
 def constants_stand_right(op: Any, rewriter: Rewriter) -> Rewritten:
     """c ∘ x = x ∘ c for a commutative ∘"""
-    if producer(op.x, ops.constant) and not producer(op.y, ops.constant):
-        return op.definition(op.y, op.x)
-    return None
+    if not producer(op.x, ops.constant) or producer(op.y, ops.constant):
+        return None
+    # Of 0 and −0 a maximum is the one that the order decides.
+    if op.definition in EXTREMA and op.x.dtype.is_float and not number(op.x):
+        return None
+    return op.definition(op.y, op.x)
 
 
 MIRRORED = {ops.lt: ops.gt, ops.gt: ops.lt, ops.le: ops.ge, ops.ge: ops.le}

@@ -208,9 +208,10 @@ def reduction_of_nothing(op: Any, rewriter: Rewriter) -> Rewritten:
 
 @rule(ops.reduce_max, ops.reduce_min, ops.reduce_all, ops.reduce_any)
 def reductions_compose(op: Any, rewriter: Rewriter) -> Rewritten:
-    """max over b of max over a of x = max over a and b of x, if both keep the axes or both drop them"""
+    """max over b of max over a of x = max over a and b of x, if both keep the axes or both drop them; not of floats,
+    where it can be another zero"""
     inner = producer(op.x, op.definition)
-    if inner is None or inner.keepdims is not op.keepdims:
+    if inner is None or inner.keepdims is not op.keepdims or op.x.dtype.is_float:
         return None
     axes = {*inner.axes}
     left = [axis for axis in range(inner.x.ndim) if op.keepdims or axis not in axes]

@@ -15,8 +15,9 @@ Extra = Literal["none", "dead", "duplicate", "redundant"]
 convert to the dtype that its operand has already."""
 
 WIDTH = 64
-HIDDEN = 8
-"""Features of the stream in a chain or fan, and in a residual network (whose weights are many)."""
+HIDDEN = 12
+"""Features of the stream in a chain or fan, and in a residual network (whose weights are many, and just too large to be
+written into the text)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def chain(count: int, extra: Extra = "none") -> Graph:
 def fan(count: int, extra: Extra = "none") -> Graph:
     graph = Graph("fan", WIDTH, 1)
     extras = _Extras(graph, extra)
-    kinds = ("tanh", "neg", "relu", "exp", "abs")
+    kinds = ("tanh", "sin", "relu", "exp", "abs")
     # Each reads an op of its own on the input, or it would be a duplicate of one that is there already.
     stem = [0]
     level: list[int] = []
@@ -103,25 +104,24 @@ def residual(count: int, extra: Extra = "none") -> Graph:
     blocks = max(1, count // (5 if extra == "none" else 6))
     graph = Graph("residual", HIDDEN, 1)
     for i in range(blocks):
-        for layer in ("dense1", "dense2"):
-            graph.weights += [(f"block_{i}/{layer}/kernel", (HIDDEN, HIDDEN)), (f"block_{i}/{layer}/bias", (HIDDEN,))]
+        graph.weights += [(f"block_{i}/{layer}/kernel", (HIDDEN, HIDDEN)) for layer in ("dense1", "dense2")]
     extras = _Extras(graph, extra)
     x = 0
     for i in range(blocks):
-        scope, first = f"block_{i}", 1 + 4 * i
-        y = extras.add("linear", x, first, first + 1, scope=f"{scope}/dense1")
+        scope, first = f"block_{i}", 1 + 2 * i
+        y = extras.add("linear", x, first, scope=f"{scope}/dense1")
         y = extras.add("relu", y, scope=scope)
-        y = extras.add("linear", y, first + 2, first + 3, scope=f"{scope}/dense2")
+        y = extras.add("linear", y, first + 1, scope=f"{scope}/dense2")
         x = extras.add("add", x, y, scope=scope)
         x = extras.add("relu", x, scope=scope)
     return graph
 
 
 def shared_operands(graph: Graph, operands: tuple[int, ...]) -> tuple[int, ...]:
-    """Operand numbers where all blocks share the first four weights, as they do in traced functions."""
-    dropped = max(0, len(graph.weights) - 4)
+    """Operand numbers where all blocks share the first two weights, as they do in traced functions."""
+    dropped = max(0, len(graph.weights) - 2)
     return tuple(
-        i if i < graph.inputs else graph.inputs + (i - graph.inputs) % 4 if i < graph.leaves else i - dropped
+        i if i < graph.inputs else graph.inputs + (i - graph.inputs) % 2 if i < graph.leaves else i - dropped
         for i in operands
     )
 

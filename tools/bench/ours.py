@@ -40,6 +40,7 @@ BUILD: dict[str, Callable[..., Any]] = {
     "neg": ops.neg,
     "relu": ops.relu,
     "exp": ops.exp,
+    "sin": ops.sin,
     "abs": ops.abs,
     "linear": ops.linear,
     "convert": lambda x: ops.convert(x, dtype=f32),
@@ -53,6 +54,7 @@ TRACE: dict[str, Callable[..., Any]] = BUILD | {
     "neg": operator.neg,
     "tanh": np.tanh,
     "exp": np.exp,
+    "sin": np.sin,
     "abs": np.abs,
     "relu": frontend_ops.relu,
 }
@@ -123,7 +125,7 @@ def build_body(graph: Graph, module: Module) -> None:
 
 def trace(graph: Graph) -> Module:
     """The graph traced from a Python function; its weights are a few arguments that all blocks share."""
-    shared = graph.weights[:4]
+    shared = graph.weights[:2]
     kinds = [(TRACE[node.kind], shared_operands(graph, node.operands)) for node in graph.nodes]
 
     def function(*arrays: Any) -> Any:

@@ -41,6 +41,7 @@ def fx_calls() -> dict[str, Callable[..., Any]]:
         "neg": operator.neg,
         "tanh": torch.tanh,
         "exp": torch.exp,
+        "sin": torch.sin,
         "abs": torch.abs,
         "relu": torch.relu,
         "linear": functional.linear,
@@ -72,7 +73,7 @@ def trace_fx(graph: Graph, calls: dict[str, Callable[..., Any]]) -> Any:
             values.append(call(*[values[i] for i in operands]))
         return values[-1]
 
-    names = ", ".join(f"x{i}" for i in range(graph.inputs + min(4, len(graph.weights))))
+    names = ", ".join(f"x{i}" for i in range(graph.inputs + min(2, len(graph.weights))))
     scope: dict[str, Any] = {"body": body}
     exec(f"def function({names}): return body({names})", scope)  # fx takes no *args
     return fx.Tracer().trace(scope["function"])
@@ -123,9 +124,10 @@ ONNX_OPS = {
     "neg": "Neg",
     "tanh": "Tanh",
     "exp": "Exp",
+    "sin": "Sin",
     "abs": "Abs",
     "relu": "Relu",
-    "linear": "Gemm",
+    "linear": "MatMul",
     "convert": "Cast",
 }
 

@@ -46,14 +46,13 @@ WHEN: dict[str, Callable[[Op], bool]] = {name: when for family in _FAMILIES for 
 def supports(op: Op) -> bool:
     """Whether an op is spelled on its types and with its attributes.
 
-    Complex numbers never are: no kernel of ONNX Runtime takes them. 4-bit integers are stored and converted, no more.
+    Complex numbers never are: no kernel of ONNX Runtime takes them.
     """
     spelling = SPELLING.get(op.name)
     if spelling is None:
         return False
     for value in (*operand_values(op), *op.results):
-        dtype = value.type.dtype
-        if dtype.is_complex or (dtype.bits == 4 and op.name != "convert"):
+        if value.type.dtype.is_complex:
             return False
     when = WHEN.get(op.name)
     if when is not None:

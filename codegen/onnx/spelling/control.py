@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.onnx.graph import GraphWriter, Tensor
+from graphc.codegen.onnx.sizes import at_least
 from graphc.codegen.onnx.spelling.movement import FAR
+from graphc.ir.dims import Dim
 from graphc.ir.dtypes import bool_, i64
 from graphc.ir.graph import Block, Op, Value, operand_values
 from graphc.ir.types import TensorType
@@ -117,10 +119,17 @@ def scan(graph: GraphWriter, op: Op, *operands: Tensor) -> Sequence[Tensor]:
 
     inputs = [(step, SCALAR), (go, FLAG), *zip(names, types, strict=True)]
     proto = graph.subgraph(inputs, write, [FLAG, *types, *rows])
-    found = graph.nodes("Loop", [trips.name, "", *(t.name for t in carries)], op.results, body=proto)
+    lacks_shape = not at_least(length, 1) and any(isinstance(size, Dim) for row in rows for size in row.shape)
+    initial = [trips.name, "", *(t.name for t in carries)]
+    found = graph.nodes("Loop", initial, op.results, named=not (backwards or lacks_shape), body=proto)
     if backwards:
         minus = graph.integers(-1), graph.integers(-FAR)
         found[carried:] = [graph.slice(stack, *minus, [0], [-1]) for stack in found[carried:]]
+    if lacks_shape:  # of no rows the runtime does not know how long they would have been
+        found[carried:] = [
+            graph.compute("Reshape", stack, graph.sizes.shape((length, *row.shape)), allowzero=1)
+            for stack, row in zip(found[carried:], rows, strict=True)
+        ]
     return found
 
 
@@ -128,8 +137,9 @@ def _names(parameters: Sequence[Value]) -> list[str]:
     return [value.name or "carry" for value in parameters]
 
 
-def _has_no_complex(op: Op) -> bool:
-    return not any(v.dtype.is_complex or v.dtype.bits == 4 for v in operand_values(op))
+def _has_bytes(op: Op) -> bool:
+    """Whether a region has no 4-bit integers, which `If` and `Loop` do not hand through."""
+    return all(value.dtype.bits >= 8 or value.dtype.is_bool for value in (*operand_values(op), *op.results))
 
 
 SPELLING: dict[str, Any] = {
@@ -144,4 +154,4 @@ SPELLING: dict[str, Any] = {
     "scan": scan,
 }
 
-WHEN: dict[str, Any] = {}
+WHEN: dict[str, Any] = {"cond": _has_bytes, "while": _has_bytes, "scan": _has_bytes}

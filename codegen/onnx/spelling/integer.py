@@ -142,4 +142,9 @@ SPELLING: dict[str, Any] = {
     "shift_right": shift_right,
 }
 
-WHEN: dict[str, Any] = {}
+
+def _has_bytes(op: Op) -> bool:
+    return op.results[0].dtype.bits >= 8
+
+
+WHEN: dict[str, Any] = {"shift_left": _has_bytes, "shift_right": _has_bytes}

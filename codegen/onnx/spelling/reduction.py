@@ -55,7 +55,9 @@ def reduce_prod(graph: GraphWriter, op: Op, x: Tensor) -> Tensor:
         return x
     if x.dtype.is_float:
         return reduced(graph, "ReduceProd", x, axes, keepdims)
-    return _integer_product(graph, op, x, axes)
+    inside = carrier("Mul", x.dtype)
+    assert inside is not None
+    return graph.cast(_integer_product(graph, op, graph.cast(x, inside), axes), x.dtype)
 
 
 def _integer_product(graph: GraphWriter, op: Op, x: Tensor, axes: Sequence[int]) -> Tensor:
@@ -65,7 +67,7 @@ def _integer_product(graph: GraphWriter, op: Op, x: Tensor, axes: Sequence[int])
     shape = tuple(type.shape[axis] for axis in kept)
     rows = graph.reshape(graph.transpose(x, [*axes, *kept]), [count(type, axes), *shape])
     step, go, so_far = (graph.unique(f"{op.name}.{name}") for name in ("step", "go", "product"))
-    scalar, state = TensorType.of(i64), type.with_shape(shape)
+    scalar, state = TensorType.of(i64), TensorType.of(x.dtype, shape)
 
     def body() -> list[Tensor]:
         row = graph.compute("Gather", rows, step, axis=0)

@@ -1,0 +1,71 @@
+"""`model.summary()`: the table as a whole, and what its options add."""
+
+from typing import Any
+
+from graphc import Input, Model, Sequential, layers
+
+CHAIN = """\
+Model: "net"
+┏━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━┓
+┃ Layer (type)                    ┃ Output Shape           ┃       Param # ┃
+┡━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━┩
+│ dense (Dense)                   │ (None, 1000)           │         5,000 │
+├─────────────────────────────────┼────────────────────────┼───────────────┤
+│ batch_normalization             │ (None, 1000)           │         4,000 │
+│ (BatchNormalization)            │                        │               │
+└─────────────────────────────────┴────────────────────────┴───────────────┘
+ Total params: 9,000 (35.16 KB)
+ Trainable params: 7,000 (27.34 KB)
+ Non-trainable params: 2,000 (7.81 KB)
+"""
+
+GRAPH = """\
+Model: "graph"
+┏━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━┓
+┃ Layer (type)        ┃ Output Shape      ┃    Param # ┃ Connected to      ┃
+┡━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━┩
+│ x (InputLayer)      │ (None, 4)         │          0 │ -                 │
+├─────────────────────┼───────────────────┼────────────┼───────────────────┤
+│ shared (Dense)      │ (None, 4)         │         20 │ x[0][0],          │
+│                     │                   │            │ shared[0][0]      │
+├─────────────────────┼───────────────────┼────────────┼───────────────────┤
+│ add (Add)           │ (None, 4)         │          0 │ x[0][0],          │
+│                     │                   │            │ shared[1][0]      │
+└─────────────────────┴───────────────────┴────────────┴───────────────────┘
+ Total params: 20 (80.00 B)
+ Trainable params: 20 (80.00 B)
+ Non-trainable params: 0 (0.00 B)
+"""
+
+
+def summary(model: Model, **options: Any) -> str:
+    lines: list[str] = []
+    model.summary(line_length=options.pop("line_length", 76), print_fn=lines.append, **options)
+    return "\n".join(line.rstrip() for line in "".join(lines).splitlines()) + "\n"
+
+
+def test_a_chain() -> None:
+    model = Sequential([Input((4,)), layers.Dense(1000), layers.BatchNormalization()], name="net")
+    assert summary(model) == CHAIN
+
+
+def test_a_graph_says_what_is_connected_to_what() -> None:
+    x = Input((4,), name="x")
+    shared = layers.Dense(4, name="shared")
+    assert summary(Model(x, x + shared(shared(x)), name="graph")) == GRAPH
+
+
+def test_options() -> None:
+    x = Input((4,))
+    inner = Sequential([layers.Dense(4), layers.Dense(2)], name="inner")
+    model = Model(x, layers.Dense(3)(inner(x)))
+    inner.trainable = False
+    text = summary(model, expand_nested=True, show_trainable=True)
+    assert "└ dense (Dense)" in text and "└ dense_1 (Dense)" in text and "Trainable" in text
+    assert "│ N" in text and "│ Y" in text
+    text = summary(model, layer_range=("inner", "dense_2"))
+    assert "inner" in text and "input_layer" not in text
+
+
+def test_an_unbuilt_model() -> None:
+    assert "0 (unbuilt)" in summary(Sequential([layers.Dense(4)]))

@@ -1,0 +1,71 @@
+"""The benchmark measures what it says: the same graph everywhere, with a tenth of the ops to change."""
+
+import json
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc.passes import find_pass
+from graphc.tools.bench import ours, peers
+from graphc.tools.bench.__main__ import app
+from graphc.tools.bench.graphs import GRAPHS
+
+
+@pytest.mark.parametrize("kind", sorted(GRAPHS))
+def test_ours_and_theirs_compute_the_same(kind):
+    torch = pytest.importorskip("torch")
+    graph = GRAPHS[kind](60)
+    module = ours.build(graph)
+    module.verify()
+    rng = np.random.default_rng(0)
+    for name in module.weights:
+        module.weights.set(name, rng.normal(size=module.weights[name].shape))
+    inputs = [rng.normal(size=(3, graph.width)).astype(np.float32) / 4 for _ in range(graph.inputs)]
+    weights = [
+        torch.from_numpy(module.weights[name].T if name.endswith("kernel") else module.weights[name])
+        for name in module.weights
+    ]
+    fx = torch.fx.GraphModule({}, peers.build_fx(graph, peers.fx_calls()))
+    found = fx(*map(torch.from_numpy, inputs), *weights)
+    np.testing.assert_allclose(found.numpy(), graphc.interpret(module, *inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(GRAPHS))
+def test_the_traced_graph_is_of_the_same_ops(kind):
+    graph = GRAPHS[kind](60)
+    built = [op.name for op in ours.build(graph).main.block]
+    assert [op.name for op in ours.trace(graph).main.block] == built
+
+
+@pytest.mark.parametrize(("extra", "passes"), [("dead", "dce"), ("duplicate", "cse"), ("redundant", "canonicalize")])
+@pytest.mark.parametrize("kind", sorted(GRAPHS))
+def test_a_tenth_of_the_ops_is_for_the_pass(kind, extra, passes):
+    module = ours.build(GRAPHS[kind](600, extra))
+    before = sum(1 for _ in module.main.block)
+    find_pass(passes).run(module)
+    module.verify()
+    removed = before - sum(1 for _ in module.main.block)
+    assert 0.08 < removed / before < 0.12
+
+
+@pytest.mark.parametrize("kind", sorted(GRAPHS))
+def test_half_of_the_ops_are_replaced(kind):
+    module = ours.build(GRAPHS[kind](100))
+    before = sum(1 for _ in module.main.block)
+    ours.replace_half(module)
+    module.verify()
+    assert sum(1 for _ in module.main.block) == pytest.approx(before / 2, abs=2)
+
+
+def test_the_command_prints_a_table_and_writes_json(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    monkeypatch.setattr("graphc.tools.bench.__main__.QUICK_SIZES", (20, 40))
+    done = CliRunner().invoke(app, ["compile", "--quick", "--graphs", "chain", "--json", str(tmp_path / "found.json")])
+    assert done.exit_code == 0, done.output
+    assert "growth" in done.stdout and "emit numpy" in done.stdout and "torch.fx (40)" in done.stdout
+    records = json.loads((tmp_path / "found.json").read_text())
+    assert {record["ops"] for record in records} == {20, 40}
+    assert {"build", "trace", "parse", "canonicalize"} <= {record["stage"] for record in records}
+    assert all(record["graphc"] > 0 for record in records)
