@@ -30,9 +30,12 @@ class JaxDialect(FunctionalDialect):
         "jnp": "import jax.numpy as jnp",
         "np": "import numpy as np",
         "lax": "from jax import lax",
+        "threefry2x32_p": "from jax.extend.random import threefry2x32_p",
         "load_file": "from safetensors.flax import load_file",
     }
-    reserved = frozenset({"jax", "jnp", "lax", "np", "params", "load", "nested", "Path", "Model", "forward", *HELPERS})
+    reserved = frozenset(
+        {"threefry2x32_p", "jax", "jnp", "lax", "np", "params", "load", "nested", "Path", "Model", "forward", *HELPERS}
+    )
     light = frozenset({"relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "transpose", "reshape", "convert"})
 
     def __init__(self, wide: bool = False) -> None:

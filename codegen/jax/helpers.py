@@ -1,6 +1,22 @@
 """Functions pasted into emitted JAX source where it uses them."""
 
 HELPERS = {
+    "threefry": '''
+def threefry(key, high, low):
+    """Two words of random bits for each counter: Threefry-2x32 of 20 rounds."""
+    return threefry2x32_p.bind(key[0], key[1], *jnp.broadcast_arrays(high, low))
+''',
+    "sparse_cross_entropy": '''
+def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0):
+    """-log softmax(logits) at the labels: 0 at `ignore_index`, NaN at what is no class."""
+    outside = (labels < 0) | (labels >= logits.shape[-1])
+    chances = jax.nn.log_softmax(logits, axis=-1)
+    loss = -jnp.take_along_axis(chances, jnp.where(outside, 0, labels)[..., None], -1)[..., 0]
+    if label_smoothing:
+        loss = loss * (1 - label_smoothing) - chances.mean(-1) * label_smoothing
+    loss = jnp.where(outside, jnp.nan, loss)
+    return loss if ignore_index is None else jnp.where(labels == ignore_index, 0, loss)
+''',
     "convolution": '''
 def convolution(x, kernel, strides=None, padding="valid", dilation=None, groups=1):
     """Convolution of channels-last `x` with a kernel [*window, in / groups, out]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -217,6 +218,30 @@ def only_wide(text: str) -> Spelling:
     return lambda op: None if is_half(op.results[0].dtype) else text
 
 
+def sort(op: Op) -> Spelled:
+    axis = op.attribute_dict["axis"]
+    if len(op.operands) == 1:
+        return f'np.sort({{0}}, axis={axis}, kind="stable")'
+    return f"sort({axis}, {{*}})"
+
+
+def sparse_cross_entropy(op: Op) -> Spelled | None:
+    logits, attributes = op.operands[0], op.attribute_dict
+    assert logits is not None
+    if is_half(logits.dtype) or may_be_empty(logits.type, tuple(range(logits.ndim))):
+        return None
+    return f"sparse_cross_entropy({', '.join(['{0}', '{1}', *loss_options(attributes)])})"
+
+
+def loss_options(attributes: Mapping[str, Any]) -> list[str]:
+    """The arguments of a cross-entropy that are not at their defaults."""
+    return [
+        f"{name}={{{name}}}"
+        for name, default in (("ignore_index", None), ("label_smoothing", 0.0))
+        if attributes[name] != default
+    ]
+
+
 SPELLING: dict[str, Spelling] = {
     "neg": "-{0}",
     "sign": "np.sign({0})",
@@ -301,6 +326,10 @@ SPELLING: dict[str, Spelling] = {
     "dynamic_update_slice": lambda op: f"updated_at({{0}}, {{1}}, {starts_text(op, 2)})",
     "gather": gather,
     "scatter": scatter,
+    "embedding": 'np.take({0}, {1}, axis=0, mode="clip")',
+    "sort": sort,
+    "threefry": "threefry({0}, {1}, {2})",
+    "sparse_cross_entropy": sparse_cross_entropy,
     "concat": "np.concatenate(({*},), axis={axis})",
     "split": split,
     "dot_general": dot_general,
