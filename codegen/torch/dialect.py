@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphc.codegen.source.body import BodyWriter
-from graphc.codegen.source.dialect import Code, Dialect, Layer, Path, Spelling
+from graphc.codegen.source.dialect import Code, Dialect, Layer, Path, Spelled, Spelling
 from graphc.codegen.source.documentation import entry_line, module_docstring
 from graphc.codegen.source.functional import indented
 from graphc.codegen.source.members import relative
@@ -18,7 +18,8 @@ from graphc.codegen.source.writer import IMPORTS, Definition, ModuleWriter, Priv
 from graphc.codegen.torch.helpers import HELPERS
 from graphc.codegen.torch.layers import layer
 from graphc.codegen.torch.spelling import SPELLING, dtype_text
-from graphc.ir.dtypes import DType
+from graphc.codegen.torch.unsigned import UNSIGNED
+from graphc.ir.dtypes import DType, u32
 from graphc.ir.graph import Op, Value
 from graphc.ir.module import Weight
 from graphc.ir.recipes import Permute, Reshape, Step
@@ -65,6 +66,12 @@ class TorchDialect(Dialect):
     light = frozenset(
         {"relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "transpose", "reshape", "convert"}
     )
+
+    def spelled(self, op: Op) -> Spelled | None:
+        if any(value is not None and value.dtype is u32 for value in (*op.operands, *op.results)):
+            found = UNSIGNED.get(op.name)
+            return found if found is None or not callable(found) else found(op)
+        return super().spelled(op)
 
     def layer(self, op: Op) -> Layer | None:
         return layer(op)
