@@ -26,6 +26,7 @@ class JaxDialect(FunctionalDialect):
     helpers = {name: source.strip() for name, source in HELPERS.items()}
     imports = {
         "Path": "from pathlib import Path",
+        "math": "import math",
         "jax": "import jax",
         "jnp": "import jax.numpy as jnp",
         "np": "import numpy as np",

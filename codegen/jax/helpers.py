@@ -1,6 +1,15 @@
 """Functions pasted into emitted JAX source where it uses them."""
 
 HELPERS = {
+    "bernoulli": '''
+def bernoulli(key, shape, threshold):
+    """True where a random word, as a signed integer, is below the threshold. A block has words for two elements."""
+    *lead, size = shape
+    half = -(-size // 2)
+    counters = jnp.arange(math.prod(lead) * half, dtype=jnp.uint32).reshape(*lead, half)
+    words = threefry(key, jnp.uint32(0), counters)
+    return jnp.concatenate([lax.bitcast_convert_type(word, jnp.int32) < threshold for word in words], -1)[..., :size]
+''',
     "threefry": '''
 def threefry(key, high, low):
     """Two words of random bits for each counter: Threefry-2x32 of 20 rounds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from graphc.codegen.numpy.spelling import identity, loss_options, starts_text, transpose
+from graphc.codegen.numpy.spelling import bernoulli, identity, loss_options, starts_text, transpose
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import geometry, index_text, may_be_empty, reshaped, tuple_text, window_steps
 from graphc.ir.dtypes import DType, f32, u64
@@ -267,6 +267,7 @@ SPELLING: dict[str, Spelling] = {
     "embedding": 'jnp.take({0}, {1}, axis=0, mode="clip")',
     "one_hot": "jax.nn.one_hot({0}, {size}, dtype={dtype}, axis={axis})",
     "sort": sort,
+    "random_bernoulli": bernoulli,
     "threefry": "threefry({0}, {1}, {2})",
     "sparse_cross_entropy": sparse_cross_entropy,
     "concat": "jnp.concatenate(({*},), axis={axis})",

@@ -1,6 +1,15 @@
 """Functions pasted into emitted NumPy source where it uses them. They are not the reference's code, and fast."""
 
 HELPERS = {
+    "bernoulli": '''
+def bernoulli(key, shape, threshold):
+    """True where a random word, as a signed integer, is below the threshold. A block has words for two elements."""
+    *lead, size = shape
+    half = -(-size // 2)
+    counters = np.arange(math.prod(lead) * half, dtype=np.uint32).reshape(*lead, half)
+    words = threefry(key, np.uint32(0), counters)
+    return np.concatenate([word.view(np.int32) < threshold for word in words], -1)[..., :size]
+''',
     "threefry": '''
 def threefry(key, high, low):
     """Two words of random bits for each counter: Threefry-2x32 of 20 rounds, in parts that stay in the cache."""

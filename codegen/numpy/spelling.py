@@ -11,6 +11,7 @@ from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import full_geometry, geometry, index_text, may_be_empty, reshaped
 from graphc.ir.dtypes import DType, f8e4m3fn
 from graphc.ir.graph import Op
+from graphc.ir.ops.random import WORDS, bernoulli_limit
 
 
 def dtype_text(dtype: DType) -> str:
@@ -218,6 +219,13 @@ def only_wide(text: str) -> Spelling:
     return lambda op: None if is_half(op.results[0].dtype) else text
 
 
+def bernoulli(op: Op) -> Spelled | None:
+    shape, limit = op.attribute_dict["shape"], bernoulli_limit(op.attribute_dict["probability"])
+    if not shape or limit in (0, WORDS):
+        return None
+    return "bernoulli({0}, {shape}, {threshold})", {"threshold": str(limit - WORDS // 2)}
+
+
 def sort(op: Op) -> Spelled:
     axis = op.attribute_dict["axis"]
     if len(op.operands) == 1:
@@ -328,6 +336,7 @@ SPELLING: dict[str, Spelling] = {
     "scatter": scatter,
     "embedding": 'np.take({0}, {1}, axis=0, mode="clip")',
     "sort": sort,
+    "random_bernoulli": bernoulli,
     "threefry": "threefry({0}, {1}, {2})",
     "sparse_cross_entropy": sparse_cross_entropy,
     "concat": "np.concatenate(({*},), axis={axis})",

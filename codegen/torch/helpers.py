@@ -1,6 +1,15 @@
 """Functions pasted into emitted PyTorch source where it uses them: edges at which torch deviates."""
 
 HELPERS = {
+    "bernoulli": '''
+def bernoulli(key, shape, threshold):
+    """True where a random word, as a signed integer, is below the threshold. A block has words for two elements."""
+    *lead, size = shape
+    half = -(-size // 2)
+    counters = torch.arange(math.prod(lead) * half, dtype=torch.int32).view(torch.uint32).view(*lead, half)
+    words = threefry(key, counters.new_zeros(()), counters)
+    return torch.cat([word.view(torch.int32) < threshold for word in words], -1)[..., :size]
+''',
     "threefry": '''
 def threefry(key, high, low):
     """Two words of random bits for each counter: Threefry-2x32 of 20 rounds, in int32, which wraps as uint32 does, and

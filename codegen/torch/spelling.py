@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphc.codegen.numpy.spelling import identity, loss_options
+from graphc.codegen.numpy.spelling import bernoulli, identity, loss_options
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import index_text, may_be_empty, reshaped, tuple_text, window_steps
 from graphc.ir.dims import Dim
@@ -610,6 +610,7 @@ SPELLING: dict[str, Spelling] = {
     "sparse_cross_entropy": sparse_cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "sort": sort,
+    "random_bernoulli": bernoulli,
     "threefry": "threefry({0}, {1}, {2})",
     "barrier": lambda op: "{0}" if len(op.operands) == 1 else "({*})",
     "name": "{0}",

@@ -163,7 +163,8 @@ def random_bits(key: IndexTensor, *, shape: Shape, dtype: DType = u32) -> IndexT
     if dtype is u64:
         high, low = ops.convert(high, dtype=u64), ops.convert(low, dtype=u64)
         return ops.or_(ops.shift_left(high, 32), low)
-    return ops.convert(ops.xor(high, low), dtype=dtype)
+    joined = ops.xor(high, low)
+    return joined if dtype is u32 else ops.convert(joined, dtype=dtype)
 
 
 @random_bits.reference
@@ -186,7 +187,7 @@ def random_bernoulli(key: IndexTensor, *, shape: Shape, probability: float = 0.5
     A block serves two elements: along the last axis, of size n, block j of ⌈n / 2⌉ gives with its first word element j
     and with its second one element j + ⌈n / 2⌉. A word, read as a signed integer, is compared with a threshold.
     """
-    limit = _limit(probability)
+    limit = bernoulli_limit(probability)
     if limit in (0, WORDS):
         _check_key(key)
         return ops.full(shape, limit > 0, bool_)
@@ -204,7 +205,8 @@ def _halved(shape) -> tuple[Size, Size]:
     return ceil_div(size, 2), size
 
 
-def _limit(probability: float) -> int:
+def bernoulli_limit(probability: float) -> int:
+    """How many of the 2³² words are true."""
     if not 0 <= probability <= 1:
         raise GraphcError(f"a probability is a number from 0 to 1, not {probability}")
     return round(probability * WORDS)
@@ -214,7 +216,7 @@ def _limit(probability: float) -> int:
 def _(key, *, shape, probability):
     half, size = _halved(shape)
     words = np.concatenate(_reference_words(key, (*shape[:-1], half)), -1)[..., :size]
-    return ((words.astype(np.int64) + WORDS // 2) % WORDS < _limit(probability)).reshape(shape)
+    return ((words.astype(np.int64) + WORDS // 2) % WORDS < bernoulli_limit(probability)).reshape(shape)
 
 
 random_bernoulli.sample(KEY, shape=(3, 4))
@@ -263,7 +265,7 @@ def random_uniform(
     unit = _random_integers(key, shape, dtype) * (2.0**-52 if dtype is f64 else 2.0**-23)
     if (low, high) != (0.0, 1.0):
         unit = unit * (high - low) + low
-    return ops.convert(unit, dtype=dtype)
+    return unit if dtype in (f32, f64) else ops.convert(unit, dtype=dtype)
 
 
 @random_uniform.reference
@@ -285,7 +287,8 @@ def random_normal(key: IndexTensor, *, shape: Shape, dtype: DType = f32) -> Tens
     _check_float(dtype, "random_normal")
     ends = 2.0**52 if dtype is f64 else 2.0**23
     odd = _random_integers(key, shape, dtype) * 2.0 + (1.0 - ends)
-    return ops.convert(ops.erf_inv(odd * (1.0 / ends)) * math.sqrt(2.0), dtype=dtype)
+    drawn = ops.erf_inv(odd * (1.0 / ends)) * math.sqrt(2.0)
+    return drawn if dtype in (f32, f64) else ops.convert(drawn, dtype=dtype)
 
 
 @random_normal.reference
