@@ -16,8 +16,8 @@ def threefry(key, high, low):
     high, low = np.broadcast_arrays(high, low)
     keys = key[:1], key[1:], key[:1] ^ key[1:] ^ np.uint32(0x1BD11BDA)
     first, second = high.ravel() + keys[0], low.ravel() + keys[1]
-    for start in range(0, first.size, 16384):
-        x, y = first[start : start + 16384], second[start : start + 16384]
+    for start in range(0, first.size, 32768):
+        x, y = first[start : start + 32768], second[start : start + 32768]
         turned = np.empty_like(y)
         for i in range(20):
             count = (13, 15, 26, 6, 17, 29, 16, 24)[i % 8]

@@ -154,14 +154,23 @@ def take_or_zero(x, indices, dim):
     found = x.index_select(dim, indices.flatten())
     return found.reshape((*x.shape[:dim], *indices.shape, *x.shape[dim + 1 :]))
 ''',
-    "scatter": '''
-def scatter(x, indices, updates, dim, add):
-    """`x` with `updates` added to (or put in place of) its slices at `indices`; those outside are dropped."""
+    "scatter_add": '''
+def scatter_add(x, indices, updates, dim):
+    """`x` with `updates` added to its slices at `indices`; those outside go to a slice that is cut off."""
+    size = x.shape[dim]
+    out = torch.cat((x, x.new_zeros((*x.shape[:dim], 1, *x.shape[dim + 1 :]))), dim)
+    places = torch.where((indices >= 0) & (indices < size), indices.long(), size).flatten()
+    rows = updates.reshape((*x.shape[:dim], places.numel(), *x.shape[dim + 1 :]))
+    return out.index_add(dim, places, rows).narrow(dim, 0, size)
+''',
+    "scatter_set": '''
+def scatter_set(x, indices, updates, dim):
+    """`x` with `updates` in place of its slices at `indices`; those outside are dropped."""
     axes = range(indices.ndim)
     updates = updates.movedim([dim + i for i in axes], list(axes))
     inside = (indices >= 0) & (indices < x.shape[dim])
     out = x.movedim(dim, 0).clone()
-    out = out.index_put((indices[inside].long(),), updates[inside], accumulate=add)
+    out = out.index_put((indices[inside].long(),), updates[inside])
     return out.movedim(0, dim)
 ''',
     "pad_windows": '''

@@ -215,7 +215,7 @@ def gather(op: Op) -> Spelled:
 
 
 def scatter(op: Op) -> Spelled:
-    return f"scatter({{0}}, {{1}}, {{2}}, {{axis}}, add={op.attribute_dict['reduction'] == 'add'})"
+    return f"scatter_{op.attribute_dict['reduction']}({{0}}, {{1}}, {{2}}, {{axis}})"
 
 
 def split(op: Op) -> Spelled:

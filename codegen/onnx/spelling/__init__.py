@@ -20,7 +20,9 @@ from graphc.codegen.onnx.spelling import (
     integer,
     movement,
     normalization,
+    random,
     reduction,
+    sorting,
     window,
 )
 from graphc.ir.graph import Op, operand_values
@@ -36,7 +38,9 @@ _FAMILIES = (
     integer,
     movement,
     normalization,
+    random,
     reduction,
+    sorting,
     window,
 )
 SPELLING: dict[str, Spelling] = {name: spelling for family in _FAMILIES for name, spelling in family.SPELLING.items()}
