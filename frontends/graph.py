@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphc.frontends.naming import unique
+from graphc.frontends.naming import Names, unique
 from graphc.frontends.nodes import Node
 from graphc.frontends.scopes import Chain, Invocation
 from graphc.frontends.structures import flatten, map_structure, pack, paths
@@ -136,11 +136,11 @@ class FunctionGraph:
     def _unique_names(self) -> dict[int, str]:
         """A name for each layer and op call (by id) that no other has."""
         names: dict[int, str] = {}
-        taken: set[str] = {layer.name for layer in self.layers}
+        taken = Names(layer.name for layer in self.layers)
         used: set[str] = set()
         for owner in sorted(self.operations, key=_first_call):
             is_layer = hasattr(owner, "inbound_nodes")
-            name = owner.name if is_layer and owner.name not in used else unique(owner.name, taken | used)
+            name = owner.name if is_layer and owner.name not in used else taken.new(owner.name)
             names[id(owner)] = name
             used.add(name)
         return names
@@ -238,17 +238,15 @@ def scope_paths(nodes: list[Node]) -> dict[int, tuple[str, ...]]:
         return tuple(i for i in chain if i.kind == "name_scope" or (i not in common and i in with_layers))
 
     chains = {id(node): counted(node.chain) for node in nodes}
-    taken: dict[Chain, set[str]] = {}
+    taken: dict[Chain, Names] = {}
     for node in nodes:
         if node.layer is not None and node.layer.automatic_prefix is None:
-            taken.setdefault(chains[id(node)], set()).add(node.layer.name)
+            taken.setdefault(chains[id(node)], Names()).add(node.layer.name)
     names: dict[Chain, tuple[str, ...]] = {(): ()}
     for node in nodes:
         chain = chains[id(node)]
         for end in range(1, len(chain) + 1):
             if chain[:end] not in names:
-                siblings = taken.setdefault(chain[: end - 1], set())
-                name = unique(chain[end - 1].name, siblings)
-                siblings.add(name)
+                name = taken.setdefault(chain[: end - 1], Names()).new(chain[end - 1].name)
                 names[chain[:end]] = (*names[chain[: end - 1]], name)
     return {id(node): names[chains[id(node)]] for node in nodes}

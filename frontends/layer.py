@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import numpy as np
@@ -260,17 +260,15 @@ class Layer(WeightOwner):
     def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Build for inputs like these: `build` gets the first shape, or each by name (`x_shape`, `y_shape`)."""
         shapes = {name: shape_structure(value) for name, value in _tensor_arguments(type(self), args, kwargs).items()}
-        names = [name for name in inspect.signature(self.build).parameters if name not in ("args", "kwargs")]
+        parameters = dict(list(_signature(type(self).build).parameters.items())[1:])
+        names = [name for name in parameters if name not in ("args", "kwargs")]
         with outside_traces():
             if len(names) <= 1:
                 self.build(next(iter(shapes.values()), None))
                 return
             found = {f"{name}_shape": shape for name, shape in shapes.items()}
             missing = [
-                name
-                for name in names
-                if name not in found
-                and inspect.signature(self.build).parameters[name].default is inspect.Parameter.empty
+                name for name in names if name not in found and parameters[name].default is inspect.Parameter.empty
             ]
             if missing:
                 raise GraphcError(
@@ -331,9 +329,12 @@ def _marks_built(build: Callable[..., Any]) -> Callable[..., Any]:
     return built
 
 
+_signature = cache(inspect.signature)
+
+
 def _given_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
     """The arguments of `__init__` by name, defaults included; None where they cannot be given by name."""
-    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    signature = _signature(cls.__init__)  # type: ignore[misc]
     try:
         bound = signature.bind(None, *args, **kwargs)
     except TypeError:
@@ -352,14 +353,15 @@ def _given_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return given
 
 
+@cache
 def _call_parameters(cls: type[Layer]) -> dict[str, inspect.Parameter]:
-    return dict(list(inspect.signature(cls.call).parameters.items())[1:])
+    return dict(list(_signature(cls.call).parameters.items())[1:])
 
 
 def _tensor_arguments(cls: type[Layer], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `call` that are tensors or structures of them, by name."""
     try:
-        bound = inspect.signature(cls.call).bind(None, *args, **kwargs).arguments
+        bound = _signature(cls.call).bind(None, *args, **kwargs).arguments
     except TypeError as error:
         raise GraphcError(f"{cls.__name__}: {error}") from error
     found: dict[str, Any] = {}

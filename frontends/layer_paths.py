@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphc.frontends.naming import unique
+from graphc.frontends.naming import Names
 from graphc.frontends.variable import Variable
 
 
@@ -31,8 +31,8 @@ class LayerPaths:
     path_of: dict[int, str] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     places: list[WeightPlace] = field(default_factory=list)
-    children: dict[str, set[str]] = field(default_factory=dict)
-    taken: set[str] = field(default_factory=set)
+    children: dict[str, Names] = field(default_factory=dict)
+    taken: Names = field(default_factory=Names)
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -65,18 +65,20 @@ def _visit(layer: Any, path: str, found: LayerPaths, above: list[Any]) -> None:
         for node in graph.nodes:
             for end in range(len(graph.scopes[id(node)])):
                 parent = join(path, *graph.scopes[id(node)][:end])
-                found.children.setdefault(parent, set()).add(graph.scopes[id(node)][end])
+                found.children.setdefault(parent, Names()).add(graph.scopes[id(node)][end])
     else:
         placed = [(child, path) for child in layer._layers if not getattr(child, "is_input", False)]
     for child, scope in placed:
         if child.automatic_prefix is None:
-            found.children.setdefault(scope, set()).add(child.name)
+            found.children.setdefault(scope, Names()).add(child.name)
     names: dict[int, str] = {}
+    used: set[str] = set()
     for child, scope in placed:
-        siblings = found.children.setdefault(scope, set())
-        name = child.name if child.automatic_prefix is None else unique(child.automatic_prefix, siblings)
-        siblings.add(name)
+        siblings = found.children.setdefault(scope, Names())
+        given = child.automatic_prefix is None and join(scope, child.name) not in used
+        name = child.name if given else siblings.new(child.automatic_prefix or child.name)
         names[id(child)] = join(scope, name)
+        used.add(names[id(child)])
     # Weights are in the order of the layers, paths in the order of the calls.
     order = {id(child): position for position, child in enumerate(layer._layers)}
     for child, _ in sorted(placed, key=lambda entry: order.get(id(entry[0]), len(order))):
@@ -104,17 +106,15 @@ def _visit_alias(layer: Any, path: str, found: LayerPaths) -> None:
 
 def _add_variables(layer: Any, path: str, found: LayerPaths) -> None:
     attributes = {id(value): name for name, value in vars(layer).items() if isinstance(value, Variable)}
-    taken: set[str] = set()
+    taken = Names()
     for variable in layer.own_variables:
         attribute = attributes.get(id(variable))
-        name = unique(variable.name if variable.name != "variable" else attribute or "variable", taken)
-        taken.add(name)
+        name = taken.new(variable.name if variable.name != "variable" else attribute or "variable")
         _add(found, join(path, name.replace("/", "_")), variable, layer, attribute)
 
 
 def _add(found: LayerPaths, name: str, variable: Variable, layer: Any, attribute: str | None) -> None:
-    name = name if id(variable) in found.names else unique(name, found.taken)
-    found.taken.add(name)
+    name = name if id(variable) in found.names else found.taken.new(name)
     found.names.setdefault(id(variable), name)
     found.places.append(WeightPlace(name, variable, layer, attribute))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from graphc.frontends.layer_paths import LayerPaths, join, layer_paths
 from graphc.frontends.model import Model
-from graphc.frontends.naming import identifier, unique
+from graphc.frontends.naming import Names, identifier, unique
 from graphc.frontends.recording import Recording
 from graphc.frontends.structures import flatten, map_structure, pack, paths
 from graphc.frontends.symbolic import BATCH, SymbolicTensor, is_unnamed
@@ -64,7 +64,7 @@ class Lowering(Recording):
     def declare_weights(self, taken: list[str]) -> None:
         """A parameter and an entry of the weight table for each variable, then the tied names."""
         trainable = {id(variable) for variable in self.model.trainable_weights}
-        self.taken = set(taken)
+        self.taken = Names(taken)
         for variable in self.model.weights:
             self._declare(variable, self.paths.names[id(variable)], id(variable) in trainable)
         for name, first in self.paths.aliases.items():
@@ -72,8 +72,7 @@ class Lowering(Recording):
 
     def _declare(self, variable: Variable, name: str, trainable: bool) -> Value:
         weight = self.module.weights.add(name, variable.numpy(), trainable)
-        value_name = unique(identifier(name), self.taken)
-        self.taken.add(value_name)
+        value_name = self.taken.new(identifier(name))
         role = "param" if variable.trainable else "state"
         value = self.function.add_parameter(weight.type, value_name, role, name)
         self.values[id(variable)] = self.initial[id(variable)] = value
@@ -103,8 +102,7 @@ class Lowering(Recording):
         current = builder.location.scope
         path = self.paths.path_of.get(id(layer))
         if path is None:
-            name = unique(layer.name, self.paths.children.setdefault(current.owner, set()))
-            self.paths.children[current.owner].add(name)
+            name = self.paths.children.setdefault(current.owner, Names()).new(layer.name)
             path = self.paths.path_of[id(layer)] = join(current.owner, name)
         *above, name = path.split("/")
         parent = current if current.owner == "/".join(above) else Scope.parse("/".join(above))
@@ -113,10 +111,7 @@ class Lowering(Recording):
         return parent.child(name, call)
 
     def numbered(self, scope: Scope, name: str) -> str:
-        taken = self.paths.children.setdefault(scope.owner, set())
-        name = unique(name, taken)
-        taken.add(name)
-        return name
+        return self.paths.children.setdefault(scope.owner, Names()).new(name)
 
 
 def _inputs(model: Model) -> tuple[Any, list[TensorType], list[str]]:

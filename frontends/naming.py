@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 _counts: dict[str, int] = {}
 
@@ -34,6 +34,24 @@ def unique(name: str, taken: Container[str]) -> str:
         number += 1
         found = f"{name}_{number}"
     return found
+
+
+class Names(set[str]):
+    """The names that are taken among siblings."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        super().__init__(taken)
+        self._last: dict[str, int] = {}
+
+    def new(self, name: str) -> str:
+        """Take `name`, or the first of `name_1`, `name_2`, … that is free; the search goes on where it last ended."""
+        found, number = name, self._last.get(name, 0)
+        while found in self:
+            number += 1
+            found = f"{name}_{number}"
+        self._last[name] = number
+        self.add(found)
+        return found
 
 
 def identifier(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,20 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+def _transposed(a: Any, *axes: Any) -> Any:
+    return ops.transpose(a, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes or None)
+
+
+_METHODS: dict[str, Callable[..., Any]] = {
+    **{name: _FUNCTIONS[getattr(np, name)] for name in (
+        "sum", "prod", "mean", "var", "std", "max", "min", "all", "any", "argmax", "argmin", "cumsum",
+        "round", "clip", "ravel", "squeeze", "swapaxes", "repeat", "take", "dot",
+    )},
+    "flatten": ops.ravel, "transpose": _transposed, "conj": ops.conjugate, "copy": lambda a: a,
+}  # fmt: skip
+"""Methods of NumPy's arrays that traced values have too; `reshape`, `astype` and `T` come with the operators."""
+
+
 def call_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What a ufunc does to operands of which one is a tensor of graphc's."""
     if method == "__call__":
@@ -112,7 +127,8 @@ def _called(function: Callable[..., Any] | None, name: str, args: tuple[Any, ...
     try:
         found = function(*args, **given)
     except TypeError as error:
-        raise UnsupportedError(f"{name} on traced values: {error}") from error
+        problem = re.sub(r"^[\w.<>]+\(\) ", "", str(error))  # without the name of our function
+        raise UnsupportedError(f"{name} on traced values: {problem}") from error
     return found if dtype is None else ops.cast(found, dtype_of(dtype))
 
 
@@ -122,7 +138,7 @@ _UFUNC_FUNCTIONS = set(_UFUNCS.values())
 def _is_default(key: str, value: Any) -> bool:
     """Whether a keyword argument of NumPy's says what is so anyway."""
     return (
-        (key in ("out", "initial") and (value is None or value == (None,)))
+        (key in ("out", "initial") and (value is None or (isinstance(value, tuple) and value[0] is None)))
         or value is np._NoValue  # type: ignore[attr-defined]
         or (key == "where" and value is True)
         or (key in ("casting", "order", "subok", "copy"))
@@ -137,7 +153,18 @@ def _array_function(self: Value, function: Any, types: Any, args: Any, kwargs: A
     return call_function(function, args, kwargs)
 
 
+def _method(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def method(self: Value, *args: Any, **kwargs: Any) -> Any:
+        return _called(function, f"the method {name}", (self, *args), kwargs)
+
+    method.__name__ = name
+    method.__doc__ = f"What `numpy.ndarray.{name}` computes."
+    return method
+
+
 def install() -> None:
-    """Give traced values NumPy's protocols."""
+    """Give traced values NumPy's protocols and the methods of its arrays."""
+    for name, function in _METHODS.items():
+        setattr(Value, name, _method(name, function))
     Value.__array_ufunc__ = _array_ufunc  # type: ignore[attr-defined]
     Value.__array_function__ = _array_function  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from graphc.frontends.naming import unique
+from graphc.frontends.naming import Names
 from graphc.ir.builder import Builder
 from graphc.ir.errors import GraphcError, UnsupportedError
 from graphc.ir.graph import Function, Value
@@ -52,7 +52,7 @@ class Recording:
         self.training = training
         self.values: dict[int, Value] = {}
         self.captured: list[SymbolicTensor] = []
-        self.scope_names: dict[Scope, set[str]] = {}
+        self.scope_names: dict[Scope, Names] = {}
 
     @contextmanager
     def active(self) -> Iterator[Recording]:
@@ -97,10 +97,7 @@ class Recording:
 
     def numbered(self, scope: Scope, name: str) -> str:
         """`name`, numbered if `scope` has had a child of this name."""
-        taken = self.scope_names.setdefault(scope, set())
-        name = unique(name, taken)
-        taken.add(name)
-        return name
+        return self.scope_names.setdefault(scope, Names()).new(name)
 
 
 def numbered_scope(builder: Builder, name: str) -> str:

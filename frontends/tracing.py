@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc.frontends.layer_paths import join, layer_paths
-from graphc.frontends.naming import identifier, unique
+from graphc.frontends.naming import Names, identifier, unique
 from graphc.frontends.recording import Recording
 from graphc.frontends.structures import flatten, map_structure, pack, paths
 from graphc.frontends.symbolic import SymbolicTensor, size_of
@@ -44,7 +44,7 @@ def trace(fn: Callable[..., Any], *specs: Any) -> Module:
     names = _names(fn, specs)
     types = _types([spec for argument in specs for spec in flatten(argument)])
     values = [recording.function.add_parameter(type, name) for type, name in zip(types, names, strict=True)]
-    recording.taken = set(names)
+    recording.taken = Names(names)
     with recording.active(), Builder(recording.function.block, trace_lines=True) as builder:
         found = fn(*pack(list(specs), values))
         if any(leaf is None for leaf in flatten(found)):
@@ -63,7 +63,7 @@ class TracedFunction(Recording):
         super().__init__(None)
         self.module = Module()
         self.function = self.module.add_function(name)
-        self.taken: set[str] = set()
+        self.taken = Names()
         self.paths: dict[int, str] = {}
         self.called: list[tuple[Any, str]] = []
         self.calls: dict[tuple[Scope, int], int] = {}
@@ -72,8 +72,7 @@ class TracedFunction(Recording):
         weight = self.module.weights.add(
             unique(self._path(variable), self.module.weights), variable.numpy(), variable.trainable
         )
-        value_name = unique(identifier(weight.name), self.taken)
-        self.taken.add(value_name)
+        value_name = self.taken.new(identifier(weight.name))
         return self.function.add_parameter(
             weight.type, value_name, "param" if variable.trainable else "state", weight.name
         )

@@ -192,5 +192,7 @@ def attribute_text(value: Any) -> str:
 
 def quoted(text: str) -> str:
     """A string literal of IR text: double quotes, backslash escapes for quotes, backslashes and control characters."""
+    if text.isprintable() and "\\" not in text and '"' not in text:
+        return f'"{text}"'
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):06x}" for c in escaped) + '"'

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from graphc.ir.dims import Dim
 from graphc.ir.dtypes import DType, dtype
 from graphc.ir.errors import DTypeError, GraphcError
 from graphc.ir.graph import Block, Function, Op, Region, Value
@@ -52,7 +53,7 @@ class Builder:
     `function` is where guards and constants go, for a block that is not in its function yet.
     """
 
-    __slots__ = ("_tokens", "before", "block", "function", "location", "trace_lines")
+    __slots__ = ("_shown_paths", "_tokens", "before", "block", "function", "location", "trace_lines")
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class Builder:
         self.trace_lines = trace_lines
         self.function: Function | None = function or block.function
         self._tokens: list[Token[Builder | None]] = []
+        self._shown_paths: dict[str, str] = {}
 
     @staticmethod
     def current() -> Builder | None:
@@ -136,12 +138,15 @@ class Builder:
     def traced_location(self) -> Location:
         """The current scope with the line of the nearest caller outside graphc."""
         frame: FrameType | None = inspect.currentframe()
-        while frame is not None and in_graphc(frame.f_code.co_filename):
+        shown = self._shown_paths
+        while frame is not None:
+            path = frame.f_code.co_filename
+            if path not in shown:
+                shown[path] = "" if in_graphc(path) else short_path(path)
+            if shown[path]:
+                return Location.of(self.location.scope, shown[path], frame.f_lineno)
             frame = frame.f_back
-        if frame is None:
-            return self.location
-        scope = self.location.scope
-        return Location.of(scope, short_path(frame.f_code.co_filename), frame.f_lineno)
+        return self.location
 
     def place(self) -> str:
         """Where the code being traced stands, for error messages."""
@@ -156,11 +161,11 @@ class Builder:
     def values(
         self, operands: Sequence[Any], kinds: Sequence[str] | None, user: OpDef[..., Any]
     ) -> tuple[Value | None, ...]:
-        """Turn scalars, arrays and variables into values. A Python scalar takes the dtype of the other operands."""
+        """Turn scalars, arrays and variables into values. A Python scalar, and a size, takes the dtype of the others."""
         out: list[Any] = []
         scalars: list[int] = []
         for i, operand in enumerate(operands):
-            if type(operand) in SCALARS:
+            if type(operand) in SCALARS or isinstance(operand, Dim):
                 scalars.append(i)
             elif operand is not None and not isinstance(operand, Value):
                 operand = self.value(operand)
@@ -169,11 +174,15 @@ class Builder:
             weak = range(len(out)) if kinds is None else [i for i, kind in enumerate(kinds) if kind == "Tensor"]
             others = tuple([out[i].type.dtype for i in weak if isinstance(out[i], Value)])
             for i in scalars:
-                out[i] = self.scalar(out[i], weak_dtype(out[i], others if i in weak else ()))
+                beside = others if i in weak else ()
+                if isinstance(out[i], Dim):
+                    out[i] = self.size(out[i], weak_dtype(1, beside))
+                else:
+                    out[i] = self.scalar(out[i], weak_dtype(out[i], beside))
         return tuple(out)
 
     def value(self, operand: Any) -> Value | None:
-        """The value of a variable, an array or a Python scalar; a `Value` or None is returned as it is."""
+        """The value of a variable, an array, a Python scalar or a size; a `Value` or None is returned as it is."""
         if operand is None or isinstance(operand, Value):
             return operand
         convert = getattr(operand, "__graphc_value__", None)
@@ -181,6 +190,8 @@ class Builder:
             return convert(self)
         if _is_scalar(operand):
             return self.scalar(operand, weak_dtype(operand, []))
+        if isinstance(operand, Dim):
+            return self.size(operand, weak_dtype(1, []))
         if isinstance(operand, (np.ndarray, np.generic, list, tuple)):
             array: Any = np.asarray(cast("Any", operand))
             if array.dtype == object:
@@ -202,6 +213,12 @@ class Builder:
             attributes = constant.make_attributes(value=_as_kind(value, dtype), dtype=dtype)
             inferred = _scalars[key] = constant.infer((), attributes)
         return self.insert(constant.op_class, (), inferred).results[0]
+
+    def size(self, size: Dim, dtype: DType) -> Value:
+        """A symbolic size as a scalar."""
+        dim_size, convert = OPS["dim_size"], OPS["convert"]
+        value = dim_size.build(self, (), dim_size.make_attributes(size=size)).results[0]
+        return convert.build(self, (value,), convert.make_attributes(dtype=dtype)).results[0]
 
     def constant(self, array: np.ndarray[Any, Any]) -> Value:
         """A constant array: written into the op when small, else in the weight table of the module."""

@@ -19,6 +19,9 @@ TYPE = r"[a-z]\w*\[[^\]]*\]"
 MAX_NESTING = 32
 """Lists in lists; NumPy has no more axes than about this either."""
 
+_PLAIN_TYPE = re.compile(r"[a-z]\w*\[(?:[0-9]+(?:, [0-9]+)*)?\]")
+_PLAIN_TYPES: dict[str, TensorType] = {}
+"""Types without symbols by their text, which weights repeat; as many as there are interned types."""
 _SPACE = re.compile(r"\s*")
 _NUMBER = r"-?(?:inf|nan|[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)"
 _LONE_NUMBER = re.compile(rf"{_NUMBER}(?=\s*(?:[,\])]|$))")
@@ -42,6 +45,8 @@ class Cursor:
         self.skip()
 
     def skip(self) -> None:
+        if not self.text[self.at : self.at + 1].isspace():
+            return
         match = _SPACE.match(self.text, self.at)
         assert match is not None
         self.at = match.end()
@@ -130,6 +135,18 @@ class Cursor:
         return _BY_SHORT[name]
 
     def type(self) -> TensorType:
+        plain = _PLAIN_TYPE.match(self.text, self.at)
+        if plain is None:
+            return self._type()
+        type = _PLAIN_TYPES.get(plain[0])
+        if type is None:
+            type = _PLAIN_TYPES[plain[0]] = self._type()
+        else:
+            self.at = plain.end()
+            self.skip()
+        return type
+
+    def _type(self) -> TensorType:
         start = self.at
         if not self.matches(rf"{NAME}\["):
             raise self.error("a type such as f32[B, 3]")

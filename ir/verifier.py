@@ -27,24 +27,22 @@ _TERMINATORS = (OPS["return"].op_class, OPS["yield"].op_class)
 def verify(module: Module) -> None:
     """Raise `VerifyError` with all that is broken (the first 20), each with its function and op."""
     problems: list[str] = []
+    calls: dict[str, set[str]] = {}
     for name, function in module.functions.items():
         checker = _Checker(module, function, problems)
         if name != function.name or function.module is not module:
             checker.report(None, f"is filed under {name!r}")
         checker.run()
-    _no_recursion(module, problems)
+        calls[name] = checker.callees
+    _no_recursion(calls, problems)
     if problems:
         shown = problems[:MOST_PROBLEMS]
         more = f"\n  and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
         raise VerifyError("the module breaks the rules of the IR:\n  " + "\n  ".join(shown) + more)
 
 
-def _no_recursion(module: Module, problems: list[str]) -> None:
-    """Report functions that reach themselves by calls."""
-    calls = {
-        name: {op.attributes[0] for op in function.walk() if op.name == "call"} & module.functions.keys()
-        for name, function in module.functions.items()
-    }
+def _no_recursion(calls: dict[str, set[str]], problems: list[str]) -> None:
+    """Report functions that reach themselves; `calls` has the callees of each."""
     while leaves := [name for name, callees in calls.items() if not callees]:
         for name in leaves:
             del calls[name]
@@ -55,12 +53,16 @@ def _no_recursion(module: Module, problems: list[str]) -> None:
 
 
 class _Checker:
-    """Checks one function. `bound` are the symbols that parameters or ops above have bound, by name."""
+    """Checks one function and collects its `callees`.
+
+    `bound`, where it is passed on, are the symbols that parameters and the ops before have bound, by name.
+    """
 
     def __init__(self, module: Module, function: Function, problems: list[str]) -> None:
         self.module = module
         self.function = function
         self.problems = problems
+        self.callees: set[str] = set()
 
     def report(self, op: Op | None, problem: str) -> None:
         where = f"@{self.function.name}"
@@ -166,7 +168,7 @@ class _Checker:
                 self.report(op, "is not linked to its neighbours")
             if order is not None and op.order <= order:
                 self.report(op, "its order number does not grow")
-                break  # a list that runs in a circle would not end
+                return  # a list that runs in a circle would not end
             previous, order = op, op.order
             key: list[object] = [op.__class__, id(op.attributes)]
             counted = True
@@ -197,7 +199,7 @@ class _Checker:
                 right.add(known)
             op = op.next
         if readers != sum([len(value.uses) for value in seen if value.uses]):
-            self.stale_uses(block, seen)
+            self.wrong_uses(block, seen)
 
     def recounted(self, op: Op) -> int:
         """Report wrong counts of uses; returns how many operands repeat one before them."""
@@ -207,8 +209,13 @@ class _Checker:
                 self.report(op, f"is not counted right among the uses of {_shown(value)}")
         return counts.total() - len(counts)
 
-    def stale_uses(self, block: Block, values: set[Value]) -> None:
-        reading = {(op, value) for op in block for value in op.operands}
+    def wrong_uses(self, block: Block, values: set[Value]) -> None:
+        """Report what only the sum of uses shows: values read twice and counted once, and uses by ops that read not."""
+        reading: set[tuple[Op, Value | None]] = set()
+        for op in block:
+            reading.update([(op, value) for value in op.operands])
+            if all(value is None or (value.uses and value.uses.get(op) == 1) for value in op.operands):
+                self.recounted(op)
         for value in values:
             for user in value.uses or ():
                 if (user, value) not in reading:
@@ -259,6 +266,7 @@ class _Checker:
             if callee is None:
                 self.report(op, f"calls @{op.attributes[0]}, which there is not")
                 return None
+            self.callees.add(op.attributes[0])
             return infer_call(callee, tuple([type for type in types if type is not None])).types
         except GraphcError as error:
             self.report(op, error.message)

@@ -53,6 +53,7 @@ class Check:
 
     def __init__(self, module: Module, seed: int = 0) -> None:
         module.verify()
+        self.coarsest = _coarsest(module)
         self.runs: list[Run] = []
         for function in module.entries.values():
             sizes = draw_sizes(function, random.Random(seed))
@@ -67,7 +68,8 @@ class Check:
             module.verify()
         except GraphcError as error:
             raise error.at(f"the check after the pass {name!r}") from error
-        allowed = ROUNDINGS * _coarsest(module)
+        self.coarsest = max(self.coarsest, _coarsest(module))
+        allowed = ROUNDINGS * self.coarsest
         for run in self.runs:
             if run.entry not in module.functions:
                 raise GraphcError(f"the pass {name!r} removed the entry @{run.entry}")

@@ -8,7 +8,7 @@ from graphc.codegen.jax.helpers import HELPERS
 from graphc.codegen.jax.regions import write_region_op
 from graphc.codegen.jax.spelling import SPELLING, dtype_text
 from graphc.codegen.source.body import BodyWriter
-from graphc.codegen.source.dialect import Path, Spelling
+from graphc.codegen.source.dialect import Spelling, Update
 from graphc.codegen.source.documentation import entry_line
 from graphc.codegen.source.functional import FunctionalDialect, indented
 from graphc.codegen.source.writer import Definition, Method
@@ -77,13 +77,13 @@ class JaxDialect(FunctionalDialect):
             lines = [f"outputs, self.params = {call}", "return outputs"]
         return ["with jax.enable_x64(True):", *indented(lines)] if self.wide else lines
 
-    def updated(self, body: BodyWriter, updates: Sequence[tuple[Path, Value]], outputs: Sequence[Value]) -> None:
+    def updated(self, body: BodyWriter, updates: Sequence[Update], outputs: Sequence[Value]) -> None:
         """The function stays pure: it returns the weights with the new ones in place."""
-        for value in dict.fromkeys((*outputs, *(value for _, value in updates))):
+        for value in dict.fromkeys((*outputs, *(value for _, value, _ in updates))):
             text = body.named(value)
             if value not in body.known:
                 body.emit(f"{body.name_result(value)} = {text}")
-        for path, value in updates:
+        for path, value, _ in updates:
             body.emit(f"params = replaced(params, {path!r}, {body.known[value].text})")
         texts = [body.known[value].text for value in outputs]
         kept = texts[0] if len(texts) == 1 else f"({', '.join(texts)})"

@@ -26,6 +26,22 @@ def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0)
     loss = jnp.where(outside, jnp.nan, loss)
     return loss if ignore_index is None else jnp.where(labels == ignore_index, 0, loss)
 ''',
+    "batch_norm": '''
+def batch_norm(x, mean, variance, scale=1, offset=0, epsilon=0.001):
+    """`x` normalised by the given statistics along its last axis."""
+    return (x - mean) * lax.rsqrt(variance + epsilon) * scale + offset
+''',
+    "layer_norm": '''
+def layer_norm(x, scale=1, offset=0, axes=-1, epsilon=0.001):
+    """`x` brought to mean 0 and variance 1 over its last axes."""
+    centred = x - x.mean(axis=axes, keepdims=True)
+    return centred / jnp.sqrt(jnp.square(centred).mean(axis=axes, keepdims=True) + epsilon) * scale + offset
+''',
+    "rms_norm": '''
+def rms_norm(x, scale=1, axes=-1, epsilon=1e-6):
+    """`x` divided by its root mean square over its last axes."""
+    return x / jnp.sqrt(jnp.square(x).mean(axis=axes, keepdims=True) + epsilon) * scale
+''',
     "convolution": '''
 def convolution(x, kernel, strides=None, padding="valid", dilation=None, groups=1):
     """Convolution of channels-last `x` with a kernel [*window, in / groups, out]."""

@@ -7,6 +7,7 @@ import math
 from graphc.codegen.numpy.spelling import bernoulli, identity, loss_options, starts_text, transpose
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import geometry, index_text, may_be_empty, reshaped, tuple_text, window_steps
+from graphc.codegen.source.norms import batch_norm, layer_norm, rms_norm
 from graphc.ir.dtypes import DType, f32, u64
 from graphc.ir.graph import Op
 
@@ -287,6 +288,9 @@ SPELLING: dict[str, Spelling] = {
     "gelu": narrow("jax.nn.gelu({0}, approximate={approximate})", 16),
     "softmax": narrow("jax.nn.softmax({0}, axis={axis})", 16),
     "log_softmax": narrow("jax.nn.log_softmax({0}, axis={axis})", 16),
+    "batch_norm": batch_norm,
+    "layer_norm": layer_norm,
+    "rms_norm": rms_norm,
     "barrier": lambda op: (
         "lax.optimization_barrier({0})" if len(op.operands) == 1 else "lax.optimization_barrier(({*}))"
     ),

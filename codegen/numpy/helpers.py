@@ -50,6 +50,22 @@ def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0)
     loss = np.where(outside, np.nan, loss).astype(logits.dtype)
     return loss if ignore_index is None else np.where(labels == ignore_index, 0, loss)
 ''',
+    "batch_norm": '''
+def batch_norm(x, mean, variance, scale=1, offset=0, epsilon=0.001):
+    """`x` normalised by the given statistics along its last axis."""
+    return (x - mean) / np.sqrt(variance + epsilon) * scale + offset
+''',
+    "layer_norm": '''
+def layer_norm(x, scale=1, offset=0, axes=-1, epsilon=0.001):
+    """`x` brought to mean 0 and variance 1 over its last axes."""
+    centred = x - x.mean(axis=axes, keepdims=True)
+    return centred / np.sqrt(np.square(centred).mean(axis=axes, keepdims=True) + epsilon) * scale + offset
+''',
+    "rms_norm": '''
+def rms_norm(x, scale=1, axes=-1, epsilon=1e-6):
+    """`x` divided by its root mean square over its last axes."""
+    return x / np.sqrt(np.square(x).mean(axis=axes, keepdims=True) + epsilon) * scale
+''',
     "divide": '''
 def divide(x, y):
     """Quotients of integers, rounded towards zero."""

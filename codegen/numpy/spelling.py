@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import full_geometry, geometry, index_text, may_be_empty, reshaped
+from graphc.codegen.source.norms import batch_norm, layer_norm, rms_norm
 from graphc.ir.dtypes import DType, f8e4m3fn
 from graphc.ir.graph import Op
 from graphc.ir.ops.random import WORDS, bernoulli_limit
@@ -351,11 +352,14 @@ SPELLING: dict[str, Spelling] = {
     "silu": only_wide("{0} * special.expit({0})"),
     "softmax": only_wide("special.softmax({0}, axis={axis})"),
     "log_softmax": only_wide("special.log_softmax({0}, axis={axis})"),
+    "batch_norm": batch_norm,
+    "layer_norm": layer_norm,
+    "rms_norm": rms_norm,
     "barrier": lambda op: "{0}" if len(op.operands) == 1 else "({*})",
     "name": "{0}",
     "stop_gradient": "{0}",
     "dim_size": "np.int64({size})",
-    "assume_dim": lambda op: f"{{0}}[{':, ' * op.attribute_dict['axis']}:int({{1}})]",
+    "assume_dim": lambda op: f"{{0}}[{':, ' * op.attribute_dict['axis']}:{{size}}]",
 }
 
 

@@ -20,15 +20,18 @@ from graphc.codegen.source.expressions import (
 )
 from graphc.codegen.source.naming import Names, identifier
 from graphc.codegen.source.scopes import Node
+from graphc.ir import ops as _declared  # noqa: F401  declares `constant`
 from graphc.ir.attributes import FunctionRef
 from graphc.ir.dims import Dim, Size, python, symbols
 from graphc.ir.dtypes import DType, f64
 from graphc.ir.errors import UnsupportedError
 from graphc.ir.graph import Block, Op, Value
+from graphc.ir.opdef import OPS
 
 if TYPE_CHECKING:
     from graphc.codegen.source.members import Members
 
+CONSTANT = OPS["constant"].op_class
 WIDTH = 120
 MOST_OPS = 6
 """Ops in one statement, however short."""
@@ -93,11 +96,12 @@ class BodyWriter:
         self.known: dict[Value, Expression] = {}
         self.pending: dict[Value, Pending] = {}
         self.uses: dict[Value, int] = {}
+        self.result_names: dict[Value, str] = {}
+        """What the model calls its results."""
         self.kept: set[Value] = set()
         """Values whose names belong to a surrounding body: they are never released here."""
         self.sizes: dict[Dim, str] = {}
         self.sizes_read: dict[Dim, None] = {}
-        self._spelled: dict[Any, tuple[Template, dict[str, str]]] = {}
         self._count_uses()
 
     # --- set-up -----------------------------------------------------------------------------------------------
@@ -144,13 +148,13 @@ class BodyWriter:
                 self._loop(item)
 
     def _op(self, op: Op) -> None:
-        if op.name == "constant":
+        if op.__class__ is CONSTANT:
             return
         if op.regions:
             self.dialect.region_op(self, op)
             return
-        if op.name == "assume_dim":
-            self.reserve_sizes(symbols(op.attribute_dict["size"]))
+        if op.definition.introduces_symbols:
+            self._bind_new_symbol(op)
         if not any(value in self.uses for value in op.results):
             return
         layer = self.members.layer(op)
@@ -163,29 +167,26 @@ class BodyWriter:
         else:
             spelled, extra = self._template(op)
         self._expression(op, spelled, extra)
-        if op.name == "assume_dim":
-            self._bind_new_symbol(op)
 
     def _bind_new_symbol(self, op: Op) -> None:
-        size, axis = op.attribute_dict["size"], op.attribute_dict["axis"]
-        value = op.results[0]
-        if value in self.pending:
-            self.materialise(value)
-        self.emit(f"{self.sizes[size]} = {self.known[value].text}.shape[{axis}]")
+        """Read the size that `assume_dim` introduces from its count."""
+        size = op.attribute_dict["size"]
+        self.reserve_sizes([size])
+        self.emit(f"{self.sizes[size]} = int({self.named(op.operands[1])})")
 
     def _template(self, op: Op) -> tuple[Template, dict[str, str]]:
-        operands = [
-            (id(v.owner.attributes) if self.is_number(v) else v.type) if v is not None else None for v in op.operands
+        types = [
+            v if v is None else v.type if v.owner.__class__ is not CONSTANT else v.owner.attributes for v in op.operands
         ]
-        key = (op.__class__, id(op.attributes), *operands)
-        found = self._spelled.get(key)
+        key = (op.__class__, id(op.attributes), *types)
+        found = self.members.spelled.get(key)
         if found is None:
             spelled = self.dialect.spelled(op)
             if spelled is None:
                 shown = ", ".join(str(v.type) for v in op.operands if v is not None)
                 raise UnsupportedError(f"{op.name}({shown}) has no spelling on this target")
             text, extra = (spelled, {}) if isinstance(spelled, str) else spelled
-            found = self._spelled[key] = template(text), extra
+            found = self.members.spelled[key] = template(text), extra
         return found
 
     # --- expressions --------------------------------------------------------------------------------------------
@@ -196,7 +197,8 @@ class BodyWriter:
             for value in operands:
                 if value in self.pending:
                     self.materialise(value)
-        arrays = self._beside_array(op)
+        number = any(map(self.is_number, operands))
+        arrays = not number or self._beside_array(op)
         weight = 0 if op.name in self.dialect.light or spelled.precedence < POSTFIX else 1
         while True:
             expression = spelled.format(lambda slot: self._fill(op, slot, extra, arrays))
@@ -237,13 +239,14 @@ class BodyWriter:
 
     def _beside_array(self, op: Op) -> bool:
         """Whether an operand that takes part in promotion is an array, so that numbers beside it take its dtype."""
-        kind_of = op.definition.kind_of
-        return any(not self.is_number(v) and kind_of(i) == "Tensor" for i, v in enumerate(op.operands) if v is not None)
+        for i, value in enumerate(op.operands):
+            if value is not None and not self.is_number(value) and op.definition.kind_of(i) == "Tensor":
+                return True
+        return False
 
     def is_number(self, value: Value | None) -> bool:
         """Whether the value is a constant of no axes, which is written as a Python number."""
-        producer = value.op if value is not None else None
-        return producer is not None and producer.name == "constant" and not producer.results[0].type.shape
+        return value is not None and value.owner.__class__ is CONSTANT and not value.type.shape
 
     def operand(self, value: Value | None, takes_number: bool = False) -> Expression:
         """The source of a value as it stands now. A number stays one where `takes_number`, else it becomes an array."""
@@ -350,7 +353,7 @@ class BodyWriter:
         name = self.name_result(value, freed)
         self.emit(f"{name} = {waiting.expression.text}")
 
-    def named(self, value: Value) -> str:
+    def named(self, value: Value | None) -> str:
         """The value as a name or other atom that can be read any number of times."""
         if value in self.pending:
             self.materialise(value)
@@ -360,6 +363,9 @@ class BodyWriter:
         """A name for a new value: that of a source that died, `x` for the main stream, or the model's name for it."""
         if value not in self.uses:
             return "_"
+        called = self.result_names.get(value)
+        if called is not None and self.uses[value] == 1 and len(self.outputs) > 1 and self.names.is_free(called):
+            return self._hold(value, called)
         for name in freed:
             if name.partition("_")[0] in _STREAMS and self.names.is_free(name):
                 return self._hold(value, name)

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,14 @@ class Layer:
     constructor: str
     weights: Mapping[str, tuple[int, tuple[Step, ...]]]
     call: str = "{layer}({0})"
+
+
+class Update(NamedTuple):
+    """The new value of the weight at `path`, which is stored after `steps`."""
+
+    path: Path
+    value: Value
+    steps: tuple[Step, ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -175,7 +183,7 @@ class Dialect(ABC):
         return f"{name}({', '.join(arguments)})"
 
     @abstractmethod
-    def updated(self, body: BodyWriter, updates: Sequence[tuple[Path, Value]], outputs: Sequence[Value]) -> None:
+    def updated(self, body: BodyWriter, updates: Sequence[Update], outputs: Sequence[Value]) -> None:
         """Statements that give weights their new values, after every read, and the return of `outputs`."""
 
     # --- the file -------------------------------------------------------------------------------------------

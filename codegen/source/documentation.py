@@ -32,6 +32,13 @@ def entry_line(function: Function, parameters: Sequence[str]) -> str:
     return line if len(line) <= 100 else f"The entry {function.name}; see the top of the file."
 
 
+def class_line(entries: Sequence[tuple[Function, Sequence[str]]]) -> str:
+    """What the class of a model is: its entry, or that it has several."""
+    if len(entries) == 1:
+        return entry_line(*entries[0])
+    return f"The entries {', '.join(function.name for function, _ in entries)} over one set of weights."
+
+
 def results(function: Function) -> str:
     texts = [
         f"{result.name}: {shown(value.type)}" if result.name else shown(value.type)

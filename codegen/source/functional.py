@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphc.codegen.source.body import BodyWriter
-from graphc.codegen.source.dialect import Code, Dialect, Path
+from graphc.codegen.source.dialect import Code, Dialect, Path, Update
 from graphc.codegen.source.documentation import entry_line, module_docstring
 from graphc.codegen.source.naming import identifier, member, stem
 from graphc.codegen.source.writer import IMPORTS, Definition, Method, ModuleWriter, PrivateFunction
@@ -120,15 +120,15 @@ class FunctionalDialect(Dialect):
         """The body of a method of `Model`, which passes the weights to the entry's function."""
         return [f"return {method.name}({', '.join(['self.params', *method.parameters])})"]
 
-    def updated(self, body: BodyWriter, updates: Sequence[tuple[Path, Value]], outputs: Sequence[Value]) -> None:
+    def updated(self, body: BodyWriter, updates: Sequence[Update], outputs: Sequence[Value]) -> None:
         """New arrays take the old ones' places in `params`; what is returned was read before."""
         for value in outputs:
             if value not in body.known:
                 text = body.operand(value).text
                 freed = body.release(body.consume([value]))
                 body.emit(f"{body.name_result(value, freed)} = {text}")
-        places = [self.member(path) for path, _ in updates]
-        body.emit(f"{', '.join(places)} = {body.returned([value for _, value in updates])}")
+        places = [self.member(path) for path, _, _ in updates]
+        body.emit(f"{', '.join(places)} = {body.returned([value for _, value, _ in updates])}")
         body.emit(f"return {body.returned(outputs)}" if outputs else "return None")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import count
 from pathlib import Path
@@ -37,15 +38,18 @@ def import_model(folder: Path) -> ModuleType:
 
 
 def load_entries(
-    folder: Path, to_native: Callable[[Array], Any], to_numpy: Callable[[Any], Array]
+    folder: Path,
+    to_native: Callable[[Array], Any],
+    to_numpy: Callable[[Any], Array],
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Mapping[str, EntryFunction]:
-    """The entries of an artifact; arrays are converted on the way in and out."""
+    """The entries of an artifact; arrays are converted on the way in and out, and calls are made in `context`."""
     manifest = read_manifest(folder)
     model = import_model(folder).load(folder)
 
     def entry(name: str, function: Callable[..., Any], outputs: int) -> EntryFunction:
         def run(*arrays: Array) -> tuple[Array, ...]:
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), context():
                 found = function(*map(to_native, arrays))
             results = () if outputs == 0 else (found,) if outputs == 1 else found
             return tuple(map(to_numpy, results))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from graphc.codegen.source.dialect import Dialect, Layer, Path
-from graphc.codegen.source.expressions import POSTFIX, Expression
+from graphc.codegen.source.expressions import POSTFIX, Expression, Template
 from graphc.codegen.source.naming import Names, member
 from graphc.codegen.source.scopes import owner_of
 from graphc.ir.graph import Function, Op, Value
@@ -25,7 +25,10 @@ class Layers:
         """Weight that a layer holds → from the module's array to what the layer stores."""
         self.framework_name: dict[str, str] = {}
         """Weight that a layer holds → its name in the layer."""
+        self.spelled: dict[object, tuple[Template, dict[str, str]]] = {}
+        """Templates of ops with these attributes and operand types (of constants, their values)."""
         owned: dict[str, set[str]] = {}
+        made: dict[tuple[object, ...], Layer | None] = {}
         candidates: dict[str, list[tuple[Op, Layer, dict[str, tuple[str, tuple[Step, ...]]]]]] = {}
         for function in functions:
             of_function = {p.value: p.weight for p in function.parameters if p.weight is not None}
@@ -35,8 +38,11 @@ class Layers:
             if not function.public:
                 continue
             for op in function.block:
-                if any(value in of_function for value in op.operands if value is not None):
-                    layer = dialect.layer(op)
+                if dialect.has_classes and any(value in of_function for value in op.operands):
+                    key = (op.__class__, id(op.attributes), *[v if v is None else v.type for v in op.operands])
+                    if key not in made:
+                        made[key] = dialect.layer(op)
+                    layer = made[key]
                     held = self._held(op, layer, of_function) if layer is not None else None
                     if layer is not None and held is not None:
                         candidates.setdefault(owner_of(next(iter(held))), []).append((op, layer, held))
@@ -112,6 +118,10 @@ class Places:
         """A member's name that is free in `holder`, and taken from now on."""
         return self._names.setdefault(holder, Names()).take(member(base))
 
+    def reserve(self, holder: str, name: str) -> None:
+        """Keep a name below `holder` for members that are put there by their paths."""
+        self._names.setdefault(holder, Names()).held.add(name)
+
     def path(self, key: str, start: str) -> Path:
         """The path of `key` from the class at `start`."""
         holder, path = self.of[key]
@@ -136,8 +146,7 @@ class Members:
         self._places = places
         self.start = start
         self._functions = functions
-        self.used: dict[str, None] = {}
-        """Owners of the layers the body calls, in order."""
+        self.spelled = layers.spelled
 
     def layer(self, op: Op) -> Layer | None:
         owner = self._layers.owner_of_op.get(op)
@@ -145,7 +154,6 @@ class Members:
 
     def path_of_layer(self, op: Op) -> Path:
         owner = self._layers.owner_of_op[op]
-        self.used[owner] = None
         return self._places.path(f"layer {owner}", self.start)
 
     def path_of(self, weight: str) -> Path:

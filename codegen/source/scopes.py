@@ -54,6 +54,9 @@ def scope_tree(
     """
     weights = {p.value: resolved(p.value) for p in function.parameters if p.weight is not None}
     ops = [op for op in function.block if op.next is not None]
+    for op in ops:
+        if op.definition.introduces_symbols:  # its symbol is a variable of one body
+            dissolved.update(scope.owner for scope in op.location.scope.parts)
     while True:
         chains = _Chains(lambda owner: owner not in dissolved and is_class(owner), weights)
         instances: dict[str, list[Node]] = {}

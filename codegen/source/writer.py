@@ -11,7 +11,7 @@ from pathlib import Path as FilePath
 
 from graphc.codegen.artifact import write_weights
 from graphc.codegen.source.body import BodyWriter, Call, Item, Loop
-from graphc.codegen.source.dialect import Code, Dialect, Path
+from graphc.codegen.source.dialect import Code, Dialect, Path, Update
 from graphc.codegen.source.members import Layers, Members, Places, ancestors, relative
 from graphc.codegen.source.naming import Names, class_name, identifier, plural, stem
 from graphc.codegen.source.scopes import Node, owner_of, scope_tree
@@ -102,7 +102,8 @@ class ModuleWriter:
         self.codes: dict[str, Code] = {}
         """The class or function of each owner."""
         self.by_text: dict[str, Code] = {}
-        self.owners_of: dict[str, list[str]] = {}
+        self.by_form: dict[tuple[object, ...], tuple[Code, list[Path]]] = {}
+        self.owners_of: dict[str, dict[str, None]] = {}
         self.definitions: list[Code] = []
         self.class_names = Names(dialect.reserved)
         self.function_names = {
@@ -160,7 +161,7 @@ class ModuleWriter:
 
     def with_name(self, code: Code) -> str:
         """The text of a class or function under its name, with the scopes that it stands for."""
-        owners = self.owners_of[code.name]
+        owners = list(self.owners_of[code.name])
         shown = owners[0] if len(owners) == 1 else f"{owners[0]} … {owners[-1]}"
         return code.text.replace("NAME", code.name, 1).replace("OWNERS", shown, 1)
 
@@ -226,9 +227,6 @@ class ModuleWriter:
         used: list[str] = []
         items: list[Item] = []
         queue = node.items
-        for item in queue:
-            if isinstance(item, Node):
-                self._class(item)
         i = 0
         while i < len(queue):
             item = queue[i]
@@ -308,7 +306,20 @@ class ModuleWriter:
 
     def _class(self, node: Node) -> None:
         """Write the class (or function) of a scope, or find the one of an equal scope."""
-        self.places.classes.add(node.owner)
+        children = [item for item in node.items if isinstance(item, Node)]
+        for child in children:
+            self._class(child)
+        form = self._form(node)
+        written = self.by_form.get(form)
+        if written is not None:
+            code, paths = written
+            for name in dict.fromkeys(str(path[0]) for path in paths):
+                self.places.reserve(node.owner, name)
+            for child, path in zip(children, paths, strict=True):
+                self.places.of.setdefault(f"class {child.owner}", (node.owner, path))
+            self._name_members(node.owner)
+            self._stands_for(code, node.owner)
+            return
         items, used = self._items(node)
         self._name_members(node.owner)
         self.members.setdefault(node.owner, used)
@@ -322,12 +333,56 @@ class ModuleWriter:
             code = Code(self._class_name(node), text)
             self.by_text[text] = code
             self.definitions.append(code)
-            self.owners_of[code.name] = []
-        earlier = self.codes.setdefault(node.owner, code)
-        if earlier is not code:
-            raise Conflict(node.owner)
-        if node.owner not in self.owners_of[code.name]:
-            self.owners_of[code.name].append(node.owner)
+            self.owners_of[code.name] = {}
+        self.by_form[form] = code, [self.places.of[f"class {child.owner}"][1] for child in children]
+        self._stands_for(code, node.owner)
+
+    def _stands_for(self, code: Code, owner: str) -> None:
+        if self.codes.setdefault(owner, code) is not code:
+            raise Conflict(owner)
+        self.owners_of[code.name][owner] = None
+
+    def _form(self, node: Node) -> tuple[object, ...]:
+        """What decides how a scope is written: scopes of one form have one text, which is then written once.
+
+        Ops with their attributes, types and names, weights by their paths below the scope, other values by number.
+        """
+        numbers: dict[Value, object] = {value: i for i, value in enumerate(node.inputs)}
+        skip = len(node.owner) + 1
+        layers, resolved = self.layers, self.layers.resolved
+        form: list[object] = [(value.type, value.name, value.op is None) for value in node.inputs]
+
+        def refer(value: Value | None) -> object:
+            if value is None:
+                return None
+            found = numbers.get(value)
+            if found is None:
+                producer = value.op
+                if producer is None:
+                    weight = resolved(value)
+                    below = weight[skip:] if weight.startswith(node.owner) else weight
+                    found = below, value.type, self.module.weights.info(weight).trainable
+                else:
+                    found = id(producer.attributes), value.type  # a constant
+                numbers[value] = found
+            return found
+
+        for item in node.items:
+            if isinstance(item, Op):
+                owner = layers.owner_of_op.get(item)
+                layer = layers.by_owner[owner].constructor if owner is not None else None
+                form.append((item.__class__, id(item.attributes), layer, *map(refer, item.operands)))
+                if item.regions:
+                    form.append(id(item))
+                results = item.results
+            else:
+                form.append((self.codes[item.owner], item.owner[skip:], *map(refer, item.inputs)))
+                results = tuple(item.outputs)
+            for value in results:
+                form.append((value.type, value.name))
+                numbers[value] = len(numbers)
+        form.append(tuple(map(refer, node.outputs)))
+        return tuple(form)
 
     def _class_name(self, node: Node) -> str:
         style: Callable[[str], str] = class_name if self.dialect.has_classes else lambda name: identifier(stem(name))
@@ -345,6 +400,9 @@ class ModuleWriter:
         members = Members(self.dialect, self.layers, self.places, node.owner, self.function_names)
         names = Names(self.dialect.reserved | set(self.function_names.values()) | {c.name for c in self.definitions})
         writer = BodyWriter(self.dialect, members, items, node.outputs, names)
+        if function is not None:
+            results = zip(function.results, function.outputs, strict=True)
+            writer.result_names = {value: identifier(result.name) for result, value in results if result.name}
         bases = parameter_names(node.inputs, function)
         parameters: list[str] = []
         for value, base in zip(node.inputs, bases, strict=True):
@@ -365,16 +423,20 @@ class ModuleWriter:
         return [*writer.sizes_at_top(inputs, names), *writer.lines]
 
     def _entry(self, function: Function, root: Node) -> Method:
+        for item in root.items:
+            if isinstance(item, Node):
+                self._class(item)
         items, used = self._items(root)
         self._name_members("")
         self.members[""] = list(dict.fromkeys([*self.members.get("", ()), *used]))
         writer, parameters = self._body(root, items, function)
         names = dict(self._parameters)
-        updates = [
-            (writer.members.path_of(self.module.weights.source(result.updates.weight).name), value)
-            for result, value in zip(function.results, function.outputs, strict=True)
-            if result.updates is not None and result.updates.weight is not None
-        ]
+        updates: list[Update] = []
+        for result, value in zip(function.results, function.outputs, strict=True):
+            if result.updates is not None and result.updates.weight is not None:
+                weight = self.module.weights.source(result.updates.weight).name
+                steps = self.layers.steps.get(weight, ())
+                updates.append(Update(writer.members.path_of(weight), value, steps))
         if updates:
             kept = [v for r, v in zip(function.results, function.outputs, strict=True) if r.updates is None]
             self.dialect.updated(writer, updates, kept)

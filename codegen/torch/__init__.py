@@ -1,4 +1,7 @@
-"""The PyTorch target: `nn.Module`s nested as the model's layers."""
+"""The PyTorch target: `nn.Module`s nested as the model's layers.
+
+What deviates from the reference and is left so, for plain code: `F.gelu(inf)` is NaN.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +44,11 @@ class TorchTarget(Target):
         return write_source(module, self.dialect, folder)
 
     def load(self, folder: Path) -> Mapping[str, EntryFunction]:
+        import torch
+
         from graphc.codegen.torch.arrays import to_numpy, to_torch
 
-        return load_entries(folder, to_torch, to_numpy)
+        return load_entries(folder, to_torch, to_numpy, torch.no_grad)
 
 
 TARGET = TorchTarget()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphc.codegen.source.body import BodyWriter
-from graphc.codegen.source.dialect import Code, Dialect, Layer, Path, Spelled, Spelling
-from graphc.codegen.source.documentation import entry_line, module_docstring
+from graphc.codegen.source.dialect import Code, Dialect, Layer, Path, Spelled, Spelling, Update
+from graphc.codegen.source.documentation import class_line, entry_line, module_docstring
+from graphc.codegen.source.expressions import POSTFIX, Expression
 from graphc.codegen.source.functional import indented
 from graphc.codegen.source.members import relative
 from graphc.codegen.source.naming import identifier, member, stem
@@ -115,6 +116,16 @@ class TorchDialect(Dialect):
             case _:
                 raise NotImplementedError(step)
 
+    def applied(self, text: str, step: Step) -> str:
+        """The expression `text` with a step of a recipe applied."""
+        match step:
+            case Permute(axes):
+                return f"{text}.T" if axes == (1, 0) else f"{text}.permute({', '.join(map(str, axes))})"
+            case Reshape(_, after):
+                return f"{text}.reshape({after})"
+            case _:
+                raise NotImplementedError(step)
+
     def weight_member(self, path: Path, weight: Weight) -> str:
         shape = ", ".join(map(str, weight.type.shape)) or "()"
         dtype = "" if weight.type.dtype == "float32" else f", dtype={dtype_text(weight.type.dtype)}"
@@ -143,19 +154,22 @@ class TorchDialect(Dialect):
     def region_op(self, body: BodyWriter, op: Op) -> None:
         write_region_op(body, op)
 
-    def updated(self, body: BodyWriter, updates: Sequence[tuple[Path, Value]], outputs: Sequence[Value]) -> None:
+    def updated(self, body: BodyWriter, updates: Sequence[Update], outputs: Sequence[Value]) -> None:
         """New values are copied in once nothing reads the old ones; what shares memory with these is cloned first."""
-        for value in dict.fromkeys((*outputs, *(value for _, value in updates))):
+        for value in dict.fromkeys((*outputs, *(value for _, value, _ in updates))):
             shares = _reads_weight(value)
             if shares or value in outputs or len(updates) > 1:
-                text = body.operand(value).within(14)
+                text = body.operand(value).within(POSTFIX)
                 freed = body.release(body.consume([value]))
                 known = value in body.known
                 if not known or shares:
                     body.emit(f"{body.name_result(value, freed)} = {text}{'.clone()' if shares else ''}")
         body.emit("with torch.no_grad():")
-        for path, value in updates:
-            body.emit(f"    {self.member(path)}.copy_({body.operand(value).text})")
+        for path, value, steps in updates:
+            new = body.operand(value)
+            for step in steps:
+                new = Expression(self.applied(new.within(POSTFIX), step), POSTFIX)
+            body.emit(f"    {self.member(path)}.copy_({new.text})")
         if outputs:
             body.emit(f"return {body.returned(outputs)}")
 
@@ -190,7 +204,7 @@ class TorchDialect(Dialect):
         for name, parameters, lines in functions:
             parts.append("\n".join([f"def {name}({', '.join(parameters)}):", *indented(lines)]))
         parts += [writer.with_name(code) for code in writer.definitions]
-        doc = f'    """{entry_line(first.entry, first.parameters)}"""'
+        doc = f'    """{class_line(root.entries())}"""'
         parts.append("\n".join(["class Model(nn.Module):", doc, *self._init(root), *self._methods(root)]))
         parts.append(LOAD if writer.weights else LOAD_WITHOUT_WEIGHTS)
         return "\n\n\n".join(parts)

@@ -47,7 +47,7 @@ def function(body: Callable[P, R]) -> Callable[P, R]:
 
 
 def creating(body: Callable[P, R]) -> Callable[P, R]:
-    """Decorator for functions that make tensors of a shape: with symbolic sizes, outside a trace, the call is a node."""
+    """Decorator for functions that make tensors: with symbolic sizes, outside a trace, the call is a node."""
 
     @wraps(body)
     def call(*args: P.args, **kwargs: P.kwargs) -> Any:

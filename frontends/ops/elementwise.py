@@ -12,6 +12,7 @@ from graphc.frontends.ops.dispatch import FUNCTIONS, counted, function, inexact,
 from graphc.ir import ops as ir
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import DTypeError
+from graphc.ir.graph import Value
 
 
 def _declare(name: str, body: Callable[..., Any], doc: str | None) -> Any:
@@ -21,11 +22,18 @@ def _declare(name: str, body: Callable[..., Any], doc: str | None) -> Any:
 
 
 def _unary(name: str, op: Any, prepare: Callable[[Any], Any] = tensor) -> Any:
-    return _declare(name, lambda x: op(prepare(x)), op.__doc__)
+    def body(x: Any) -> Any:
+        # While tracing, a float goes straight to the op: what takes longest on this path is taken most.
+        return op(x if type(x) is Value and x.type.dtype.kind == "f" else prepare(x))
+
+    return _declare(name, body, op.__doc__)
 
 
 def _binary(name: str, op: Any) -> Any:
-    return _declare(name, lambda x1, x2: op(x1, x2), op.__doc__)
+    def body(x1: Any, x2: Any) -> Any:
+        return op(x1, x2)
+
+    return _declare(name, body, op.__doc__)
 
 
 add = _binary("add", ir.add)

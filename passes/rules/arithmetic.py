@@ -145,9 +145,9 @@ def idempotent(op: Any, rewriter: Rewriter) -> Rewritten:
 
 @rule(ops.abs, of=[ops.neg])
 def sign_before_abs(op: Any, rewriter: Rewriter) -> Rewritten:
-    """|−x| = |x|"""
+    """|−x| = |x|; not of unsigned integers, whose negation wraps"""
     inner = producer(op.x, ops.neg)
-    return None if inner is None else ops.abs(inner.x)
+    return None if inner is None or op.x.dtype.kind == "u" else ops.abs(inner.x)
 
 
 @rule(ops.add, of=[ops.neg])

@@ -79,6 +79,20 @@ def test_layers_in_lists_and_dicts_are_tracked_in_order_of_addition() -> None:
     assert len(layer.weights) == 6 and removed.name == "part1"
 
 
+def test_sublayers_of_one_name_are_told_apart() -> None:
+    class Twins(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pair = [layers.Dense(2, name="twin"), layers.Dense(2, name="twin")]
+
+        def call(self, x: Any) -> Any:
+            return self.pair[1](self.pair[0](x))
+
+    x = Input((2,))
+    names = list(graphc.lower(Model(x, Twins()(x))).weights)
+    assert names[::2] == ["twins/twin/kernel", "twins/twin_1/kernel"]
+
+
 def test_build_takes_shapes_by_name() -> None:
     class Pair(Layer):
         def build(self, left_shape: Any, right_shape: Any) -> None:

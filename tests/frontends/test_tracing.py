@@ -55,6 +55,10 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "reduce_method": lambda x: np.add.reduce(x, axis=0) + np.maximum.reduce(x),
     "norm": lambda x: np.linalg.norm(x, axis=1),
     "zeros_like": lambda x: np.zeros_like(x) + np.ones_like(x),
+    "methods": lambda x: x.sum(axis=1, keepdims=True) / x.max() - x.mean(0) + x.std(axis=-1)[:, None] * x.argmin(),
+    "shape_methods": lambda x: (
+        x.transpose(1, 0).flatten() + x.transpose().ravel() - x.copy().clip(0.2, 0.4).reshape(-1)
+    ),
     "shape": lambda x: x * x.shape[0] + np.shape(x)[1] + x.ndim + len(x),
 }
 
@@ -125,6 +129,18 @@ def test_large_arrays_become_weights_of_the_module() -> None:
     np.testing.assert_array_equal(graphc.interpret(module, table), table * 2)
 
 
+def test_sizes_are_numbers_in_the_dtype_of_what_they_meet() -> None:
+    def centred(x: Any, n: Any) -> Any:
+        return x - x.sum(axis=0) / x.shape[0], n * x.shape[0], 2 * x.shape[0] + n
+
+    module = graphc.trace(centred, Spec(("B", 4)), Spec((3,), "int8"))
+    module.verify()
+    assert [str(t.dtype) for t in module.main.result_types] == ["float32", "int8", "int8"]
+    n = np.int8([1, 2, 3])
+    for found, want in zip(graphc.interpret(module, A, n), centred(A, n), strict=True):
+        np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
+
+
 def test_scopes_in_a_traced_function() -> None:
     def f(x: Any) -> Any:
         for _ in range(2):
@@ -145,6 +161,14 @@ def test_errors_name_the_line() -> None:
     assert f"test_tracing.py:{f.__code__.co_firstlineno + 1}" in str(caught.value)
     with pytest.raises(GraphcError, match=r"np\.cumprod is not supported"):
         graphc.trace(lambda x: np.cumprod(x), Spec((2,)))
+    with pytest.raises(GraphcError, match="np.add on traced values: .*unexpected keyword argument 'out'"):
+        graphc.trace(lambda x: np.add(x, x, out=np.zeros(2, np.float32)), Spec((2,)))
+    with pytest.raises(GraphcError, match="np.sum on traced values: got an unexpected keyword argument 'where'"):
+        graphc.trace(lambda x: np.sum(x, where=[True, False]), Spec((2,)))
+    with pytest.raises(
+        GraphcError, match="the method sum on traced values: got an unexpected keyword argument 'initial'"
+    ):
+        graphc.trace(lambda x: x.sum(initial=1.0), Spec((2,)))
     with pytest.raises(GraphcError, match="ddof=1 is not supported"):
         graphc.trace(lambda x: np.var(x, ddof=1), Spec((2,)))
 

@@ -76,3 +76,21 @@ def test_what_the_graphs_hold(announce: Any) -> None:
     announce(f"{COUNT} random graphs held " + ", ".join(f"{what} {held[what]}" for what in LEAST))
     lacking = {what: (held[what], least) for what, least in LEAST.items() if held[what] < least}
     assert not lacking
+
+
+def test_no_twins_are_left() -> None:
+    """`cse` looks up only ops whose operands all have other readers; none that it should merge may slip through."""
+    merged = 0
+    for seed in range(0, COUNT, 4):
+        module = run_passes(random_graph(seed).module, "cse")
+        merged += sum(1 for _ in random_graph(seed).module.walk()) - sum(1 for _ in module.walk())
+        blocks = [f.block for f in module.functions.values()]
+        for block in blocks:
+            seen: set[object] = set()
+            for op in block:
+                blocks.extend(region.block for region in op.regions)
+                if op.next is not None and not op.regions and op.name != "barrier":
+                    key = (op.definition, id(op.attributes), op.operands, op.location.scope)
+                    assert key not in seen, f"seed {seed}: {op}"
+                    seen.add(key)
+    assert merged >= 50

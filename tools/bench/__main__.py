@@ -27,14 +27,18 @@ def compile_(
     quick: Annotated[bool, typer.Option("--quick", help="Up to 10,000 ops, best of two.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
     graphs: Annotated[str, typer.Option(metavar="NAME,NAME")] = "chain,fan,residual",
+    targets: Annotated[str, typer.Option(metavar="all|T,T", help="Which targets to emit for.")] = "all",
     peers: Annotated[bool, typer.Option(help="Measure torch.fx and onnx-ir as well.")] = True,
 ) -> None:
     """Measure each stage of compilation, µs an op, collector frozen, the minimum of five."""
     from rich.console import Console
 
+    from graphc import codegen
     from graphc.tools.bench.ours import measure
     from graphc.tools.bench.peers import measure_peers
 
+    installed = [name for name, target in sorted(codegen.targets().items()) if target.available()]
+    emitted = installed if targets == "all" else targets.split(",")
     sizes, repeat = (QUICK_SIZES, 2) if quick else (SIZES, 5)
     console = Console() if sys.stdout.isatty() else Console(width=140)
     progress = Console(stderr=True, quiet=not sys.stderr.isatty())
@@ -42,7 +46,7 @@ def compile_(
     for name in graphs.split(","):
         for size in sizes:
             with progress.status(f"{name}, {size:,} ops"):
-                found = {each.name: each for each in measure(name, size, repeat)}
+                found = {each.name: each for each in measure(name, size, repeat, emitted)}
                 others = measure_peers(name, size, repeat) if peers else {}
             records += [
                 {

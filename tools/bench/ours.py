@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from graphc.ir import ops
 from graphc.ir.builder import Builder
 from graphc.ir.dims import symbol
 from graphc.ir.dtypes import f32
+from graphc.ir.errors import UnsupportedError
 from graphc.ir.graph import Result
 from graphc.ir.location import ROOT, Location, Scope
 from graphc.ir.module import Module
@@ -153,8 +154,8 @@ def replace_half(module: Module) -> None:
                 rewriter.replace(op, first)
 
 
-def measure(kind: str, count: int, repeat: int) -> list[Measure]:
-    """All stages on one graph of about `count` ops."""
+def measure(kind: str, count: int, repeat: int, targets: Sequence[str]) -> list[Measure]:
+    """All stages on one graph of about `count` ops; emission for those of `targets` that have its ops."""
     graph = GRAPHS[kind](count)
     total = len(graph.nodes)
     module = build(graph)
@@ -181,11 +182,14 @@ def measure(kind: str, count: int, repeat: int) -> list[Measure]:
         changed = GRAPHS[kind](count, extra)
         source = build(changed)
         add(name, source.clone, find_pass(passes).run, len(changed.nodes))
-    for name, target in sorted(codegen.targets().items()):
-        if target.available():
+    for name in targets:
+        target = codegen.target(name)
+        try:
             write = partial(target.write, _legal(target, module))
-            with tempfile.TemporaryDirectory(prefix="graphc-bench-") as folder:
-                add(f"emit {name}", partial(_emptied, Path(folder) / name), write)
+        except UnsupportedError:
+            continue
+        with tempfile.TemporaryDirectory(prefix="graphc-bench-") as folder:
+            add(f"emit {name}", partial(_emptied, Path(folder) / name), write)
     return found
 
 

@@ -23,6 +23,7 @@ from graphc.codegen.onnx.spelling import (
     random,
     reduction,
     sorting,
+    special,
     window,
 )
 from graphc.ir.graph import Op, operand_values
@@ -41,6 +42,7 @@ _FAMILIES = (
     random,
     reduction,
     sorting,
+    special,
     window,
 )
 SPELLING: dict[str, Spelling] = {name: spelling for family in _FAMILIES for name, spelling in family.SPELLING.items()}

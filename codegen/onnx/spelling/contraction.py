@@ -13,9 +13,10 @@ from typing import Any
 from graphc.codegen.onnx.graph import GraphWriter, Tensor
 from graphc.codegen.onnx.kernels import carrier
 from graphc.codegen.onnx.spelling.movement import padded, part
+from graphc.codegen.windows import Geometry, channels_first, channels_last, filters_first
 from graphc.ir.dims import Size, maximum, product
 from graphc.ir.graph import Op
-from graphc.ir.sliding import covered, padding_pairs
+from graphc.ir.sliding import covered
 from graphc.ir.types import Shape, TensorType
 
 
@@ -63,52 +64,30 @@ def dot_general(graph: GraphWriter, op: Op, x: Tensor, y: Tensor) -> Tensor:
 # --- convolution --------------------------------------------------------------------------------------------------
 
 
-class Geometry:
-    """The attributes of a convolution or pooling, along its spatial axes."""
-
-    def __init__(self, x: Shape, window: Shape, attributes: dict[str, Any]) -> None:
-        self.channels_last: bool = attributes["channels_last"]
-        self.window = window
-        self.strides: tuple[int, ...] = attributes["strides"]
-        self.dilation: tuple[int, ...] = attributes.get("dilation") or (1,) * len(window)
-        self.spatial = range(1, len(x) - 1) if self.channels_last else range(2, len(x))
-        self.sizes = tuple(x[axis] for axis in self.spatial)
-        self.pairs = padding_pairs(self.sizes, window, self.strides, attributes["padding"], self.dilation)
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the padding is numbers."""
-        return all(isinstance(size, int) for pair in self.pairs for size in pair)
-
-    @property
-    def pads(self) -> tuple[Any, ...]:
-        return (*(low for low, _ in self.pairs), *(high for _, high in self.pairs))
-
-    def attributes(self) -> dict[str, Any]:
-        """Strides, pads and dilations as ONNX spells them; pads are left out where `padded_first` makes them."""
-        found: dict[str, Any] = {"strides": self.strides}
-        if self.is_known and any(self.pads):
-            found["pads"] = self.pads
-        if any(step != 1 for step in self.dilation):
-            found["dilations"] = self.dilation
-        return found
-
-    def padded_first(self, graph: GraphWriter, x: Tensor, value: float = 0) -> Tensor:
-        """`x`, channels first, with its padding where that depends on symbols."""
-        return x if self.is_known else padded(graph, x, ((0, 0), (0, 0), *self.pairs), value)
+def attributes_of(geometry: Geometry) -> dict[str, Any]:
+    """Strides, pads and dilations as ONNX spells them; pads are left out where `padded_first` makes them."""
+    found: dict[str, Any] = {"strides": geometry.strides}
+    pads = (*geometry.before, *geometry.after)
+    if geometry.is_known and any(pads):
+        found["pads"] = pads
+    if any(step != 1 for step in geometry.dilation):
+        found["dilations"] = geometry.dilation
+    return found
 
 
-def channels_first(graph: GraphWriter, x: Tensor, ndim: int, channels_last: bool) -> Tensor:
-    return graph.transpose(x, [0, ndim - 1, *range(1, ndim - 1)]) if channels_last else x
+def padded_first(graph: GraphWriter, x: Tensor, geometry: Geometry, value: float = 0) -> Tensor:
+    """`x`, channels first, with its padding where that depends on symbols."""
+    return x if geometry.is_known else padded(graph, x, ((0, 0), (0, 0), *geometry.pairs), value)
 
 
-def channels_back(graph: GraphWriter, y: Tensor, ndim: int, channels_last: bool) -> Tensor:
-    return graph.transpose(y, [0, *range(2, ndim), 1]) if channels_last else y
+def image(graph: GraphWriter, x: Tensor, ndim: int, geometry: Geometry) -> Tensor:
+    """`x` with its channels first."""
+    return graph.transpose(x, channels_first(ndim)) if geometry.channels_last else x
 
 
-def _filters_first(ndim: int) -> tuple[int, ...]:
-    """From [*window, in / groups, out] to [out, in / groups, *window]."""
-    return (ndim - 1, ndim - 2, *range(ndim - 2))
+def back(graph: GraphWriter, y: Tensor, ndim: int, geometry: Geometry) -> Tensor:
+    """`y`, channels first, in the layout of the op."""
+    return graph.transpose(y, channels_last(ndim)) if geometry.channels_last else y
 
 
 def wanted_permutation(op: Op, index: int) -> tuple[int, ...] | None:
@@ -117,7 +96,7 @@ def wanted_permutation(op: Op, index: int) -> tuple[int, ...] | None:
     wants = index == 1 and op.name in ("convolution", "conv", "convolution_input_gradient")
     if not wants or kernel is None or carrier("Conv", kernel.dtype) is None:
         return None
-    return _filters_first(kernel.ndim)
+    return filters_first(kernel.ndim)
 
 
 def convolution(graph: GraphWriter, op: Op, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -126,12 +105,12 @@ def convolution(graph: GraphWriter, op: Op, x: Tensor, kernel: Tensor, bias: Ten
     geometry = Geometry(type.shape, _type(op, 1).shape[:-2], attributes)
     if carrier("Conv", x.dtype) is None:
         return _by_places(graph, op, x, kernel, bias, geometry, attributes["groups"])
-    ndim, last = type.ndim, geometry.channels_last
-    x = geometry.padded_first(graph, channels_first(graph, x, ndim, last))
-    weight = graph.permuted_weight(kernel, _filters_first(ndim))
-    found = geometry.attributes() | ({"group": attributes["groups"]} if attributes["groups"] != 1 else {})
+    ndim = type.ndim
+    x = padded_first(graph, image(graph, x, ndim, geometry), geometry)
+    weight = graph.permuted_weight(kernel, filters_first(ndim))
+    found = attributes_of(geometry) | ({"group": attributes["groups"]} if attributes["groups"] != 1 else {})
     y = graph.compute("Conv", *(t for t in (x, weight, bias) if t is not None), **found)
-    return channels_back(graph, y, ndim, last)
+    return back(graph, y, ndim, geometry)
 
 
 def _by_places(
@@ -140,7 +119,7 @@ def _by_places(
     """For each place of the window a matrix product of what it sees, added up; channels last."""
     type, ndim = _type(op), _type(op).ndim
     if not geometry.channels_last:
-        x = channels_back(graph, x, ndim, True)
+        x = graph.transpose(x, channels_last(ndim))
     shape = (type.shape[0], *geometry.sizes, _type(op, 1).shape[-2] * groups)
     pairs = ((0, 0), *geometry.pairs, (0, 0))
     x = padded(graph, x, pairs, 0)
@@ -160,7 +139,7 @@ def _by_places(
     assert total is not None
     if bias is not None:
         total = graph.compute("Add", total, bias)
-    return total if geometry.channels_last else channels_first(graph, total, ndim, True)
+    return total if geometry.channels_last else graph.transpose(total, channels_first(ndim))
 
 
 def _seen(
@@ -189,7 +168,7 @@ def convolution_input_gradient(graph: GraphWriter, op: Op, dy: Tensor, kernel: T
     attributes, shape = op.attribute_dict, op.results[0].shape
     geometry = Geometry(shape, _type(op, 1).shape[:-2], attributes)
     ndim, last = len(shape), geometry.channels_last
-    dy = channels_first(graph, dy, ndim, last)
+    dy = image(graph, dy, ndim, geometry)
     counts = [_type(op).shape[axis] for axis in geometry.spatial]
     # What windows reach, and what lies behind them and is reached by none, is cut off or filled up.
     reached = [
@@ -197,7 +176,7 @@ def convolution_input_gradient(graph: GraphWriter, op: Op, dy: Tensor, kernel: T
         for n, s, k, d in zip(counts, geometry.strides, geometry.window, geometry.dilation, strict=True)
     ]
     found = {"strides": geometry.strides, "dilations": geometry.dilation, "group": attributes["groups"]}
-    weight = graph.permuted_weight(kernel, _filters_first(ndim))
+    weight = graph.permuted_weight(kernel, filters_first(ndim))
     whole = graph.compute("ConvTranspose", dy, weight, **found)
     behind = [
         maximum(low + size - reach, 0)
@@ -209,7 +188,7 @@ def convolution_input_gradient(graph: GraphWriter, op: Op, dy: Tensor, kernel: T
     lows = [low for low, _ in geometry.pairs]
     limits = [low + size for low, size in zip(lows, geometry.sizes, strict=True)]
     cut = part(graph, whole, full, [0, 0, *lows], [*full[:2], *limits], [1] * ndim)
-    return channels_back(graph, cut, ndim, last)
+    return back(graph, cut, ndim, geometry)
 
 
 def convolution_kernel_gradient(graph: GraphWriter, op: Op, dy: Tensor, x: Tensor) -> Tensor:
@@ -218,10 +197,10 @@ def convolution_kernel_gradient(graph: GraphWriter, op: Op, dy: Tensor, x: Tenso
     attributes, kernel = op.attribute_dict, op.results[0].shape
     type = _type(op, 1)
     geometry = Geometry(type.shape, kernel[:-2], attributes)
-    ndim, last, groups = type.ndim, geometry.channels_last, attributes["groups"]
+    ndim, groups = type.ndim, attributes["groups"]
     spatial = range(2, ndim)
-    x = channels_first(graph, x, ndim, last)
-    x = geometry.padded_first(graph, x)
+    x = image(graph, x, ndim, geometry)
+    x = padded_first(graph, x, geometry)
     shape = (type.shape[0], kernel[-2] * groups, *geometry.sizes)
     if not geometry.is_known:
         shape = (*shape[:2], *(low + s + high for s, (low, high) in zip(geometry.sizes, geometry.pairs, strict=True)))
@@ -231,10 +210,11 @@ def convolution_kernel_gradient(graph: GraphWriter, op: Op, dy: Tensor, x: Tenso
         split = graph.reshape(x, [shape[0], groups, kernel[-2], *shape[2:]])
         images = graph.transpose(split, [2, 1, 0, *(axis + 1 for axis in spatial)])
         images = graph.reshape(images, [kernel[-2], shape[0] * groups, *shape[2:]])
-    windows = graph.transpose(channels_first(graph, dy, ndim, last), [1, 0, *spatial])
+    windows = graph.transpose(image(graph, dy, ndim, geometry), [1, 0, *spatial])
     found: dict[str, Any] = {"strides": geometry.dilation, "dilations": geometry.strides, "group": groups}
-    if geometry.is_known and any(geometry.pads):
-        found["pads"] = geometry.pads
+    pads = (*geometry.before, *geometry.after)
+    if geometry.is_known and any(pads):
+        found["pads"] = pads
     y = graph.compute("Conv", images, windows, **found)  # [in / groups, out, *window, and perhaps more]
     y = graph.slice(y, graph.integers(*[0] * len(spatial)), graph.sizes.shape(kernel[:-2]), spatial, [1] * len(spatial))
     return graph.transpose(y, [*spatial, 0, 1])

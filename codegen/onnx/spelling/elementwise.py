@@ -131,33 +131,6 @@ def _clips(op: Op) -> bool:
     )
 
 
-def negative(graph: GraphWriter, x: Tensor) -> Tensor:
-    """Whether the sign bit is set, −0 included."""
-    zero = number(graph, 0, x)
-    return either(graph, less(graph, x, zero), less(graph, graph.compute("Reciprocal", x), zero))
-
-
-def atan2(graph: GraphWriter, y: Tensor, x: Tensor) -> Tensor:
-    """The arctangent of the smaller by the larger of |y| and |x|, then unfolded octant by octant."""
-    high, wide = graph.compute("Abs", y), graph.compute("Abs", x)
-    small, large = graph.compute("Min", high, wide), graph.compute("Max", high, wide)
-    zero, one, pi = (number(graph, value, x) for value in (0, 1, math.pi))
-    ratio = graph.where(
-        equal(graph, small, large),  # two infinities, or two zeros
-        graph.where(equal(graph, large, zero), zero, one),
-        graph.compute("Div", small, large),
-    )
-    angle = graph.compute("Atan", ratio)
-    steep = graph.compute("Sub", number(graph, math.pi / 2, x), angle)
-    angle = graph.where(less(graph, wide, high), steep, angle)
-    angle = graph.where(negative(graph, x), graph.compute("Sub", pi, angle), angle)
-    return graph.where(negative(graph, y), graph.compute("Neg", angle), angle)
-
-
-def _has(kind: str) -> Any:
-    return lambda op: carrier(kind, op.operands[0].type.dtype) is not None
-
-
 SPELLING: dict[str, Any] = {
     "neg": neg,
     "abs": native("Abs"),
@@ -169,19 +142,6 @@ SPELLING: dict[str, Any] = {
     "sqrt": native("Sqrt"),
     "rsqrt": _wide(rsqrt),
     "sigmoid": sigmoid,
-    "sin": native("Sin"),
-    "cos": native("Cos"),
-    "tan": native("Tan"),
-    "asin": native("Asin"),
-    "acos": native("Acos"),
-    "atan": native("Atan"),
-    "sinh": native("Sinh"),
-    "cosh": native("Cosh"),
-    "tanh": native("Tanh"),
-    "asinh": native("Asinh"),
-    "acosh": native("Acosh"),
-    "atanh": native("Atanh"),
-    "erf": native("Erf"),
     "floor": native("Floor"),
     "ceil": native("Ceil"),
     "round_even": native("Round"),
@@ -193,7 +153,6 @@ SPELLING: dict[str, Any] = {
     "mul": native("Mul"),
     "maximum": extremum("Max", "Or"),
     "minimum": extremum("Min", "And"),
-    "atan2": _wide(atan2),
     "and": logic("And", "BitwiseAnd"),
     "or": logic("Or", "BitwiseOr"),
     "xor": logic("Xor", "BitwiseXor"),
@@ -207,4 +166,4 @@ SPELLING: dict[str, Any] = {
     "clip": clip,
 }
 
-WHEN: dict[str, Any] = {"atan2": _has("Atan"), "clip": _clips}
+WHEN: dict[str, Any] = {"clip": _clips}

@@ -13,9 +13,10 @@ import numpy as np
 
 from graphc.codegen.onnx.graph import GraphWriter, Tensor
 from graphc.codegen.onnx.kernels import carrier
-from graphc.codegen.onnx.spelling.contraction import Geometry, channels_back, channels_first
+from graphc.codegen.onnx.spelling.contraction import attributes_of, back, image, padded_first
 from graphc.codegen.onnx.spelling.elementwise import either
 from graphc.codegen.onnx.spelling.movement import padded, part
+from graphc.codegen.windows import Geometry
 from graphc.ir.dims import Size, maximum, product
 from graphc.ir.dtypes import bool_, f32, i64
 from graphc.ir.graph import Op
@@ -31,21 +32,21 @@ def _type(op: Op, index: int = 0) -> TensorType:
 def max_pool(graph: GraphWriter, op: Op, x: Tensor) -> Tensor:
     type = _type(op)
     geometry = Geometry(type.shape, op.attributes[0], op.attribute_dict)
-    x = channels_first(graph, x, type.ndim, geometry.channels_last)
-    x = geometry.padded_first(graph, x, -np.inf)
-    attributes = geometry.attributes() | {"kernel_shape": geometry.window}
+    x = image(graph, x, type.ndim, geometry)
+    x = padded_first(graph, x, geometry, -np.inf)
+    attributes = attributes_of(geometry) | {"kernel_shape": geometry.window}
     y = graph.compute("MaxPool", x, **attributes)
     nan = graph.compute("MaxPool", graph.cast(graph.is_nan(x), f32), **attributes)
     y = graph.where(graph.cast(nan, bool_), graph.constant(np.nan, x.dtype), y)
-    return channels_back(graph, y, type.ndim, geometry.channels_last)
+    return back(graph, y, type.ndim, geometry)
 
 
 def avg_pool(graph: GraphWriter, op: Op, x: Tensor) -> Tensor:
     type = _type(op)
     geometry = Geometry(type.shape, op.attributes[0], op.attribute_dict)
-    x = channels_first(graph, x, type.ndim, geometry.channels_last)
-    y = graph.compute("AveragePool", x, **geometry.attributes(), kernel_shape=geometry.window)
-    return channels_back(graph, y, type.ndim, geometry.channels_last)
+    x = image(graph, x, type.ndim, geometry)
+    y = graph.compute("AveragePool", x, **attributes_of(geometry), kernel_shape=geometry.window)
+    return back(graph, y, type.ndim, geometry)
 
 
 def _pools(kind: str) -> Any:
