@@ -12,11 +12,14 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from graphc.frontends.naming import Names
+from graphc.ir import ops as ir
 from graphc.ir.builder import Builder
+from graphc.ir.dtypes import u32
 from graphc.ir.errors import GraphcError, UnsupportedError
 from graphc.ir.graph import Function, Value
 from graphc.ir.location import Scope
 from graphc.ir.module import Module
+from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from graphc.frontends.symbolic import SymbolicTensor
@@ -53,6 +56,8 @@ class Recording:
         self.values: dict[int, Value] = {}
         self.captured: list[SymbolicTensor] = []
         self.scope_names: dict[Scope, Names] = {}
+        self.key: Value | None = None
+        self.keys_drawn = 0
 
     @contextmanager
     def active(self) -> Iterator[Recording]:
@@ -90,6 +95,17 @@ class Recording:
                 f"the variable {variable.name!r} is assigned inside a branch or loop; return it, assign outside"
             )
         self.values[id(variable)] = value
+
+    def random_key(self) -> Value:
+        """A new key for each call: the function's parameter `key`, made when first asked for, folded with a count."""
+        builder = Builder.current()
+        if builder is None or builder.block is not self.function.block:
+            raise UnsupportedError("random numbers inside a branch or loop need a key of their own: pass one in")
+        if self.key is None:
+            taken = Names(p.name for p in self.function.parameters)
+            self.key = self.function.add_parameter(TensorType.of(u32, (2,)), taken.new("key"), "key")
+        self.keys_drawn += 1
+        return ir.random_fold_in(self.key, self.keys_drawn - 1)
 
     def layer_scope(self, layer: Any, builder: Builder) -> Scope:
         """The scope of a call of `layer` at the builder's scope."""

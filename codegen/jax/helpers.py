@@ -1,6 +1,16 @@
 """Functions pasted into emitted JAX source where it uses them."""
 
 HELPERS = {
+    "fold_in": '''
+def fold_in(key, number):
+    """A new key for the number."""
+    return jnp.stack(threefry(key, jnp.uint32(0), jnp.asarray(number).astype(jnp.uint32)))
+''',
+    "split_key": '''
+def split_key(key, count):
+    """New keys [count, 2]."""
+    return jnp.stack(threefry(key, jnp.uint32(0), jnp.arange(count, dtype=jnp.uint32)), -1)
+''',
     "bernoulli": '''
 def bernoulli(key, shape, threshold):
     """True where a random word, as a signed integer, is below the threshold. A block has words for two elements."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from graphc.codegen.numpy.spelling import bernoulli, identity, loss_options, starts_text, transpose
+from graphc.codegen.numpy.spelling import bernoulli, fold_in, identity, loss_options, starts_text, transpose
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import geometry, index_text, may_be_empty, reshaped, tuple_text, window_steps
 from graphc.codegen.source.norms import batch_norm, layer_norm, rms_norm
@@ -269,6 +269,8 @@ SPELLING: dict[str, Spelling] = {
     "one_hot": "jax.nn.one_hot({0}, {size}, dtype={dtype}, axis={axis})",
     "sort": sort,
     "random_bernoulli": bernoulli,
+    "random_fold_in": fold_in,
+    "random_split": "split_key({0}, {count})",
     "threefry": "threefry({0}, {1}, {2})",
     "sparse_cross_entropy": sparse_cross_entropy,
     "concat": "jnp.concatenate(({*},), axis={axis})",

@@ -1,6 +1,16 @@
 """Functions pasted into emitted NumPy source where it uses them. They are not the reference's code, and fast."""
 
 HELPERS = {
+    "fold_in": '''
+def fold_in(key, number):
+    """A new key for the number."""
+    return np.stack(threefry(key, np.uint32(0), np.asarray(number).astype(np.uint32)))
+''',
+    "split_key": '''
+def split_key(key, count):
+    """New keys [count, 2]."""
+    return np.stack(threefry(key, np.uint32(0), np.arange(count, dtype=np.uint32)), -1)
+''',
     "bernoulli": '''
 def bernoulli(key, shape, threshold):
     """True where a random word, as a signed integer, is below the threshold. A block has words for two elements."""

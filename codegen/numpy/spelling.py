@@ -227,6 +227,14 @@ def bernoulli(op: Op) -> Spelled | None:
     return "bernoulli({0}, {shape}, {threshold})", {"threshold": str(limit - WORDS // 2)}
 
 
+def fold_in(op: Op) -> Spelled:
+    data = op.operands[1]
+    producer = data.op if data is not None else None
+    if producer is not None and producer.name == "constant":
+        return f"fold_in({{0}}, {producer.attributes[0]})"
+    return "fold_in({0}, {1})"
+
+
 def sort(op: Op) -> Spelled:
     axis = op.attribute_dict["axis"]
     if len(op.operands) == 1:
@@ -338,6 +346,8 @@ SPELLING: dict[str, Spelling] = {
     "embedding": 'np.take({0}, {1}, axis=0, mode="clip")',
     "sort": sort,
     "random_bernoulli": bernoulli,
+    "random_fold_in": fold_in,
+    "random_split": "split_key({0}, {count})",
     "threefry": "threefry({0}, {1}, {2})",
     "sparse_cross_entropy": sparse_cross_entropy,
     "concat": "np.concatenate(({*},), axis={axis})",

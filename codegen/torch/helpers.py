@@ -1,6 +1,17 @@
 """Functions pasted into emitted PyTorch source where it uses them: edges at which torch deviates."""
 
 HELPERS = {
+    "fold_in": '''
+def fold_in(key, number):
+    """A new key for the number."""
+    return torch.stack(threefry(key, key.new_zeros(()), torch.as_tensor(number).to(torch.uint32)))
+''',
+    "split_key": '''
+def split_key(key, count):
+    """New keys [count, 2]."""
+    numbers = torch.arange(count, dtype=torch.int32).view(torch.uint32)
+    return torch.stack(threefry(key, key.new_zeros(()), numbers), -1)
+''',
     "bernoulli": '''
 def bernoulli(key, shape, threshold):
     """True where a random word, as a signed integer, is below the threshold. A block has words for two elements."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.codegen.numpy.spelling import bernoulli, loss_options
+from graphc.codegen.numpy.spelling import bernoulli, fold_in, loss_options
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import may_be_empty
 from graphc.ir.graph import Op
@@ -76,5 +76,7 @@ LEARNING: dict[str, Spelling] = {
     "binary_cross_entropy": binary_cross_entropy,
     "sort": sort,
     "random_bernoulli": bernoulli,
+    "random_fold_in": fold_in,
+    "random_split": "split_key({0}, {count})",
     "threefry": "threefry({0}, {1}, {2})",
 }

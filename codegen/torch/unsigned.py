@@ -15,7 +15,7 @@ from graphc.ir.graph import Op
 
 MOVEMENT = (
     "reshape transpose broadcast slice pad split concat dynamic_slice dynamic_update_slice barrier name stop_gradient "
-    "threefry sort assume_dim"
+    "threefry random_bernoulli random_fold_in random_split sort assume_dim"
 )
 """Ops that do not calculate with the elements, or do so in a way of their own."""
 

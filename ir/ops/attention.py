@@ -17,6 +17,7 @@ from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.inference import is_literal, require_equal, require_rank, shape_text
 from graphc.ir.opdef import BoolTensor, Draw, IndexTensor, Tensor, composite
 from graphc.ir.ops.cotangents import unbroadcast
+from graphc.ir.types import TensorType
 
 
 def _wide(x):
@@ -65,7 +66,7 @@ _BATCH = ((0, 0), (1, 2))
 
 def _check(query, key, value, bias, mask, softcap, window) -> None:
     for name, operand in (("query", query), ("key", key), ("value", value)):
-        require_rank(operand.type, 4, f"the {name} of attention")
+        require_rank(TensorType.of(dtype(operand.dtype), operand.shape), 4, f"the {name} of attention")
     text = f"query {shape_text(query.shape)}, key {shape_text(key.shape)} and value {shape_text(value.shape)}"
     require_equal(query.shape[0], key.shape[0], f"{text} must have one batch size")
     require_equal(key.shape[0], value.shape[0], f"{text} must have one batch size")
@@ -126,7 +127,7 @@ def _weights(query, key, bias, mask, causal, scale, softcap, window):
         seen = mask if seen is None else ops.and_(mask, seen)
     if seen is not None:
         scores = ops.select(seen, scores, -math.inf)
-    top = ops.reduce_max(scores, axes=(3,), keepdims=True)
+    top = ops.stop_gradient(ops.reduce_max(scores, axes=(3,), keepdims=True))
     e = ops.exp(scores - ops.select(ops.eq(top, -math.inf), 0, top))
     total = ops.reduce_sum(e, axes=(3,), keepdims=True)
     weights = e / ops.select(ops.eq(total, 0), 1, total)
@@ -146,6 +147,24 @@ def visible(places, others, causal: bool, window: int | None):
         if not causal:
             seen = ops.and_(seen, ops.lt(s - t, window))
     return seen
+
+
+def attention_weights(query, key, bias=None, mask=None, *, causal=False, scale=None, softcap=None, window=None):
+    """The weights [B, H, T, S] of `attention`, in the dtype of the query: for what wants them before the values."""
+    _check(query, key, key, bias, mask, softcap, window)
+    weights, _ = _weights(query, key, bias, mask, causal, scale, softcap, window)
+    batch, places, heads, _ = query.shape
+    return _like(ops.reshape(weights, shape=(batch, heads, places, key.shape[1])), query)
+
+
+def weighted_values(weights, value):
+    """Means [B, T, H, E] of values [B, S, K, E] by weights [B, H, T, S]."""
+    batch, heads, places, others = weights.shape
+    groups = value.shape[2]
+    grouped = ops.reshape(weights, shape=(batch, groups, heads // groups * places, others))
+    means = ops.dot_general(grouped, value, contract=((3, 1),), batch=_BATCH)
+    by_head = ops.reshape(means, shape=(batch, heads, places, value.shape[3]))
+    return ops.transpose(by_head, permutation=(0, 2, 1, 3))
 
 
 @attention.reference
@@ -333,4 +352,4 @@ rope_tables.sample(np.arange(5, dtype=np.int32), size=4)
 rope_tables.sample(np.array([[0, 7], [3, 1]], np.int64), size=2, base=500.0)
 
 
-__all__ = ["attention", "rope", "rope_tables"]
+__all__ = ["attention", "attention_weights", "rope", "rope_tables", "weighted_values"]
