@@ -276,8 +276,8 @@ def test_bits_of_floats_are_read_by_a_newer_opset(tmp_path):
 
 
 def test_what_onnx_runtime_lacks_is_listed(tmp_path):
-    module = traced(lambda x: (ops.erf_inv(x), ops.lgamma(x), ops.digamma(x)), x=TensorType.of("float32", (3,)))
-    with pytest.raises(UnsupportedError, match=r"erf_inv(.|\n)*lgamma(.|\n)*digamma"):
+    module = traced(lambda x: (ops.lgamma(x), ops.digamma(x)), x=TensorType.of("float32", (3,)))
+    with pytest.raises(UnsupportedError, match=r"lgamma(.|\n)*digamma"):
         write_artifact(module, "onnx", tmp_path / "a", "")
     assert not (tmp_path / "a").exists()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import GraphcError, Input, Layer, Model, UnsupportedError, layers, ops
+from graphc import GraphcError, Input, Layer, Model, layers, ops
 
 
 class Scale(Layer):
