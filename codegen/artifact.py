@@ -68,9 +68,9 @@ class Entry:
 
     @staticmethod
     def from_json(data: Any) -> Entry:
-        ports = (tuple(Port.from_json(port) for port in data[side]) for side in ("inputs", "outputs"))
+        inputs, outputs = (tuple(Port.from_json(port) for port in data[side]) for side in ("inputs", "outputs"))
         minimums = {str(symbol): int(least) for symbol, least in data.get("minimums", {}).items()}
-        return Entry(*ports, tuple(str(guard) for guard in data["guards"]), minimums)
+        return Entry(inputs, outputs, tuple(str(guard) for guard in data["guards"]), minimums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +204,20 @@ def read_manifest(folder: Path) -> Manifest:
             {str(name): str(weight) for name, weight in data["tied"].items()},
             {str(name): str(digest) for name, digest in data["files"].items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(f"{path} is not a manifest: {type(error).__name__} {error}") from None
+    if not manifest.entries:
+        raise FormatError(f"{path} has no entry")
     for name, digest in manifest.files.items():
         _check_file(folder, name, digest)
     return manifest
+
+
+def check_listed(folder: Path, manifest: Manifest, *names: str) -> None:
+    """Raise `FormatError` for files that the manifest does not list: nothing says that they are the artifact's."""
+    for name in names:
+        if name not in manifest.files:
+            raise FormatError(f"the manifest of {folder} does not list {name}")
 
 
 def _check_file(folder: Path, name: str, digest: str) -> None:

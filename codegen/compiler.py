@@ -11,7 +11,7 @@ from graphc.passes import run_passes
 from graphc.passes.legalize import legalize
 from graphc.passes.registry import Observer, collector_paused
 
-DEFAULT_PASSES = "canonicalize"
+DEFAULT_PASSES = "canonicalize,fold_weights"
 
 
 def write_artifact(

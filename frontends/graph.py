@@ -186,7 +186,7 @@ class FunctionGraph:
             name = (
                 key
                 if is_dict_output or (key and automatic)
-                else (layer.automatic_prefix if automatic else tensor.node.name)
+                else (str(layer.automatic_prefix) if layer is not None and automatic else tensor.node.name)
             )
             found.append(unique(name.replace(".", "_"), found))
         return found

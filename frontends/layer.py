@@ -43,6 +43,15 @@ class Layer(WeightOwner):
     inbound_nodes: list[Node]
     """The calls on symbolic tensors, in order."""
 
+    _build_shapes: dict[str, Any] | None = None
+    """The shapes that the layer was built for, by argument; None if it was not built by a call."""
+
+    _arguments: dict[str, Any] | None
+    """What `__init__` was given, by name, for a `get_config` that a subclass does not write; None if it is unclear."""
+
+    _input_shape: Any = None
+    """The `input_shape` option: what a Sequential that begins with this layer takes."""
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls)
         # Set before `__init__`, so that attributes assigned ahead of `super().__init__()` are tracked too.
@@ -146,6 +155,7 @@ class Layer(WeightOwner):
         variable = Variable(
             initializers.get(initializer), () if shape is None else shape, kind, trainable, autocast, aggregation, name
         )
+        variable.path = f"{self.name}/{variable.name}"
         variable.regularizer = regularizers.get(regularizer)
         variable.constraint = constraint
         self._tracker.add(variable)
@@ -260,6 +270,7 @@ class Layer(WeightOwner):
     def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Build for inputs like these: `build` gets the first shape, or each by name (`x_shape`, `y_shape`)."""
         shapes = {name: shape_structure(value) for name, value in _tensor_arguments(type(self), args, kwargs).items()}
+        self._build_shapes = shapes
         parameters = dict(list(_signature(type(self).build).parameters.items())[1:])
         names = [name for name in parameters if name not in ("args", "kwargs")]
         with outside_traces():

@@ -25,14 +25,15 @@ def load(source: Any, entry: str = "model") -> Module:
     """The module of a `.graphc` file, of IR text (`.gir`), or of what a `.py` file of one's own defines under `entry`:
     a model, a module, or a function that returns one. Models and modules are taken as they are.
 
-    Raises `FormatError` for broken files, `UnsupportedError` for formats that are not read yet.
+    Raises `FormatError` for broken files, `ParseError` and `VerifyError` for wrong IR text, `UnsupportedError` for
+    formats that are not read yet.
     """
     if isinstance(source, Module):
         return source
     if isinstance(source, Model):
         return lower(source)
     if not isinstance(source, (str, os.PathLike)):
-        raise UnsupportedError(f"load takes a path, a model or a module, not a {type(source).__name__}; {_formats()}")
+        raise UnsupportedError(f"load takes a path, a model or a module, not {type(source).__name__}; {_formats()}")
     path = Path(source)
     if not path.exists():
         raise FormatError(f"there is no file {str(path)!r}")
@@ -58,4 +59,6 @@ def _parsed(path: Path) -> Module:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"{path.name} is not text: {error}") from error
-    return parse(text)
+    module = parse(text)
+    module.verify()  # parsing leaves to it what can only be said of a whole function
+    return module

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,7 +38,7 @@ def module_in(path: Path, entry: str) -> Module:
     if isinstance(found, Module):
         return found
     raise GraphcError(
-        f"{entry!r} in {path} is a {type(found).__name__}; it must be a model, or a function that returns one"
+        f"{entry!r} in {path} is of type {type(found).__name__}; it must be a model, or a function that returns one"
     )
 
 
@@ -65,7 +66,8 @@ def _explained(path: Path) -> Iterator[None]:
     except GraphcError:
         raise
     except SyntaxError as error:
-        raise GraphcError(f"{error.filename or path}:{error.lineno}: {error.msg}") from error
+        elsewhere = error.filename is not None and Path(error.filename).resolve() != path.resolve()
+        raise GraphcError(f"{error.filename if elsewhere else path}:{error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
         own = [
             frame.lineno
@@ -73,4 +75,12 @@ def _explained(path: Path) -> Iterator[None]:
             if Path(frame.filename).resolve() == path.resolve()
         ]
         line = f":{own[-1]}" if own else ""
-        raise GraphcError(f"{path}{line}: {type(error).__name__}: {error}") from error
+        raise GraphcError(f"{path}{line}: {type(error).__name__}: {error}{_suggestion(error)}") from error
+
+
+def _suggestion(error: BaseException) -> str:
+    """What a misspelt attribute may have meant: Python says it only where it prints a traceback itself."""
+    if not isinstance(error, AttributeError) or error.name is None:
+        return ""
+    close = get_close_matches(error.name, [name for name in dir(error.obj) if not name.startswith("_")], n=1)
+    return f"; did you mean {close[0]}?" if close else ""

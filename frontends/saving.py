@@ -48,7 +48,7 @@ def save_model(model: Any, filepath: str | os.PathLike[str], overwrite: bool = T
     if path.suffix != ".graphc":
         raise GraphcError(f"a model is saved to a file whose name ends in .graphc, not {path.name!r}")
     if not isinstance(model, Model):
-        raise GraphcError(f"save_model takes a model, not a {type(model).__name__}")
+        raise GraphcError(f"save_model takes a model, not {type(model).__name__}")
     module = lower(model)
     places = layer_paths(model)
     config = {"model": serialization.serialize(model), "input": _input_config(model), "aliases": places.aliases}
@@ -101,33 +101,39 @@ def load_model(
     config = _json(members["config.json"], "config.json")
     arrays = tensors_of(members["weights.safetensors"], "weights.safetensors")
     with custom_object_scope(custom_objects or {}):
-        model = serialization.deserialize(config.get("model"))
+        try:
+            model = serialization.deserialize(config.get("model"))
+        except RecursionError as error:
+            raise FormatError("config.json is nested too deep") from error
     if not isinstance(model, Model):
         raise FormatError("config.json does not describe a model")
     if config.get("input") is not None and not model.built:
         _build(model, config["input"])
-    _tie(model, config.get("aliases") or {})
+    aliases = config.get("aliases") or {}
+    if not isinstance(aliases, dict):
+        raise FormatError("the aliases in config.json are not an object")
+    _tie(model, aliases)
     _assign(model, arrays, "the file", FormatError)
     return model
 
 
 def _build(model: Model, inputs: Any) -> None:
     """Call a subclassed model's layers on inputs like those it was saved with."""
-    if not isinstance(inputs, dict) or "shape" not in inputs:
-        from graphc.frontends.layers.core import Input
+    try:
+        example = _symbolic_inputs(inputs)
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise FormatError(f"config.json does not say what the model is called on: {error}") from error
+    model(example)
 
-        def symbolic(entry: Any) -> Any:
-            if isinstance(entry, dict) and set(entry) == {"shape", "dtype"}:
-                return Input(batch_shape=tuple(entry["shape"]), dtype=entry["dtype"])
-            return (
-                {k: symbolic(v) for k, v in entry.items()} if isinstance(entry, dict) else [symbolic(v) for v in entry]
-            )
 
-        model(symbolic(inputs))
-        return
+def _symbolic_inputs(entry: Any) -> Any:
     from graphc.frontends.layers.core import Input
 
-    model(Input(batch_shape=tuple(inputs["shape"]), dtype=inputs["dtype"]))
+    if isinstance(entry, dict):
+        if set(entry) == {"shape", "dtype"}:
+            return Input(batch_shape=tuple(entry["shape"]), dtype=entry["dtype"])
+        return {key: _symbolic_inputs(each) for key, each in entry.items()}
+    return [_symbolic_inputs(each) for each in entry]
 
 
 def load_module(path: Path) -> Module:
@@ -140,6 +146,7 @@ def load_module(path: Path) -> Module:
     except UnicodeDecodeError as error:
         raise FormatError(f"model.gir is not text: {error}") from error
     module = parse(text)
+    module.verify()
     arrays = tensors_of(members["weights.safetensors"], "weights.safetensors")
     wanted = {weight.name for weight in module.weights.entries() if weight.alias is None}
     if wanted != set(arrays):

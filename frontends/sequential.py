@@ -17,7 +17,10 @@ from graphc.ir.errors import GraphcError
 
 
 class Sequential(Model):
-    """Layers called one after another. Built when an input shape is given (an Input first) or first called."""
+    """Layers called one after another. Built when the input shape is known (by an Input or a functional model
+    first) or when first called."""
+
+    _stack: list[Layer]
 
     def __init__(self, layers: Any = None, trainable: bool = True, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(name=name, trainable=trainable, **kwargs)
@@ -37,6 +40,8 @@ class Sequential(Model):
             raise GraphcError("the Input of a Sequential stands before all layers, and there is one at most")
         if not stack and not isinstance(layer, InputLayer) and layer._input_shape is not None:
             stack.append(Input(layer._input_shape).node.operation)
+        if not stack and isinstance(layer, Model) and layer.is_functional and len(layer.inputs) == 1:
+            stack.append(Input(batch_shape=layer.inputs[0].shape, dtype=layer.inputs[0].dtype).node.operation)
         if any(one is layer for one in stack) or (
             layer.automatic_prefix is None and any(one.name == layer.name for one in stack)
         ):
@@ -93,7 +98,7 @@ class Sequential(Model):
         from graphc.frontends.variable import outside_traces
 
         if self._graph is None and self._stack:
-            first = args[0] if args else next(iter(kwargs.values()), None)
+            first: Any = args[0] if args else next(iter(kwargs.values()), None)
             if not hasattr(first, "shape") or not hasattr(first, "dtype"):
                 raise GraphcError(f"model {self.name!r} is called on one tensor")
             with outside_traces():

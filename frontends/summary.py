@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
+from graphc.frontends.layer import map_shapes
 from graphc.frontends.nodes import Node
 from graphc.frontends.structures import flatten, map_structure
 from graphc.ir.errors import GraphcError
@@ -116,6 +117,8 @@ def _with_nested(operation: Any, expand: bool, depth: int = 0) -> Iterator[tuple
 def _title(model: Any, operation: Any, depth: int) -> str:
     indent = f"{'   ' * depth}└ " if depth else ""
     kind = operation.name.title().replace("_", "") if isinstance(operation, Node) else type(operation).__name__
+    if kind == "Model" and operation.is_functional:
+        kind = "Functional"
     name = model._graph.names.get(id(operation), operation.name) if model.is_functional else operation.name
     return f"{indent}{name} ({kind})"
 
@@ -123,10 +126,22 @@ def _title(model: Any, operation: Any, depth: int) -> str:
 def _output_shape(operation: Any) -> str:
     nodes = [operation] if isinstance(operation, Node) else operation.inbound_nodes
     if not nodes:
-        return "?"
+        return _built_shape(operation)
     shapes = map_structure(lambda tensor: _shape_text(tensor.shape), nodes[-1].output_structure)
     flat = flatten(shapes)
     return flat[0] if len(flat) == 1 else str(shapes).replace("'", "")
+
+
+def _built_shape(layer: Any) -> str:
+    """The output shape of a layer that was called by a model's own `call`: for the input it was built for."""
+    shapes = list((layer._build_shapes or {}).values())
+    if len(shapes) != 1:
+        return "?"
+    try:
+        found = map_shapes(_shape_text, layer.compute_output_shape(shapes[0]))
+    except GraphcError:  # it takes another dtype than that of its weights, or more than shapes
+        return "?"
+    return found if isinstance(found, str) else str(found).replace("'", "")
 
 
 def _shape_text(shape: tuple[Any, ...]) -> str:

@@ -25,6 +25,8 @@ Array = np.ndarray[Any, Any]
 class Variable(Operators):
     """A named array of fixed shape and dtype. `initializer` is an initializer, its name, or the first value.
 
+    `path` is the name below that of the layer it was added to: `dense/kernel`.
+
     The initial value is computed when it is first asked for, so weights that are set before are never drawn.
     """
 
@@ -39,6 +41,7 @@ class Variable(Operators):
         name: str | None = None,
     ) -> None:
         self.name = name or "variable"
+        self.path = self.name
         self.trainable = trainable
         self.autocast = autocast
         self.aggregation = aggregation

@@ -93,9 +93,17 @@ _KIND_RANK = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
 
 
 def _as_dtype(function: Function, parameter: Parameter, value: Any) -> Array:
-    array = np.asarray(value)
     want = parameter.type.dtype
-    have = dtype(array.dtype)
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError):  # lists of unequal lengths
+        raise ShapeError(f"input {parameter.name!r} of @{function.name} is no array of one shape") from None
+    try:
+        have = dtype(array.dtype)
+    except DTypeError:
+        raise DTypeError(
+            f"input {parameter.name!r} of @{function.name} is {want}; NumPy's {array.dtype} is not a dtype of the IR"
+        ) from None
     if have is want:
         return array
     if _KIND_RANK[have.kind] > _KIND_RANK[want.kind]:

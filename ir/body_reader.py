@@ -39,6 +39,7 @@ _LINE = re.compile(
 )
 _REGION_END = re.compile(rf"\s*\}}{_TAIL}", re.VERBOSE)
 _REGION_NEXT = re.compile(r"\s*\},\s*(\(.*\)\s*\{)\s*")
+_PLAIN_LOCATION = re.compile(r'("[^"\\]*")\ ([^\s"]+):([0-9]{1,9})')
 _SUFFIXED = re.compile(rf"({NAME})\.[0-9]+")
 
 RULE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
@@ -149,8 +150,7 @@ class BodyReader:
             types = self.types[type_text] = Cursor(tail[first], self.number, tail.start(first), self.minimums).types()
         location = self.locations.get(location_text)
         if location is None:
-            cursor = Cursor(tail[first + 1], self.number, tail.start(first + 1))
-            location = self.locations[location_text] = cursor.location()
+            location = self.locations[location_text] = self._location(tail, first + 1)
         try:
             op = self._insert(builder, definition, operands, attributes, regions, types, location)
         except GraphcError as error:
@@ -220,6 +220,16 @@ class BodyReader:
             problem = f"{definition.name} misses the attribute {', '.join(missing)}"
             raise ParseError(problem, self.number + 1, match.start(2) + 1)
         return definition.make_attributes(**named)
+
+    def _location(self, match: re.Match[str], group: int) -> Location:
+        plain = _PLAIN_LOCATION.fullmatch(match[group])  # each op of a traced model may have a line of its own
+        scope = None if plain is None else self.locations.get(plain[1])
+        if plain is None or scope is None:
+            location = Cursor(match[group], self.number, match.start(group)).location()
+            if plain is not None:
+                self.locations[plain[1]] = Location.of(location.scope)
+            return location
+        return Location.of(scope.scope, plain[2], int(plain[3]))
 
     def _regions(self, match: re.Match[str]) -> tuple[tuple[Region, ...], re.Match[str]]:
         """The regions that start with group 5 of `match`, and the match of the line that ends the last."""

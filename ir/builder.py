@@ -161,7 +161,7 @@ class Builder:
     def values(
         self, operands: Sequence[Any], kinds: Sequence[str] | None, user: OpDef[..., Any]
     ) -> tuple[Value | None, ...]:
-        """Turn scalars, arrays and variables into values. A Python scalar, and a size, takes the dtype of the others."""
+        """Turn scalars, arrays and variables into values. Python scalars and sizes take the dtype of the others."""
         out: list[Any] = []
         scalars: list[int] = []
         for i, operand in enumerate(operands):

@@ -182,6 +182,9 @@ class Module:
 
         verify(self)
 
+    def __repr__(self) -> str:
+        return f"<Module: {', '.join(f'@{name}' for name in self.functions) or 'empty'}>"
+
     def __str__(self) -> str:
         from graphc.ir.printer import module_text
 

@@ -22,7 +22,8 @@ class Rewriter:
     """Changes graphs. `on_change` is called with each op that lost or changed an operand, `on_erase` with erased ops.
 
     Use it as a context manager, or call `flush` when done: replacements in ops with very many operands (a `return` of
-    100,000 values) are collected until then, so that replacing them one by one stays linear.
+    100,000 values) are collected until then, so that replacing them one by one stays linear. Whoever reads the operands
+    of such an op in between flushes it first.
     """
 
     __slots__ = ("_deferred", "on_change", "on_erase")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import cast
+from typing import Any, cast
 
-from graphc.ir.dims import Dim, Size, substitute, symbols
+from graphc.ir.dims import Dim, Size, as_size, substitute, symbols
 from graphc.ir.dtypes import DType
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import ShapeError
@@ -65,12 +65,11 @@ class TensorType:
     __repr__ = __str__
 
 
-def _checked(size: object) -> Size:
-    if isinstance(size, Dim):
-        return size
-    if isinstance(size, bool) or not hasattr(size, "__index__"):
-        raise ShapeError(f"a size is an integer or a symbolic dim, not {size!r}")
-    number = int(size)  # type: ignore[call-overload]
-    if number < 0:
-        raise ShapeError(f"a size cannot be negative: {number}")
-    return number
+def _checked(size: Any) -> Size:
+    try:
+        checked = as_size(size)
+    except TypeError:
+        raise ShapeError(f"a size is an integer or a symbolic dim, not {size!r}") from None
+    if isinstance(checked, int) and checked < 0:
+        raise ShapeError(f"a size cannot be negative: {checked}")
+    return checked

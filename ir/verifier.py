@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, cast
 
-from graphc.ir.body_reader import RULE_ERRORS, same_type
-from graphc.ir.dims import Dim, Size, solve, symbols
+from graphc.ir.body_reader import RULE_ERRORS
+from graphc.ir.dims import Dim, Facts, Size, solve, symbols
 from graphc.ir.errors import GraphcError, VerifyError
 from graphc.ir.graph import ROLES, Block, Function, Op, Value
 from graphc.ir.module import Module
-from graphc.ir.opdef import OPS
+from graphc.ir.opdef import OPS, Inferred
 from graphc.ir.ops.control import infer_call
+from graphc.ir.types import TensorType
 
 MOST_PROBLEMS = 20
 """So many problems are listed; a graph with one mistake can have thousands."""
@@ -63,6 +64,7 @@ class _Checker:
         self.function = function
         self.problems = problems
         self.callees: set[str] = set()
+        self.facts = Facts(function.guards)
 
     def report(self, op: Op | None, problem: str) -> None:
         where = f"@{self.function.name}"
@@ -119,7 +121,7 @@ class _Checker:
                 continue
             if all(target is not parameter for parameter in function.parameters):
                 self.report(None, "a result updates something that is no parameter")
-            elif not same_type(target.type, value.type):
+            elif not self.agree(target.type, value.type):
                 self.report(None, f"a result of type {value.type} updates {target.name!r} of type {target.type}")
             elif target.role == "input":
                 self.report(None, f"a result updates {target.name!r}, which is an input")
@@ -245,29 +247,41 @@ class _Checker:
         self.bound_symbols(op, op.attributes, "its attributes", bound)
         for value in results:
             self.bound_symbols(op, value.type.shape, f"{value.type}", bound)
-        types = self.inferred(op)
-        if types is not None:
+        inferred = self.inferred(op)
+        if inferred is not None:
+            types = inferred.types
             if len(types) != len(results):
                 self.report(op, f"has {len(results)} results, its type rule gives {len(types)}")
             for type, value in zip(types, results, strict=False):
-                if not same_type(type, value.type):
+                if not self.agree(type, value.type):
                     self.report(op, f"its result is {value.type}, its type rule gives {type}")
+            for guard in inferred.guards:
+                if not self.facts.imply(guard):
+                    self.report(op, f"needs {guard}, which no guard of the function says")
         return len(self.problems) == before
 
-    def inferred(self, op: Op) -> tuple[Any, ...] | None:
-        """The result types by the op's type rule, None when it refuses."""
+    def agree(self, a: TensorType, b: TensorType) -> bool:
+        """Whether two types are the same where the guards of the function hold."""
+        return a is b or (
+            a.dtype is b.dtype
+            and a.ndim == b.ndim
+            and all(self.facts.equal(p, q) for p, q in zip(a.shape, b.shape, strict=True))
+        )
+
+    def inferred(self, op: Op) -> Inferred | None:
+        """What the op's type rule finds, None when it refuses."""
         definition = op.definition
         types = tuple([None if value is None else value.type for value in op.operands])
         try:
             if definition.name != "call":
-                return definition.infer(types, op.attributes, op.regions).types
+                return definition.infer(types, op.attributes, op.regions)
             definition.check_operands(types)
             callee = self.module.functions.get(op.attributes[0])
             if callee is None:
                 self.report(op, f"calls @{op.attributes[0]}, which there is not")
                 return None
             self.callees.add(op.attributes[0])
-            return infer_call(callee, tuple([type for type in types if type is not None])).types
+            return infer_call(callee, tuple([type for type in types if type is not None]))
         except GraphcError as error:
             self.report(op, error.message)
         except RULE_ERRORS as error:

@@ -101,17 +101,17 @@ class _Legalizer:
     def report(self, op: Op) -> None:
         operands = ", ".join("_" if v is None else str(v.type) for v in op.operands)
         results = ", ".join(str(v.type) for v in op.results)
-        place = str(op.location)
+        place = f"at {op.location}" if str(op.location) else ""
         if op in self.made_from:
             place = f"in {self.made_from[op]} {place}".rstrip()
         self.lacking.setdefault(f"{op.name}({operands}) -> {results}", []).append(place)
 
 
 def _report(lacking: dict[str, list[str]], target_name: str) -> str:
-    lines = [f"{target_name} lacks {len(lacking)} of the ops of the module, and they do not decompose:"]
+    lines = [f"{target_name} lacks these ops, which do not decompose; `graphc ops NAME` shows which targets have one:"]
     for signature, places in lacking.items():
         distinct = list(dict.fromkeys(place for place in places if place))
         shown = "; ".join(distinct[:PLACES])
         more = f" and {len(distinct) - PLACES} more places" if len(distinct) > PLACES else ""
-        lines.append(f"  {signature}" + (f" at {shown}{more}" if shown else ""))
+        lines.append(f"  {signature}" + (f" {shown}{more}" if shown else ""))
     return "\n".join(lines)

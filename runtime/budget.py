@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 from graphc.ir.analysis.liveness import live_bytes
 from graphc.ir.dims import Dim
 from graphc.ir.errors import GraphcError
@@ -29,12 +31,13 @@ def check_budget(module: Module, budget: int | str) -> None:
 
 
 def budget_bytes(budget: int | str) -> int:
-    """The number of bytes of a budget. Raises `GraphcError` for text that is no size."""
-    if isinstance(budget, int):
-        return budget
+    """The number of bytes of a budget. Raises `GraphcError` for what is no size."""
     try:
-        return read_size(budget.strip())
-    except ValueError:
+        limit = operator.index(budget) if not isinstance(budget, str) else read_size(budget.strip())
+        if limit < 0:
+            raise ValueError("a size is not negative")
+        return limit
+    except (ValueError, TypeError):
         raise GraphcError(f"{budget!r} is not a size; write bytes, or a size such as 512MiB or 2GB") from None
 
 

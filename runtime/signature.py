@@ -22,6 +22,8 @@ def signature(name: str, entry: Entry) -> Function:
     function = Function(name)
     try:
         for port in entry.inputs:
+            if any(parameter.name == port.name for parameter in function.parameters):
+                raise GraphcError(f"two inputs are named {port.name!r}")
             shape = [_size(size, entry) for size in port.shape]
             function.add_parameter(TensorType.of(port.dtype, shape), port.name)
         for guard in entry.guards:

@@ -17,7 +17,7 @@ from graphc.codegen.target import Target
 from graphc.ir.builder import Builder
 from graphc.ir.dtypes import DTYPES, DType, bool_, f32, i32
 from graphc.ir.dtypes import dtype as dtype_of
-from graphc.ir.errors import DTypeError, ShapeError
+from graphc.ir.errors import DTypeError, ShapeError, UnsupportedError
 from graphc.ir.graph import Op
 from graphc.ir.module import Module
 from graphc.ir.opdef import OPS, Composite, Draw, OpDef, Sample
@@ -89,8 +89,11 @@ class TargetInfo:
 
     @property
     def ops(self) -> dict[str, Level]:
-        """Every op that the target takes in float32 (or, where the op has none, in its first dtype)."""
-        target = codegen.targets()[self.name]
+        """Every op that the target takes in float32 (or, where the op has none, in its first dtype).
+
+        Raises `TargetError` when it is not installed.
+        """
+        target = codegen.target(self.name)
         levels = {name: support(target, definition) for name, definition in all_ops().items()}
         return {name: next(iter(found.values())) for name, found in levels.items() if found}
 
@@ -127,7 +130,7 @@ def support(target: Target, definition: OpDef[..., Any]) -> dict[DType, Level]:
     """How the target takes the op in each dtype; dtypes it cannot take are left out. float32 comes first."""
     found: dict[DType, Level] = {}
     for dtype, op in sample_ops(definition).items():
-        level = _level(target, op)
+        level = _level(target, op) or _level_prepared(target, op)
         if level is not None:
             found[dtype] = level
     return found
@@ -144,6 +147,23 @@ def _level(target: Target, op: Op) -> Level | None:
     inner = op.definition.decomposition(types, op.attributes).block
     levels = [_level(target, each) for each in inner if each.name not in TERMINATORS]
     return None if None in levels else "decomposed"
+
+
+def _level_prepared(target: Target, op: Op) -> Level | None:
+    """How the target takes the op once its own passes ran: torch has convolutions with channels first only."""
+    if op.definition.name in WRITTEN:
+        return None
+    module = Module()
+    function = module.add_function("sample")
+    values = [None if value is None else function.add_parameter(value.type) for value in op.operands]
+    with Builder(function.block) as builder:
+        builder.finish(op.definition.build(builder, values, op.attributes).results)
+    try:
+        prepared = target.prepare(module).main.block
+    except UnsupportedError:  # a target may refuse a dtype wherever it stands
+        return None
+    levels = {_level(target, each) for each in prepared if each.name not in TERMINATORS}
+    return None if None in levels else "native" if levels == {"native"} else "decomposed"
 
 
 @cache

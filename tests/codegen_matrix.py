@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,12 +98,13 @@ def runs() -> Iterator[Run]:
         yield Run(edge.case, edge.dtype, tuple(edge.arrays), edge.row)
 
 
-def run_matrix(name: str) -> list[Outcome]:
-    """The outcome of every op in every dtype on a target. What the target does not claim to support is left out."""
+def run_matrix(name: str, only: Container[str] | None = None) -> list[Outcome]:
+    """The outcome of every op in every dtype (`only` those of these short names) on a target. What the target does
+    not claim to support is left out."""
     chosen = target(name)
     groups: dict[DType, list[Run]] = {}
     for run in runs():
-        if _is_legal(run, chosen):
+        if (only is None or run.dtype.short in only) and _is_legal(run, chosen):
             groups.setdefault(run.dtype, []).append(run)
     problems: dict[tuple[str, str], str] = {}
     for each in groups.values():

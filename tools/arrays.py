@@ -39,10 +39,11 @@ def _read(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise FormatError(f"there is no file {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, Mapping):
-                raise FormatError(f"{path} holds a single array; inputs are read from an .npz")
-            return {name: file[name] for name in file}
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise FormatError(f"{path} holds a single array; inputs are read from an .npz")
+        with file:
+            return {name: file[name] for name in file.files}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise FormatError(f"{path} is not an .npz of plain arrays, or is broken") from error
 
@@ -51,8 +52,11 @@ def write_outputs(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays by name, whole or not at all. What NumPy's format lacks (bfloat16, fp8) is stored as float32."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".npz")
     try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **{name: _storable(array) for name, array in arrays.items()})
+        # Not `np.savez`, which takes no array called `file`.
+        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asanyarray(_storable(array)), allow_pickle=False)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

@@ -49,12 +49,30 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    help="Compiles models: to readable NumPy, PyTorch and JAX code, and to native graphs.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
     no_args_is_help=True,
 )
+
+
+def print_version(wanted: bool) -> None:
+    """Answer `--version` before a command is asked for."""
+    if wanted:
+        from graphc import __version__
+
+        typer.echo(f"graphc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Compiles models: to readable NumPy, PyTorch and JAX code, and to native graphs."""
+
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A .py that defines `model`, or a model file.")]
 EntryName = Annotated[str | None, typer.Option("--entry", metavar="NAME", help="What a .py defines, if not `model`.")]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.ir.analysis.cost import function_cost
 from graphc.ir.analysis.liveness import live_bytes
 from graphc.ir.dims import Size, substitute
+from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Function
 from graphc.ir.module import Module
 from graphc.runtime.budget import all_symbols, size_text
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
 
 
 def describe(module: Module, sizes: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """Everything the summary shows, as JSON takes it. Symbols that `sizes` lacks are as small as they may be."""
+    """Everything the summary shows, as JSON takes it. Symbols that `sizes` lacks are as small as they may be.
+
+    Raises `GraphcError` for a size of a symbol that no function has.
+    """
+    symbols = {s.name for function in module.functions.values() for s in all_symbols(function)}
+    for name in sizes or {}:
+        if name not in symbols:
+            there = f"the symbols are {', '.join(sorted(symbols))}" if symbols else "it has none"
+            raise GraphcError(f"the model has no symbol {name!r}; {there}")
     return {
         "functions": [_function(function, sizes or {}) for function in module.functions.values()],
         "weights": [

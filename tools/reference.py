@@ -63,6 +63,8 @@ def describe_op(definition: OpDef[..., Any]) -> dict[str, Any]:
         "gradient": definition.vjp_rule is not None,
         "targets": {
             name: {str(dtype): level for dtype, level in support(target, definition).items()}
+            if target.available()
+            else None
             for name, target in sorted(codegen.targets().items())
         },
     }
@@ -93,6 +95,8 @@ def _gradient(definition: OpDef[..., Any]) -> str:
 
 
 def _support_text(target: Target, definition: OpDef[..., Any], dtypes: list[DType]) -> str:
+    if not target.available():
+        return f"not installed (pip install 'graphc[{target.extra}]')"
     found = support(target, definition)
     parts: list[str] = []
     for level, words in (("native", "native"), ("decomposed", "decomposed")):

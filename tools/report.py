@@ -86,7 +86,7 @@ def _json(row: Row) -> dict[str, Any]:
 def _cells(report: Report) -> list[tuple[str, ...]]:
     rows = (*report.reference, *report.rows)
     several = len({row.entry for row in rows if row.entry}) > 1
-    lines = [COLUMNS]
+    lines: list[tuple[str, ...]] = [COLUMNS]
     for row in rows:
         output = f"{row.entry}.{row.output}" if several and row.output else row.output
         if row.draws == 0:

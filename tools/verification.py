@@ -23,7 +23,7 @@ import numpy as np
 
 from graphc import codegen
 from graphc.ir.binding import prepare_inputs
-from graphc.ir.dims import Dim, evaluate
+from graphc.ir.dims import Dim, evaluate, symbols
 from graphc.ir.dtypes import dtype
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Function
@@ -203,7 +203,7 @@ def _fits(function: Function, sizes: Mapping[str, int]) -> bool:
     guards = [
         guard
         for guard in function.guards
-        if all(s.name in known for side in (guard.left, guard.right) if isinstance(side, Dim) for s in side.symbols())
+        if all(s.name in known for side in (guard.left, guard.right) for s in symbols(side))
     ]
     enough = all(sizes[symbol.name] >= symbol.minimum for symbol in function.symbols)
     return enough and all(guard.check(sizes) for guard in guards) and all(evaluate(size, sizes) >= 0 for size in shapes)
@@ -300,7 +300,11 @@ def compare(got: Array, wide: Array, narrow: Array, own: Array) -> tuple[float, 
         relative = np.where(error == 0, 0.0, error / np.abs(wide))
         smallest = float(np.finfo(np.float32).tiny)  # engines flush what is smaller
         units = np.where(error <= smallest, 0.0, error / np.maximum(own, smallest))
-    return tuple(float(np.max(np.where(np.isnan(each), np.inf, each))) for each in (error, relative, units)) + ("",)
+    return _worst(error), _worst(relative), _worst(units), ""
+
+
+def _worst(errors: Array) -> float:
+    return float(np.max(np.where(np.isnan(errors), np.inf, errors)))
 
 
 def _same(a: Array, b: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc.codegen.jax.dialect import JaxDialect
 from graphc.codegen.source.loading import load_entries
-from graphc.codegen.source.support import can_write
+from graphc.codegen.source.support import can_write, check_inputs
 from graphc.codegen.source.writer import write_source
 from graphc.codegen.target import EntryFunction, Target
 from graphc.ir.dtypes import ALL, i4, u4
@@ -31,6 +31,7 @@ class JaxTarget(Target):
         return can_write(JaxDialect(), op, DTYPES)
 
     def write(self, module: Module, folder: Path) -> Mapping[str, Recipe]:
+        check_inputs(module, DTYPES, self.name)
         return write_source(module, JaxDialect(has_wide_types(module)), folder)
 
     def load(self, folder: Path) -> Mapping[str, EntryFunction]:

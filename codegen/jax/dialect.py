@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from graphc.codegen.jax.helpers import HELPERS
 from graphc.codegen.jax.regions import write_region_op
@@ -10,7 +11,7 @@ from graphc.codegen.jax.spelling import SPELLING, dtype_text
 from graphc.codegen.source.body import BodyWriter
 from graphc.codegen.source.dialect import Spelling, Update
 from graphc.codegen.source.documentation import entry_line
-from graphc.codegen.source.functional import FunctionalDialect, indented
+from graphc.codegen.source.functional import LOAD, FunctionalDialect, indented
 from graphc.codegen.source.writer import Definition, Method
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Op, Value
@@ -49,6 +50,9 @@ class JaxDialect(FunctionalDialect):
     def non_finite(self, name: str) -> str:
         return f"jnp.{name}"
 
+    def is_weak_beside(self, value: Any, dtype: DType) -> bool:
+        return not dtype.is_integer or -(2**31) <= value < 2**31  # without 64-bit mode a Python integer is an int32
+
     def array(self, value: str, type: TensorType) -> str:
         return f"jnp.array({value}, {dtype_text(type.dtype)})"
 
@@ -76,6 +80,11 @@ class JaxDialect(FunctionalDialect):
         else:
             lines = [f"outputs, self.params = {call}", "return outputs"]
         return ["with jax.enable_x64(True):", *indented(lines)] if self.wide else lines
+
+    def loader(self) -> str:
+        plain = "    return Model(nested(load_file(path)))"
+        assert plain in LOAD
+        return LOAD.replace(plain, f"    with jax.enable_x64(True):\n    {plain}") if self.wide else LOAD
 
     def updated(self, body: BodyWriter, updates: Sequence[Update], outputs: Sequence[Value]) -> None:
         """The function stays pure: it returns the weights with the new ones in place."""

@@ -91,8 +91,8 @@ def to_integer(x, dtype):
     """Floats as integers: towards zero, saturated, NaN as 0."""
     limits = jnp.iinfo(dtype)
     found = jnp.trunc(x).astype(dtype)
-    found = jnp.where(x >= float(limits.max), limits.max, found)
-    found = jnp.where(x <= float(limits.min), limits.min, found)
+    found = jnp.where(x >= float(limits.max), jnp.array(limits.max, dtype), found)
+    found = jnp.where(x <= float(limits.min), jnp.array(limits.min, dtype), found)
     return jnp.where(jnp.isnan(x), 0, found).astype(dtype)
 ''',
     "cumulative_sum": '''

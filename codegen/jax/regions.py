@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.codegen.source.body import BodyWriter
-from graphc.codegen.source.regions import STEP, Nested
+from graphc.codegen.source.regions import STEP, Nested, slice_name
 from graphc.ir.graph import Block, Op, Value
 
 
@@ -95,7 +95,7 @@ def _scan(body: BodyWriter, op: Op) -> None:
     sources = [body.named(value) for value in op.operands[carried : carried + sliced] if value is not None]
     captures = [body.named(value) for value in op.operands[carried + sliced :] if value is not None]
     variables = _carried(body, initial)
-    rows = [body.names.take(f"{name}_i" if len(name) > 1 else "row") for name in sources]
+    rows = [body.names.take(slice_name(name)) for name in sources]
     step = body.names.take("step")
     carry, slices = body.names.take("carry"), body.names.take("slices")
     block = op.regions[0].block

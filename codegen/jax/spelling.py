@@ -29,11 +29,11 @@ def convert(op: Op) -> Spelled | None:
 
 
 def reduction(name: str) -> Spelling:
-    def spell(op: Op) -> Spelled:
+    def spell(op: Op) -> Spelled | None:
         value, attributes = op.operands[0], op.attribute_dict
         assert value is not None
         if not attributes["axes"]:
-            return "{0}"
+            return "{0}" if name != "var" else None
         arguments = ["axis={axes.0}" if len(attributes["axes"]) == 1 else "axis={axes}"]
         if attributes["keepdims"]:
             arguments.append("keepdims=True")
@@ -187,6 +187,11 @@ def sparse_cross_entropy(op: Op) -> Spelled | None:
     return f"sparse_cross_entropy({', '.join(['{0}', '{1}', *loss_options(attributes)])})"
 
 
+def floor_division(op: Op) -> Spelled | None:
+    """Of integers; the quotient of floats is decomposed, as the framework rounds it otherwise."""
+    return "{0} // {1}" if op.results[0].dtype.is_integer else None
+
+
 SPELLING: dict[str, Spelling] = {
     "neg": "-{0}",
     "sign": "jnp.sign({0})",
@@ -219,6 +224,7 @@ SPELLING: dict[str, Spelling] = {
     "sub": "{0} - {1}",
     "mul": "{0} * {1}",
     "div": quotient,
+    "floor_div": floor_division,
     "rem": remainder,
     "pow": lambda op: "power({0}, {1})" if op.results[0].dtype.is_integer else "{0} ** {1}",
     "atan2": "jnp.arctan2({0}, {1})",
@@ -273,7 +279,7 @@ SPELLING: dict[str, Spelling] = {
     "random_split": "split_key({0}, {count})",
     "threefry": "threefry({0}, {1}, {2})",
     "sparse_cross_entropy": sparse_cross_entropy,
-    "concat": "jnp.concatenate(({*},), axis={axis})",
+    "concat": "jnp.concatenate([{*}], axis={axis})",
     "split": split,
     "dot_general": dot_general,
     "matmul": narrow("{0} @ {1}"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from graphc.codegen.numpy.helpers import HELPERS
 from graphc.codegen.numpy.spelling import SPELLING, dtype_text
 from graphc.codegen.source.body import BodyWriter
@@ -33,7 +35,7 @@ class NumpyDialect(FunctionalDialect):
     def dtype(self, dtype: DType) -> str:
         return dtype_text(dtype)
 
-    def is_weak_beside(self, dtype: DType) -> bool:
+    def is_weak_beside(self, value: Any, dtype: DType) -> bool:
         return dtype.numpy.isbuiltin == 1
 
     def non_finite(self, name: str) -> str:

@@ -27,11 +27,6 @@ def is_half(dtype: DType) -> bool:
     return dtype.is_float and dtype.bits < 32
 
 
-def _of(op: Op) -> Any:
-    """Operands and attributes by name."""
-    return op
-
-
 def through_float32(text: str) -> Spelling:
     """The template for float32 and float64; narrower floats are widened, and the result is rounded once."""
 
@@ -53,11 +48,11 @@ def by_kind(floats: str, integers: str) -> Spelling:
     return lambda op: integers if op.results[0].dtype.is_integer else floats
 
 
-def convert(op: Op) -> Spelled:
+def convert(op: Op) -> Spelled | None:
     value, to = op.operands[0], op.results[0].dtype
     assert value is not None
     if value.dtype.is_complex and not to.is_complex:
-        return f"{{0}}.real.astype({dtype_text(to)})" if to.is_float else None  # type: ignore[return-value]
+        return None
     if to.is_bool:
         return "{0} != 0"
     if value.dtype.is_float and to.is_integer:
@@ -66,7 +61,7 @@ def convert(op: Op) -> Spelled:
 
 
 def reduction(name: str) -> Spelling:
-    def spell(op: Op) -> Spelled:
+    def spell(op: Op) -> Spelled | None:
         value, attributes = op.operands[0], op.attribute_dict
         assert value is not None
         axes = "{axes.0}" if len(attributes["axes"]) == 1 else "{axes}"
@@ -74,7 +69,7 @@ def reduction(name: str) -> Spelling:
         if attributes["keepdims"]:
             arguments.append("keepdims=True")
         if not attributes["axes"]:
-            return "{0}"
+            return "{0}" if name != "var" else None
         dtype = value.dtype
         if name in ("sum", "prod") and (dtype.is_integer and dtype.bits < 64):
             arguments.append(f"dtype={dtype_text(dtype)}")
@@ -195,11 +190,6 @@ def reduce_window(op: Op) -> Spelled:
     return f"{text}.astype({dtype_text(dtype)})" if wide else text
 
 
-def scalar_function(text: str) -> Spelling:
-    """A SciPy function: it has float32 and float64."""
-    return through_float32(text)
-
-
 def linear(op: Op) -> Spelled | None:
     if is_half(op.results[0].dtype):
         return None
@@ -259,6 +249,11 @@ def loss_options(attributes: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def floor_division(op: Op) -> Spelled | None:
+    """Of integers; the quotient of floats is decomposed, as the framework rounds it otherwise."""
+    return "{0} // {1}" if op.results[0].dtype.is_integer else None
+
+
 SPELLING: dict[str, Spelling] = {
     "neg": "-{0}",
     "sign": "np.sign({0})",
@@ -269,7 +264,7 @@ SPELLING: dict[str, Spelling] = {
     "log1p": "np.log1p({0})",
     "sqrt": "np.sqrt({0})",
     "rsqrt": through_float32("1 / np.sqrt({0})"),
-    "sigmoid": scalar_function("special.expit({0})"),
+    "sigmoid": through_float32("special.expit({0})"),
     "sin": "np.sin({0})",
     "cos": "np.cos({0})",
     "tan": "np.tan({0})",
@@ -282,10 +277,10 @@ SPELLING: dict[str, Spelling] = {
     "asinh": "np.arcsinh({0})",
     "acosh": "np.arccosh({0})",
     "atanh": "np.arctanh({0})",
-    "erf": scalar_function("special.erf({0})"),
-    "erf_inv": scalar_function("special.erfinv({0})"),
-    "lgamma": scalar_function("special.gammaln({0})"),
-    "digamma": scalar_function("special.digamma({0})"),
+    "erf": through_float32("special.erf({0})"),
+    "erf_inv": through_float32("special.erfinv({0})"),
+    "lgamma": through_float32("special.gammaln({0})"),
+    "digamma": through_float32("special.digamma({0})"),
     "floor": "np.floor({0})",
     "ceil": "np.ceil({0})",
     "round_even": "np.rint({0})",
@@ -300,6 +295,7 @@ SPELLING: dict[str, Spelling] = {
     "sub": "{0} - {1}",
     "mul": "{0} * {1}",
     "div": by_kind("{0} / {1}", "divide({0}, {1})"),
+    "floor_div": floor_division,
     "rem": "np.fmod({0}, {1})",
     "pow": by_kind("{0} ** {1}", "power({0}, {1})"),
     "atan2": "np.arctan2({0}, {1})",
@@ -350,7 +346,7 @@ SPELLING: dict[str, Spelling] = {
     "random_split": "split_key({0}, {count})",
     "threefry": "threefry({0}, {1}, {2})",
     "sparse_cross_entropy": sparse_cross_entropy,
-    "concat": "np.concatenate(({*},), axis={axis})",
+    "concat": "np.concatenate([{*}], axis={axis})",
     "split": split,
     "dot_general": dot_general,
     "matmul": through_float32("{0} @ {1}"),

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from onnxruntime import InferenceSession, IOBinding, OrtValue, SessionOptions
+from onnx.external_data_helper import load_external_data_for_tensor
+from onnxruntime import InferenceSession, IOBinding, OrtValue
 
 from graphc.codegen.artifact import Entry, Manifest, Port
 from graphc.codegen.onnx.graph import at_border
@@ -35,7 +36,7 @@ EntryFunction = Callable[..., tuple[Array, ...]]
 
 def session(path: Path) -> InferenceSession:
     """A session of a model file. Raises `FormatError` for a file that the runtime does not read."""
-    options = SessionOptions()
+    options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
     threads = os.environ.get("OMP_NUM_THREADS", "")
     if threads.isdecimal():
@@ -86,7 +87,7 @@ class State:
         for tensor in model.graph.initializer:
             if tensor.name in names and tensor.name not in self.current:
                 if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                    onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+                    load_external_data_for_tensor(tensor, str(path.parent))
                 self.add(tensor.name, onnx.numpy_helper.to_array(tensor))
 
     def add(self, name: str, array: Array) -> None:

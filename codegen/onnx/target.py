@@ -57,11 +57,12 @@ class OnnxTarget(Target):
         return weights.recipes
 
     def load(self, folder: Path) -> Mapping[str, EntryFunction]:
-        from graphc.codegen.artifact import read_manifest
+        from graphc.codegen.artifact import check_listed, read_manifest
         from graphc.codegen.onnx.session import load_entries
 
         manifest = read_manifest(folder)
         files = {name: folder / file_name(name, number) for number, name in enumerate(manifest.entries)}
+        check_listed(folder, manifest, *(file.name for file in files.values()))
         return load_entries(files, manifest)
 
 

@@ -58,13 +58,14 @@ class ModelBuilder:
         for op in function.block:
             if op.next is not None:
                 self._write(op)
-        results = []
+        results: list[Any] = []
         for i, (result, value) in enumerate(zip(function.results, function.outputs, strict=True)):
             name = result.name or f"output_{i}"
             node = self._named(opset.result(self.values[value]), f"{name}/result")
             node.output(0).get_tensor().add_names({name})
             results.append(node)
-        return openvino.Model(results, self.inputs, function.name)
+        model: Any = openvino.Model  # whose own annotations contradict each other
+        return model(results, self.inputs, function.name)
 
     def _add_input(self, value: Value, name: str) -> None:
         shape = openvino.PartialShape([size if isinstance(size, int) else -1 for size in value.shape])

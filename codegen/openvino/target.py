@@ -61,10 +61,12 @@ class OpenvinoTarget(Target):
         return recipes
 
     def load(self, folder: Path) -> Mapping[str, EntryFunction]:
-        from graphc.codegen.artifact import read_manifest
+        from graphc.codegen.artifact import check_listed, read_manifest
 
-        entries = read_manifest(folder).entries
-        return {name: load_model(folder / file_name(name, number)) for number, name in enumerate(entries)}
+        manifest = read_manifest(folder)
+        files = {name: folder / file_name(name, number) for number, name in enumerate(manifest.entries)}
+        check_listed(folder, manifest, *(file.name for file in files.values()))
+        return {name: load_model(file) for name, file in files.items()}
 
 
 def file_name(entry: str, number: int) -> str:

@@ -40,6 +40,8 @@ MOST_CALLS = 2
 
 _SIZE_PRECEDENCE = {0: ATOM, 1: PRODUCT, 2: SUM, 3: TERNARY}
 _STREAMS = ("x", "y", "z")
+_LAYER_ROLES = frozenset({"q", "k", "v", "query", "key", "value", "gate", "scores"})
+"""Layers whose results are called as they are."""
 _ROLES = frozenset({"index", "indices", "condition", "mask", "kernel", "bias", "scale", "offset", "mean", "variance"})
 
 
@@ -265,7 +267,7 @@ class BodyWriter:
 
     def _constant(self, op: Op, as_number: bool) -> Expression:
         value, dtype = op.attributes
-        if as_number and self.dialect.is_weak_beside(dtype) and not op.results[0].type.shape:
+        if as_number and self.dialect.is_weak_beside(value, dtype) and not op.results[0].type.shape:
             return self.dialect.number(value, dtype)
         return Expression(self.dialect.array(self.nested(value, dtype), op.results[0].type), POSTFIX)
 
@@ -366,6 +368,9 @@ class BodyWriter:
         called = self.result_names.get(value)
         if called is not None and self.uses[value] == 1 and len(self.outputs) > 1 and self.names.is_free(called):
             return self._hold(value, called)
+        role = layer_role(value)
+        if role is not None and (role in freed or self.names.is_free(role)):
+            return self._hold(value, role)
         for name in freed:
             if name.partition("_")[0] in _STREAMS and self.names.is_free(name):
                 return self._hold(value, name)
@@ -507,6 +512,21 @@ def _solved(dim: Dim, value: Value, name: str, spelled: Mapping[Dim, str]) -> st
                 if coefficient == 1:
                     return moved
                 return f"({moved}) // {coefficient}" if constant else f"{moved} // {coefficient}"
+    return None
+
+
+def layer_role(value: Value) -> str | None:
+    """The name of the layer that made the value, up to a few changes of shape, where it is a word for what that is."""
+    for _ in range(4):
+        op = value.op
+        if op is None:
+            return None
+        name = op.location.scope.name
+        if name in _LAYER_ROLES:
+            return name
+        if op.name not in ("reshape", "transpose") or op.operands[0] is None:
+            return None
+        value = op.operands[0]
     return None
 
 

@@ -8,10 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import numpy as np
-
 from graphc.codegen.source.expressions import ATOM, UNARY, Expression
-from graphc.codegen.source.naming import identifier
+from graphc.codegen.source.naming import entry_names
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Function, Op, Value
 from graphc.ir.module import Module, Weight
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from graphc.codegen.source.body import BodyWriter
     from graphc.codegen.source.members import Places
     from graphc.codegen.source.writer import Definition, ModuleWriter, PrivateFunction
-
-Array = np.ndarray[Any, Any]
 
 Spelled = str | tuple[str, dict[str, str]]
 """A template, alone or with the text of further slots."""
@@ -83,6 +79,9 @@ class Dialect(ABC):
     reserved: ClassVar[frozenset[str]] = frozenset()
     """Names that variables may not take: modules, helpers, the parameter that holds the weights."""
 
+    taken_members: ClassVar[frozenset[str]] = frozenset()
+    """Names that members of a class may not take: what the framework's own class has."""
+
     indent: ClassVar[int] = 4
     """Columns before the statements of a body."""
 
@@ -111,11 +110,14 @@ class Dialect(ABC):
         if isinstance(value, float) and not math.isfinite(value):
             text = "nan" if math.isnan(value) else "inf"
             return Expression(f"-{self.non_finite(text)}", UNARY) if value < 0 else Expression(self.non_finite(text))
+        if isinstance(value, complex):
+            parts = (self.number(part, dtype).text for part in (value.real, value.imag))
+            return Expression(f"complex({', '.join(parts)})")
         text = repr(value)
         return Expression(text, UNARY if text.startswith("-") else ATOM)
 
-    def is_weak_beside(self, dtype: DType) -> bool:
-        """Whether arithmetic of a Python number with an array of this dtype keeps the dtype."""
+    def is_weak_beside(self, value: Any, dtype: DType) -> bool:
+        """Whether arithmetic of the Python number `value` with an array of this dtype can be, and keeps the dtype."""
         return True
 
     @abstractmethod
@@ -139,10 +141,6 @@ class Dialect(ABC):
     @abstractmethod
     def stored_name(self, path: Path) -> str:
         """The name in the weights' file of what is at `path` from the root."""
-
-    def storable(self, array: Array) -> Array:
-        """The array as it goes into the file."""
-        return array
 
     def undone(self, text: str, step: Step) -> str:
         """The expression `text` of a stored weight with a step of its recipe undone."""
@@ -190,7 +188,7 @@ class Dialect(ABC):
 
     def method_name(self, function: Function, module: Module) -> str:
         """What the method or function of an entry is called."""
-        return "forward" if function is module.main else identifier(function.name)
+        return entry_names(module.entries)[function.name]
 
     @abstractmethod
     def definition(self, definition: Definition) -> str:

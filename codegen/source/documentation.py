@@ -45,9 +45,16 @@ def results(function: Function) -> str:
         for result, value in zip(function.results, function.outputs, strict=True)
         if result.updates is None
     ]
-    updated = [r.updates.weight for r in function.results if r.updates is not None and r.updates.weight is not None]
+    updated = [
+        quoted(r.updates.weight) for r in function.results if r.updates is not None and r.updates.weight is not None
+    ]
     text = ", ".join(texts) or "nothing"
     return f"{text}; updates {', '.join(updated)}" if updated else text
+
+
+def quoted(name: str) -> str:
+    """A model's own name for something, harmless in a docstring, whatever quotes, backslashes and newlines it has."""
+    return "".join(c if c.isprintable() and c not in '"\\' else "_" for c in name)
 
 
 def shown(type: TensorType) -> str:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from graphc.codegen.source.body import BodyWriter
 from graphc.codegen.source.dialect import Code, Dialect, Path, Update
 from graphc.codegen.source.documentation import entry_line, module_docstring
+from graphc.codegen.source.formatting import IMPORTS
 from graphc.codegen.source.naming import identifier, member, stem
-from graphc.codegen.source.writer import IMPORTS, Definition, Method, ModuleWriter, PrivateFunction
-from graphc.ir.graph import Function, Value
+from graphc.codegen.source.writer import Definition, Method, ModuleWriter, PrivateFunction
+from graphc.ir.graph import Value
 from graphc.ir.module import Module
 
 if TYPE_CHECKING:
@@ -77,9 +78,6 @@ class FunctionalDialect(Dialect):
         body.emit(f"    {arguments[position]} = {code.name}({', '.join([one, *arguments])})")
         body.names.release(one)
 
-    def method_name(self, function: Function, module: Module) -> str:
-        return identifier(function.name) if function is not module.main else "forward"
-
     # --- the file -------------------------------------------------------------------------------------------
 
     def definition(self, definition: Definition) -> str:
@@ -94,8 +92,12 @@ class FunctionalDialect(Dialect):
         parts += [writer.with_name(code) for code in writer.definitions]
         parts += [self.entry(method, writer.module) for method in root.methods]
         parts.append(self.model_class(root, writer.module))
-        parts.append(LOAD if writer.weights else LOAD_WITHOUT_WEIGHTS)
+        parts.append(self.loader() if writer.weights else LOAD_WITHOUT_WEIGHTS)
         return "\n\n\n".join(parts)
+
+    def loader(self) -> str:
+        """The source of `load`."""
+        return LOAD
 
     def usage(self, root: Definition, module: Module) -> list[str]:
         method = root.methods[0]

@@ -5,36 +5,55 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from importlib.util import module_from_spec, spec_from_file_location
 from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
-from graphc.codegen.artifact import read_manifest
-from graphc.codegen.source.naming import identifier
+from graphc.codegen.artifact import Manifest, check_listed, read_manifest
+from graphc.codegen.source.naming import entry_names
 from graphc.codegen.target import Array, EntryFunction
 from graphc.ir.errors import FormatError
+
+SOURCE, WEIGHTS = "model.py", "model.safetensors"
 
 _numbers = count()
 
 
 def import_model(folder: Path) -> ModuleType:
-    """The `model.py` of an artifact as a module of its own."""
-    name = f"graphc_artifact_{next(_numbers)}"
-    spec = spec_from_file_location(name, folder / "model.py")
-    if spec is None or spec.loader is None or not (folder / "model.py").is_file():
-        raise FormatError(f"{folder} misses the file model.py")
-    module = module_from_spec(spec)
-    sys.modules[name] = module
+    """The `model.py` of an artifact as a module of its own.
+
+    It is compiled from the text itself: Python's cache of bytecode beside it is outside of the manifest.
+    """
+    path = folder / SOURCE
     try:
-        spec.loader.exec_module(module)
+        code = compile(path.read_bytes(), str(path), "exec")
+    except (SyntaxError, ValueError) as error:
+        raise FormatError(f"{path} is not Python: {error}") from None
+    module = ModuleType(f"graphc_artifact_{next(_numbers)}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    try:
+        exec(code, module.__dict__)
     except BaseException:
-        del sys.modules[name]
+        del sys.modules[module.__name__]
         raise
     return module
+
+
+def load_model(folder: Path, manifest: Manifest) -> Any:
+    """What `load` of the artifact's `model.py` returns. Raises `FormatError` for files that are not its own."""
+    check_listed(folder, manifest, *(SOURCE, WEIGHTS) if manifest.weights else (SOURCE,))
+    load = getattr(import_model(folder), "load", None)
+    if load is None:
+        raise FormatError(f"{folder / SOURCE} has no function `load`")
+    try:
+        return load(folder)
+    except (SafetensorError, OSError, LookupError, RuntimeError) as error:  # torch has RuntimeError for a misfit
+        raise FormatError(f"the weights in {folder} cannot be loaded: {error}") from error
 
 
 def load_entries(
@@ -45,7 +64,7 @@ def load_entries(
 ) -> Mapping[str, EntryFunction]:
     """The entries of an artifact; arrays are converted on the way in and out, and calls are made in `context`."""
     manifest = read_manifest(folder)
-    model = import_model(folder).load(folder)
+    model = load_model(folder, manifest)
 
     def entry(name: str, function: Callable[..., Any], outputs: int) -> EntryFunction:
         def run(*arrays: Array) -> tuple[Array, ...]:
@@ -58,7 +77,10 @@ def load_entries(
         return run
 
     found: dict[str, EntryFunction] = {}
+    methods = entry_names(manifest.entries)
     for i, (name, described) in enumerate(manifest.entries.items()):
-        function = model if i == 0 else getattr(model, identifier(name))
+        function = model if i == 0 else getattr(model, methods[name], None)
+        if function is None:
+            raise FormatError(f"{folder / SOURCE} has no entry {name!r}")
         found[name] = entry(name, function, sum(port.updates is None for port in described.outputs))
     return found

@@ -89,9 +89,13 @@ def ancestors(owner: str) -> Iterator[str]:
 
 
 class Places:
-    """The place of each class, layer and weight: the owner of the class that holds it, and the path from there."""
+    """The place of each class, layer and weight: the owner of the class that holds it, and the path from there.
 
-    def __init__(self) -> None:
+    No member is called as one of `taken`.
+    """
+
+    def __init__(self, taken: frozenset[str] = frozenset()) -> None:
+        self._taken = taken
         self.classes: set[str] = {""}
         self.of: dict[str, tuple[str, Path]] = {}
         self._names: dict[str, Names] = {}
@@ -116,11 +120,11 @@ class Places:
 
     def name(self, holder: str, base: str) -> str:
         """A member's name that is free in `holder`, and taken from now on."""
-        return self._names.setdefault(holder, Names()).take(member(base))
+        return self._names.setdefault(holder, Names(self._taken)).take(member(base))
 
     def reserve(self, holder: str, name: str) -> None:
         """Keep a name below `holder` for members that are put there by their paths."""
-        self._names.setdefault(holder, Names()).held.add(name)
+        self._names.setdefault(holder, Names(self._taken)).held.add(name)
 
     def path(self, key: str, start: str) -> Path:
         """The path of `key` from the class at `start`."""

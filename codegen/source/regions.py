@@ -102,7 +102,7 @@ def write_scan(body: BodyWriter, op: Op) -> None:
     for name in lists:
         body.emit(f"{name} = []")
     block = op.regions[0].block
-    slices = [body.names.take(f"{name}_i" if len(name) > 1 else "row") for name in sources]
+    slices = [body.names.take(slice_name(name)) for name in sources]
     slices = [name if value.uses else "_" for name, value in zip(slices, block.parameters[carried:], strict=False)]
     inner = Nested(body, block, [*carries, *slices, *captures])
     inner.write_items()
@@ -121,6 +121,11 @@ def write_scan(body: BodyWriter, op: Op) -> None:
             body.emit(f"{body.name_result(value)} = {body.dialect.stacked(rows)}")
         body.names.release(name)
     body.release(reads)
+
+
+def slice_name(source: str) -> str:
+    """What a slice of an array is called: after the array, if that has a name that says something."""
+    return f"{source}_i" if source.isidentifier() and len(source) > 1 else "row"
 
 
 def _scan_head(body: BodyWriter, slices: Sequence[str], sources: Sequence[str], length: str, backwards: bool) -> str:
@@ -173,4 +178,4 @@ def write_region_op(body: BodyWriter, op: Op) -> None:
     {"cond": write_cond, "while": write_while, "scan": write_scan}[op.name](body, op)
 
 
-__all__ = ["Nested", "assign", "write_region_op"]
+__all__ = ["Nested", "assign", "slice_name", "write_region_op"]

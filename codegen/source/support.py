@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from graphc.codegen.source.dialect import Dialect
 from graphc.ir.dtypes import DType
+from graphc.ir.errors import UnsupportedError
 from graphc.ir.graph import Block, Function, Op
+from graphc.ir.module import Module
 
 STRUCTURE = frozenset({"constant", "cond", "while", "scan", "return", "yield"})
 
@@ -19,6 +21,18 @@ def can_write(dialect: Dialect, op: Op, dtypes: frozenset[DType]) -> bool:
     if op.name == "call":
         return not _passes_weights(op)
     return dialect.spelled(op) is not None
+
+
+def check_inputs(module: Module, dtypes: frozenset[DType], target: str) -> None:
+    """Raise `UnsupportedError` for parameters of entries, read or not, whose dtype the target lacks."""
+    lacking = [
+        f"{parameter.name} ({parameter.type}) of @{function.name}"
+        for function in module.entries.values()
+        for parameter in function.parameters
+        if parameter.type.dtype not in dtypes
+    ]
+    if lacking:
+        raise UnsupportedError(f"the target {target!r} lacks the dtypes of {', '.join(lacking)}")
 
 
 def _passes_weights(op: Op) -> bool:

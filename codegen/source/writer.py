@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path as FilePath
 
 from graphc.codegen.artifact import write_weights
 from graphc.codegen.source.body import BodyWriter, Call, Item, Loop
 from graphc.codegen.source.dialect import Code, Dialect, Path, Update
+from graphc.codegen.source.documentation import quoted
+from graphc.codegen.source.expressions import PRODUCT, UNARY
+from graphc.codegen.source.formatting import formatted, with_imports
 from graphc.codegen.source.members import Layers, Members, Places, ancestors, relative
-from graphc.codegen.source.naming import Names, class_name, identifier, plural, stem
+from graphc.codegen.source.naming import Names, class_name, entry_names, identifier, plural, stem
 from graphc.codegen.source.scopes import Node, owner_of, scope_tree
 from graphc.ir.dims import Guard, symbols
+from graphc.ir.dtypes import c128, f8e4m3fn, f8e5m2, i4, u4
+from graphc.ir.errors import UnsupportedError
 from graphc.ir.graph import Function, Op, Value
 from graphc.ir.module import Module
 from graphc.ir.recipes import Recipe
@@ -52,6 +55,10 @@ PrivateFunction = tuple[str, list[str], list[str]]
 """Name, parameters and lines of a function that entries call."""
 
 
+UNSTORED = frozenset({i4, u4, f8e4m3fn, f8e5m2, c128})
+"""Dtypes that safetensors, or its loaders for NumPy arrays, lack."""
+
+
 class Conflict(Exception):
     """Calls of one scope that came out unlike each other: the scope cannot be a class."""
 
@@ -70,12 +77,14 @@ class Source:
 
 def write_source(module: Module, dialect: Dialect, folder: FilePath) -> dict[str, Recipe]:
     """Write `model.py` and `model.safetensors`. Returns the recipes of the stored weights."""
+    lacking = [f"{w.name} ({w.type})" for w in module.weights.entries() if w.type.dtype in UNSTORED]
+    if lacking:
+        raise UnsupportedError(f"model.safetensors cannot hold the weights {', '.join(lacking)}")
     source = emit(module, dialect)
     (folder / "model.py").write_text(source.text, encoding="utf-8")
-    arrays = {
-        name: recipe.apply({n: module.weights[n] for n in recipe.sources}) for name, recipe in source.weights.items()
-    }
-    write_weights(folder / "model.safetensors", {name: dialect.storable(array) for name, array in arrays.items()})
+    sources = {name: {n: module.weights[n] for n in recipe.sources} for name, recipe in source.weights.items()}
+    arrays = {name: recipe.apply(sources[name]) for name, recipe in source.weights.items()}
+    write_weights(folder / "model.safetensors", arrays)
     return source.weights
 
 
@@ -98,14 +107,15 @@ class ModuleWriter:
         self.dissolved = dissolved
         self.functions = list(module.functions.values())
         self.layers = Layers(module, self.functions, dialect)
-        self.places = Places()
+        methods = set(entry_names(module.entries).values())
+        self.places = Places(dialect.taken_members | methods)
         self.codes: dict[str, Code] = {}
         """The class or function of each owner."""
         self.by_text: dict[str, Code] = {}
         self.by_form: dict[tuple[object, ...], tuple[Code, list[Path]]] = {}
         self.owners_of: dict[str, dict[str, None]] = {}
         self.definitions: list[Code] = []
-        self.class_names = Names(dialect.reserved)
+        self.class_names = Names(dialect.reserved | methods)
         self.function_names = {
             f.name: self.class_names.take(identifier(f.name)) for f in self.functions if not f.public
         }
@@ -137,7 +147,7 @@ class ModuleWriter:
         root.members = self._member_lines("")
         private = [self._function(f) for f in self.functions if not f.public]
         text = self.dialect.file(self, root, private)
-        return Source(formatted(self._with_imports(text)), self._stored())
+        return Source(formatted(with_imports(text, self.dialect)), self._stored())
 
     def _stored(self) -> dict[str, Recipe]:
         members = Members(self.dialect, self.layers, self.places, "", {})
@@ -162,7 +172,7 @@ class ModuleWriter:
     def with_name(self, code: Code) -> str:
         """The text of a class or function under its name, with the scopes that it stands for."""
         owners = list(self.owners_of[code.name])
-        shown = owners[0] if len(owners) == 1 else f"{owners[0]} … {owners[-1]}"
+        shown = quoted(owners[0] if len(owners) == 1 else f"{owners[0]} … {owners[-1]}")
         return code.text.replace("NAME", code.name, 1).replace("OWNERS", shown, 1)
 
     # --- members ----------------------------------------------------------------------------------------------
@@ -468,32 +478,6 @@ class ModuleWriter:
         top = writer.sizes_at_top(values, dict(zip(values, parameters, strict=True)))
         return self.function_names[function.name], parameters, [*top, *writer.lines]
 
-    # --- the file ---------------------------------------------------------------------------------------------
-
-    def _with_imports(self, text: str) -> str:
-        """The file with the helpers it mentions and the imports it needs."""
-        helpers: dict[str, str] = {}
-        todo = [text]
-        while todo:
-            for name in dict.fromkeys(_WORD.findall(todo.pop())):
-                source = self.dialect.helpers.get(name)
-                if source is not None and name not in helpers:
-                    helpers[name] = source
-                    todo.append(source)
-        pasted = "\n\n".join(helpers[name] for name in self.dialect.helpers if name in helpers)
-        head, _, rest = text.partition(IMPORTS)
-        code = f"{pasted}\n\n{rest}" if pasted else rest
-        words = set(_WORD.findall(_STRING.sub("", code)))
-        imports = [line for name, line in self.dialect.imports.items() if name in words]
-        return f"{head}{import_block(imports)}\n\n{code}"
-
-
-IMPORTS = "\n# imports\n"
-"""Where imports and helpers go in the text of a file."""
-
-_WORD = re.compile(r"\b[A-Za-z_]\w*")
-_STRING = re.compile(r'""".*?"""', re.DOTALL)
-
 
 def unread(writer: BodyWriter, inputs: Sequence[Value]) -> str | None:
     """The owner of a body that needs a symbol which none of its parameters binds."""
@@ -523,38 +507,10 @@ def guard_lines(guard: Guard, writer: BodyWriter, function: Function) -> list[st
     elif guard.kind == "<=":
         broken = f"{left.text} > {right.text}"
     else:
-        broken = f"{right.within(11)} % {left.within(12)}"
+        broken = f"{right.within(PRODUCT)} % {left.within(UNARY)}"
     sizes = dict.fromkeys((*symbols(guard.left), *symbols(guard.right)))
     got = ", ".join(f"{dim} = {{{writer.sizes[dim]}}}" for dim in sizes)
     return [f"if {broken}:", f'    raise ValueError(f"{function.name} needs {guard}, not {got}")']
 
 
-def import_block(lines: Sequence[str]) -> str:
-    """Import statements in the order that `ruff check --select I` wants: standard library first."""
-    standard = [line for line in lines if line.split()[1].split(".")[0] in ("math", "pathlib", "json")]
-    others = [line for line in lines if line not in standard]
-
-    def order(line: str) -> tuple[bool, str]:
-        return line.startswith("from"), line.split()[1].lower()
-
-    blocks = ["\n".join(sorted(dict.fromkeys(part), key=order)) for part in (standard, others) if part]
-    return "\n\n".join(blocks)
-
-
-@cache
-def _ruff() -> str:
-    from ruff.__main__ import find_ruff_bin
-
-    return find_ruff_bin()
-
-
-def formatted(text: str) -> str:
-    """The text as `ruff format` lays it out, at the line length of this project."""
-    command = [_ruff(), "format", "--isolated", "--line-length", "120", "--target-version", "py311", "-"]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, encoding="utf-8", check=False)
-    if done.returncode:
-        raise RuntimeError(f"the emitted source does not parse:\n{done.stderr}\n{text}")
-    return done.stdout
-
-
-__all__ = ["Definition", "Method", "ModuleWriter", "Source", "emit", "formatted", "write_source"]
+__all__ = ["Definition", "Method", "ModuleWriter", "Source", "emit", "write_source"]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from graphc.codegen.source.loading import load_entries
-from graphc.codegen.source.support import can_write
+from graphc.codegen.source.support import can_write, check_inputs
 from graphc.codegen.source.writer import write_source
 from graphc.codegen.target import EntryFunction, Target
 from graphc.codegen.torch.dialect import TorchDialect
@@ -41,6 +41,7 @@ class TorchTarget(Target):
         return module
 
     def write(self, module: Module, folder: Path) -> Mapping[str, Recipe]:
+        check_inputs(module, DTYPES, self.name)
         return write_source(module, self.dialect, folder)
 
     def load(self, folder: Path) -> Mapping[str, EntryFunction]:

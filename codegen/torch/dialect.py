@@ -11,14 +11,16 @@ from graphc.codegen.source.body import BodyWriter
 from graphc.codegen.source.dialect import Code, Dialect, Layer, Path, Spelled, Spelling, Update
 from graphc.codegen.source.documentation import class_line, entry_line, module_docstring
 from graphc.codegen.source.expressions import POSTFIX, Expression
+from graphc.codegen.source.formatting import IMPORTS
 from graphc.codegen.source.functional import indented
 from graphc.codegen.source.members import relative
-from graphc.codegen.source.naming import identifier, member, stem
+from graphc.codegen.source.naming import MODULE_MEMBERS, identifier, member, stem
 from graphc.codegen.source.regions import write_region_op
-from graphc.codegen.source.writer import IMPORTS, Definition, ModuleWriter, PrivateFunction
+from graphc.codegen.source.writer import Definition, ModuleWriter, PrivateFunction
+from graphc.codegen.torch.dtypes import dtype_text
 from graphc.codegen.torch.helpers import HELPERS
 from graphc.codegen.torch.layers import layer
-from graphc.codegen.torch.spelling import SPELLING, dtype_text
+from graphc.codegen.torch.spelling import SPELLING
 from graphc.codegen.torch.unsigned import UNSIGNED
 from graphc.ir.dtypes import DType, u32
 from graphc.ir.graph import Op, Value
@@ -64,6 +66,7 @@ class TorchDialect(Dialect):
     has_classes = True
     indent = 8
     reserved = frozenset({"self", "torch", "nn", "F", "load", "Path", "Model", *HELPERS})
+    taken_members = MODULE_MEMBERS
     light = frozenset(
         {"relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "transpose", "reshape", "convert"}
     )

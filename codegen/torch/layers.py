@@ -6,7 +6,8 @@ from typing import Any
 
 from graphc.codegen.source.dialect import Layer
 from graphc.codegen.source.geometry import window_steps
-from graphc.codegen.torch.spelling import dtype_text, padded_input
+from graphc.codegen.torch.dtypes import dtype_text
+from graphc.codegen.torch.windows import padded_input
 from graphc.ir.dtypes import f32
 from graphc.ir.graph import Op
 from graphc.ir.recipes import Permute

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.codegen.source.dialect import Spelled, Spelling
-from graphc.codegen.torch.spelling import SPELLING, constant_of, dtype_text, iota
+from graphc.codegen.torch.dtypes import dtype_text
+from graphc.codegen.torch.spelling import SPELLING, constant_of, iota
 from graphc.ir.dtypes import u32
 from graphc.ir.graph import Op
 

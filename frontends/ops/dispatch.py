@@ -8,13 +8,13 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from graphc.frontends.nodes import is_symbolic, record
+from graphc.frontends.nodes import record
 from graphc.frontends.structures import flatten, map_structure
 from graphc.frontends.symbolic import SymbolicTensor
 from graphc.ir import ops as ir
 from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim
-from graphc.ir.dtypes import DType, f32
+from graphc.ir.dtypes import DType, bool_, f32, i32
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import ShapeError
 from graphc.ir.graph import Value
@@ -28,7 +28,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {}
 
 
 def function(body: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: on symbolic tensors the call is a node of the functional model; else the body runs."""
+    """Decorator: on symbolic tensors and sizes the call is a node of the functional model; else the body runs."""
 
     @wraps(body)
     def call(*args: P.args, **kwargs: P.kwargs) -> Any:
@@ -64,7 +64,9 @@ def creating(body: Callable[P, R]) -> Callable[P, R]:
 def _any_symbolic(values: Any) -> bool:
     for value in values:
         kind = type(value)
-        if kind is SymbolicTensor or (kind in (list, tuple, dict) and is_symbolic(value)):
+        if kind is SymbolicTensor or kind is Dim:
+            return True
+        if kind in (list, tuple, dict) and any(isinstance(leaf, (SymbolicTensor, Dim)) for leaf in flatten(value)):
             return True
     return False
 
@@ -100,13 +102,13 @@ def inexact(x: Any) -> Any:
 def counted(x: Any) -> Any:
     """`x` as a tensor of numbers: bools become int32."""
     x = tensor(x)
-    return ir.convert(x, dtype="int32") if kind(x).is_bool else x
+    return ir.convert(x, dtype=i32) if kind(x).is_bool else x
 
 
 def truth(x: Any) -> Any:
     """`x` as a bool tensor: whether elements are not 0."""
     x = tensor(x)
-    return x if kind(x).is_bool else ir.convert(x, dtype="bool")
+    return x if kind(x).is_bool else ir.convert(x, dtype=bool_)
 
 
 def axes_of(x: Any, axis: Any) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from graphc.frontends.ops.dispatch import cast_back, counted_axis, function, inexact, kind, tensor, truth
 from graphc.ir import ops as ir
+from graphc.ir.dtypes import i32
 from graphc.ir.errors import ShapeError
 
 
@@ -45,7 +46,7 @@ def _classes_last(x: Any, axis: int) -> Any:
     """`x` with this axis as the last one."""
     ndim = len(x.shape)
     at = counted_axis(axis, ndim)
-    return x if at == ndim - 1 else ir.transpose(x, permutation=[*(i for i in range(ndim) if i != at), at])
+    return x if at == ndim - 1 else ir.transpose(x, permutation=(*(i for i in range(ndim) if i != at), at))
 
 
 @function
@@ -60,7 +61,7 @@ def sparse_categorical_crossentropy(target: Any, output: Any, from_logits: bool 
             raise ShapeError(f"a label for each example of {tuple(output.shape)}, not {tuple(labels.shape)}")
         labels = ir.reshape(labels, shape=labels.shape[:-1])
     if not kind(labels).is_integer:
-        labels = ir.convert(labels, dtype="int32")
+        labels = ir.convert(labels, dtype=i32)
     return ir.sparse_cross_entropy(output if from_logits else _logarithms(output), labels)
 
 
@@ -104,7 +105,7 @@ def sort(x: Any, axis: int | None = -1) -> Any:
 def argsort(x: Any, axis: int | None = -1) -> Any:
     """The indices that sort `x`."""
     x, at = _flat(tensor(x), axis)
-    return ir.sort(x, ir.iota(shape=x.shape, axis=at, dtype="int32"), axis=at)[1]
+    return ir.sort(x, ir.iota(shape=x.shape, axis=at, dtype=i32), axis=at)[1]
 
 
 __all__ = [

@@ -6,6 +6,7 @@ from typing import Any
 
 from graphc.frontends.ops.dispatch import axes_of, cast_back, function, inexact, tensor
 from graphc.ir import ops as ir
+from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import GraphcError, ShapeError, UnsupportedError
 
 # --- products -----------------------------------------------------------------------------------------------------
@@ -152,10 +153,10 @@ def _over(op: Any, x: Any, axis: Any) -> Any:
     axes = axes_of(x, axis)
     rest = [i for i in range(len(x.shape)) if i not in axes]
     order = [*rest, *axes]
-    moved = ir.transpose(x, permutation=order)
+    moved = ir.transpose(x, permutation=tuple(order))
     flat = ir.reshape(moved, shape=[*[x.shape[i] for i in rest], -1])
     back = [order.index(i) for i in range(len(order))]
-    return ir.transpose(ir.reshape(op(flat, axis=-1), shape=moved.shape), permutation=back)
+    return ir.transpose(ir.reshape(op(flat, axis=-1), shape=moved.shape), permutation=tuple(back))
 
 
 @function
@@ -163,7 +164,7 @@ def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: Any = None, sparse:
     """1 at the index that `x` gives along a new axis, 0 elsewhere."""
     if sparse:
         raise UnsupportedError("tensors are dense")
-    return ir.one_hot(tensor(x), size=num_classes, axis=axis, dtype=dtype or "float32")
+    return ir.one_hot(tensor(x), size=num_classes, axis=axis, dtype=dtype_of(dtype or "float32"))
 
 
 # --- convolution and pooling --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 
 from graphc.frontends.ops.dispatch import axes_of, counted, function, inexact, tensor, truth
 from graphc.ir import ops as ir
+from graphc.ir.dtypes import i32
 from graphc.ir.errors import ShapeError, UnsupportedError
 
 
@@ -91,7 +92,7 @@ def any(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 def count_nonzero(x: Any, axis: Any = None) -> Any:
     """How many elements over `axis` are not 0."""
     x = truth(x)
-    return ir.reduce_sum(ir.convert(x, dtype="int32"), axes=axes_of(x, axis))
+    return ir.reduce_sum(ir.convert(x, dtype=i32), axes=axes_of(x, axis))
 
 
 @function

@@ -159,7 +159,7 @@ def transpose(x: Any, axes: Any = None) -> Any:
     """`x` with its axes in another order (reversed, by default)."""
     x = tensor(x)
     order = tuple(reversed(range(len(x.shape)))) if axes is None else axes_of(x, axes)
-    return ir.transpose(x, permutation=order)
+    return ir.transpose(x, permutation=tuple(order))
 
 
 @function
@@ -169,7 +169,7 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
     order = list(range(len(x.shape)))
     a, b = counted_axis(axis1, len(order)), counted_axis(axis2, len(order))
     order[a], order[b] = order[b], order[a]
-    return ir.transpose(x, permutation=order)
+    return ir.transpose(x, permutation=tuple(order))
 
 
 @function
@@ -180,7 +180,7 @@ def moveaxis(x: Any, source: Any, destination: Any) -> Any:
     order = [axis for axis in range(len(x.shape)) if axis not in sources]
     for place, axis in sorted(zip(places, sources, strict=True)):
         order.insert(place, axis)
-    return ir.transpose(x, permutation=order)
+    return ir.transpose(x, permutation=tuple(order))
 
 
 @function

@@ -13,7 +13,7 @@ the comparisons, `guards.py` what happens when symbols get values, `text.py` and
 from graphc.ir.dims.bounds import bounds, less, less_equal
 from graphc.ir.dims.decisions import divides, equal, exact_div
 from graphc.ir.dims.expression import Dim, Size, as_size, product, sum_of, symbol, symbols
-from graphc.ir.dims.guards import Guard, evaluate, solve, substitute
+from graphc.ir.dims.guards import Facts, Guard, evaluate, solve, substitute
 from graphc.ir.dims.operations import ceil_div, floor_div, maximum, minimum, mod
 from graphc.ir.dims.parsing import SizeSyntaxError, parse_guard, parse_size
 from graphc.ir.dims.text import Algebra, lower_with, python
@@ -23,6 +23,6 @@ __all__ = [
     "as_size", "symbol", "symbols", "sum_of", "product",
     "floor_div", "mod", "ceil_div", "minimum", "maximum",
     "bounds", "less", "less_equal", "equal", "divides", "exact_div",
-    "evaluate", "solve", "substitute",
+    "evaluate", "solve", "substitute", "Facts",
     "lower_with", "parse_guard", "parse_size", "python",
 ]  # fmt: skip

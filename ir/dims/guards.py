@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -130,3 +130,45 @@ class Guard:
     def substitute(self, mapping: Mapping[Dim, Size]) -> Guard:
         """The guard with symbols replaced."""
         return Guard(self.kind, substitute(self.left, mapping), substitute(self.right, mapping))
+
+
+class Facts:
+    """What follows from guards that hold: symbols that an `==` determines are replaced wherever sizes are compared."""
+
+    def __init__(self, guards: Iterable[Guard]) -> None:
+        self.mapping: dict[Dim, Size] = {}
+        self.unsolved = False
+        """Whether an `==` determines no symbol, so that not all that follows from the guards is found."""
+        given = list(guards)
+        for guard in given:
+            if guard.kind == "==":
+                self._learn(self.reduce(guard.left), self.reduce(guard.right))
+        self._known = {self._reduced(guard) for guard in given}
+
+    def _learn(self, left: Size, right: Size) -> None:
+        for a, b in ((left, right), (right, left)):
+            if isinstance(a, Dim) and a.is_symbol and a not in symbols(b):
+                self.mapping = {symbol: substitute(size, {a: b}) for symbol, size in self.mapping.items()}
+                self.mapping[a] = b
+                return
+        self.unsolved |= equal(left, right) is None
+
+    def reduce(self, size: Size) -> Size:
+        """`size` in symbols that no guard determines."""
+        return substitute(size, self.mapping) if self.mapping else size
+
+    def _reduced(self, guard: Guard) -> Guard:
+        return Guard(guard.kind, self.reduce(guard.left), self.reduce(guard.right))
+
+    def equal(self, a: Size, b: Size) -> bool:
+        """Whether the sizes are equal where the guards hold; also if only that is not known."""
+        if a is b:
+            return True
+        found = equal(self.reduce(a), self.reduce(b))
+        return found is True or (found is None and self.unsolved)
+
+    def imply(self, guard: Guard) -> bool:
+        """Whether `guard` follows from the guards; also if only that is not known."""
+        reduced = self._reduced(guard)
+        found = reduced.holds
+        return found is True or (found is None and (self.unsolved or reduced in self._known))

@@ -312,8 +312,8 @@ def _(x, cos, sin, *, interleaved):
 def _(dy, y, x, cos, sin, *, interleaved):
     """A rotation is undone by the negative angle."""
     turned = 2 * cos.shape[-1]
-    a, b, _ = (None if part is None else _wide(part) for part in _pairs(x, turned, interleaved))
-    da, db, _ = (None if part is None else _wide(part) for part in _pairs(dy, turned, interleaved))
+    a, b = map(_wide, _pairs(x, turned, interleaved)[:2])
+    da, db = map(_wide, _pairs(dy, turned, interleaved)[:2])
     d_cos, d_sin = da * a + db * b, db * a - da * b
     return (
         _turned(dy, cos, -sin, interleaved),

@@ -14,7 +14,7 @@ from scipy import special
 from graphc.ir import ops
 from graphc.ir.attributes import Axes
 from graphc.ir.dims import product
-from graphc.ir.dtypes import FLOATS, dtype, f32
+from graphc.ir.dtypes import FLOATS, dtype, f32, i32
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.inference import require_equal, shape_text
 from graphc.ir.opdef import Draw, IndexTensor, Tensor, composite
@@ -83,14 +83,14 @@ def _check_labels(logits, labels, label_smoothing: float) -> None:
 def _is_label(logits, labels):
     """Which class of each example is its label."""
     kind = dtype(labels.dtype)
-    counting = kind if kind.bits >= 32 else dtype("int32")
+    counting = kind if kind.bits >= 32 else i32
     classes = ops.iota(shape=(logits.shape[-1],), dtype=counting)
     return ops.eq(ops.expand_dims(ops.convert(labels, dtype=counting), (-1,)), classes)
 
 
 def _outside(logits, labels):
     kind = dtype(labels.dtype)
-    wide = labels if kind.bits >= 32 else ops.convert(labels, dtype="int32")
+    wide = labels if kind.bits >= 32 else ops.convert(labels, dtype=i32)
     return ops.or_(wide < 0, wide >= ops.size_of(logits.shape[-1], wide))
 
 

@@ -91,7 +91,7 @@ def _(key, high, low):
 
 
 KEY = np.array([0x13198A2E, 0x03707344], np.uint32)
-threefry.sample(KEY, np.uint32([[0x243F6A88], [0]]), np.uint32([0x85A308D3, 1, 2**32 - 1]))
+threefry.sample(KEY, np.array([[0x243F6A88], [0]], np.uint32), np.array([0x85A308D3, 1, 2**32 - 1], np.uint32))
 threefry.sample(KEY, np.uint32(0), np.arange(5, dtype=np.uint32))
 threefry.sample(KEY, np.uint32(0), np.zeros((0, 2), np.uint32))
 
@@ -107,7 +107,7 @@ def _words(key, shape):
 
 def _reference_words(key, shape):
     low = np.arange(math.prod(shape), dtype=np.uint64).reshape(shape).astype(np.uint32)
-    return _blocks(key, np.uint32(0), low)
+    return _blocks(key, np.zeros((), np.uint32), low)
 
 
 # --- keys ---------------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def random_fold_in(key: IndexTensor, data: IndexTensor) -> IndexTensor:
 
 @random_fold_in.reference
 def _(key, data):
-    return np.stack(_blocks(key, np.uint32(0), np.asarray(data).astype(np.uint32)), -1)
+    return np.stack(_blocks(key, np.zeros((), np.uint32), np.asarray(data).astype(np.uint32)), -1)
 
 
 random_fold_in.sample(KEY, np.int32(7))
@@ -212,11 +212,15 @@ def bernoulli_limit(probability: float) -> int:
     return round(probability * WORDS)
 
 
-@random_bernoulli.reference
-def _(key, *, shape, probability):
+def _kept(key, shape, probability: float) -> np.ndarray:
     half, size = _halved(shape)
     words = np.concatenate(_reference_words(key, (*shape[:-1], half)), -1)[..., :size]
     return ((words.astype(np.int64) + WORDS // 2) % WORDS < bernoulli_limit(probability)).reshape(shape)
+
+
+@random_bernoulli.reference
+def _(key, *, shape, probability):
+    return _kept(key, shape, probability)
 
 
 random_bernoulli.sample(KEY, shape=(3, 4))
@@ -348,7 +352,7 @@ def _dropped(x, key, like, rate: float, noise_shape):
 @dropout.reference
 def _(x, key, *, rate, noise_shape):
     shape = x.shape if noise_shape is None else noise_shape
-    kept = random_bernoulli.reference_rule(key, shape=shape, probability=1 - rate)
+    kept = _kept(key, shape, 1 - rate)
     return np.where(kept, x / (1 - rate) if rate < 1 else x, 0.0)
 
 

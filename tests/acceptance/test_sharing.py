@@ -1,4 +1,4 @@
-"""A layer called twice and weights used by two layers stay one: in the weight list, in a saved file, on every target."""
+"""A layer called twice and weights used by two layers stay one: in the weight list, a saved file, on every target."""
 
 import numpy as np
 import pytest

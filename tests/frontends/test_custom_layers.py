@@ -188,6 +188,12 @@ def test_forgetting_super_init_is_explained() -> None:
         Careless()(np.ones((1, 2)))
 
 
+def test_variables_know_their_path() -> None:
+    layer = layers.Dense(2, name="stem")
+    layer.build((None, 3))
+    assert [v.path for v in layer.weights] == ["stem/kernel", "stem/bias"]
+
+
 def test_a_variable_of_a_layer_calculates_like_an_array() -> None:
     layer = layers.Dense(2, kernel_initializer="ones", bias_initializer="ones")
     layer.build((None, 3))

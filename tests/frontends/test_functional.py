@@ -247,3 +247,20 @@ def test_lowering_for_training_returns_new_states() -> None:
     _, mean, variance = graphc.interpret(graphc.lower(model, training=True), np.float32([[1, 1, 1], [3, 3, 3]]))
     np.testing.assert_allclose(mean, [1, 1, 1])
     np.testing.assert_allclose(variance, [1, 1, 1])
+
+
+def test_sizes_of_inputs_are_shapes_and_numbers() -> None:
+    x = Input((3,))
+    tiled = ops.broadcast_to(np.float32([[1, 2, 3]]), ops.shape(x))
+    model = Model(x, x * ops.shape(x)[0] - tiled)
+    a = np.ones((4, 3), np.float32)
+    want = np.tile(np.float32([3, 2, 1]), (4, 1))
+    np.testing.assert_array_equal(graphc.interpret(graphc.lower(model), a), want)
+    np.testing.assert_array_equal(model(a), want)
+
+
+def test_a_sequential_takes_its_input_from_a_functional_model() -> None:
+    x = Input((3,))
+    model = Sequential([Model(x, layers.Dense(2)(x)), layers.Dense(1)])
+    assert model.built and model.input_shape == (None, 3) and model.output_shape == (None, 1)
+    assert [w.shape for w in model.weights] == [(3, 2), (2,), (2, 1), (1,)]

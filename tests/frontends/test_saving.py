@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +132,14 @@ def test_a_subclassed_model(tmp_path: Path) -> None:
     model.save(tmp_path / "m.graphc")
     loaded = saving.load_model(tmp_path / "m.graphc", custom_objects={"Net": Net})
     np.testing.assert_array_equal(loaded(X), model(X))
+    for broken in (b'"input": [5]', b'"input": {"shape": 3, "dtype": "float32"}'):
+        data = re.sub(
+            rb'"input": \{.*?\}', broken, zipped((tmp_path / "m.graphc").read_bytes(), "config.json"), flags=re.S
+        )
+        repacked(tmp_path / "m.graphc", lambda parts, data=data: parts.update({"config.json": data}), seal=True)
+        with pytest.raises(FormatError, match=r"config\.json does not say what the model is called on"):
+            saving.load_model(tmp_path / "m.graphc", custom_objects={"Net": Net})
+        model.save(tmp_path / "m.graphc")
 
 
 def test_weights_alone(tmp_path: Path) -> None:
@@ -174,6 +183,11 @@ def repacked(path: Path, change: Callable[[dict[str, bytes]], None], seal: bool 
         for name, data in parts.items():
             archive.writestr(name, data)
     path.write_bytes(buffer.getvalue())
+
+
+def zipped(data: bytes, part: str) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return archive.read(part)
 
 
 def refused(path: Path) -> str:
@@ -231,6 +245,11 @@ def test_broken_parts_with_right_hashes_are_refused(saved: tuple[Model, Path]) -
         ("config.json", b'{"model": {"class_name": "os.system", "config": {}}}'),
         ("config.json", b'{"model": {"class_name": "Functional", "config": {"input_layers": [], "layers": [{}]}}}'),
         ("config.json", b'{"model": 3}'),
+        (
+            "config.json",
+            b'{"model": ' + b'{"class_name": "Dense", "config": {"units": ' * 200 + b"1" + b"}}" * 200 + b"}",
+        ),
+        ("config.json", zipped(original, "config.json").replace(b'"aliases": {', b'"aliases": [1], "_": {')),
         ("weights.safetensors", b"\xff" * 40),
     ]
     for part, data in changes:
@@ -269,6 +288,12 @@ def test_load_reads_python_and_text_and_names_what_it_does_not_read(tmp_path: Pa
     text.write_text(str(graphc.trace(lambda x: x + 1, graphc.Spec(("B", 2)))))
     assert graphc.load(text).main.name == "forward"
     (tmp_path / "net.onnx").write_bytes(b"")
+    text.write_text(
+        "graphc-ir 1\n\nfunc @f(%x: f32[A] input, %y: f32[C] input) -> f32[C] {\n"
+        "  %0 = neg %x : f32[C]\n  return %0\n}\n"
+    )
+    with pytest.raises(graphc.VerifyError, match=r"its result is f32\[C\], its type rule gives f32\[A\]"):
+        graphc.load(text)
     with pytest.raises(UnsupportedError, match=r"reads .graphc, .gir and .py; later .*ONNX"):
         graphc.load(tmp_path / "net.onnx")
     with pytest.raises(FormatError, match="there is no file"):

@@ -61,6 +61,7 @@ def test_options() -> None:
     model = Model(x, layers.Dense(3)(inner(x)))
     inner.trainable = False
     text = summary(model, expand_nested=True, show_trainable=True)
+    assert "inner (Sequential)" in text and "(Functional)" in summary(Model(x, Model(x, inner(x))(x)))
     assert "└ dense (Dense)" in text and "└ dense_1 (Dense)" in text and "Trainable" in text
     assert "│ N" in text and "│ Y" in text
     text = summary(model, layer_range=("inner", "dense_2"))
@@ -69,3 +70,19 @@ def test_options() -> None:
 
 def test_an_unbuilt_model() -> None:
     assert "0 (unbuilt)" in summary(Sequential([layers.Dense(4)]))
+
+
+def test_layers_of_a_subclassed_model_show_the_shapes_they_were_built_for() -> None:
+    class Net(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden = layers.Dense(7)
+            self.flat = layers.Flatten()
+
+        def call(self, x: Any) -> Any:
+            return self.hidden(self.flat(x))
+
+    model = Net()
+    assert summary(model).count("?") == 2
+    model.build((None, 2, 3))
+    assert "(None, 7)" in summary(model) and "(None, 6)" in summary(model)

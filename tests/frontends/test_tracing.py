@@ -161,9 +161,9 @@ def test_errors_name_the_line() -> None:
     assert f"test_tracing.py:{f.__code__.co_firstlineno + 1}" in str(caught.value)
     with pytest.raises(GraphcError, match=r"np\.cumprod is not supported"):
         graphc.trace(lambda x: np.cumprod(x), Spec((2,)))
-    with pytest.raises(GraphcError, match="np.add on traced values: .*unexpected keyword argument 'out'"):
+    with pytest.raises(GraphcError, match=r"np\.add on traced values: .*unexpected keyword argument 'out'"):
         graphc.trace(lambda x: np.add(x, x, out=np.zeros(2, np.float32)), Spec((2,)))
-    with pytest.raises(GraphcError, match="np.sum on traced values: got an unexpected keyword argument 'where'"):
+    with pytest.raises(GraphcError, match=r"np\.sum on traced values: got an unexpected keyword argument 'where'"):
         graphc.trace(lambda x: np.sum(x, where=[True, False]), Spec((2,)))
     with pytest.raises(
         GraphcError, match="the method sum on traced values: got an unexpected keyword argument 'initial'"

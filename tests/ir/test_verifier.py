@@ -286,6 +286,48 @@ func @f(%x: f32[B] input, %n: i32[] input) -> f32[K] {
     assert second.result.type.shape == (symbol("K"),)
 
 
+GUARDED = """
+func @f(%x: f32[A, 3] input, %y: f32[C, 3] input) -> f32[A, 3] {
+  %0 = add %x, %y : f32[A, 3]
+  %1 = neg %0 : f32[A, 3]
+  return %1
+}
+"""
+
+
+def test_sizes_that_differ_need_a_guard_that_makes_them_equal():
+    module = parse(GUARDED)
+    _, neg, _ = module.main.block
+    neg.result.type = T("f32", (symbol("C"), 3))
+    module.verify()  # A == C was left by the addition
+    neg.result.type = T("f32", (symbol("C") * 2 - symbol("A"), 3))
+    module.verify()
+    module.main.guards.clear()
+    with pytest.raises(VerifyError) as caught:
+        module.verify()
+    assert "@f, add: needs A == C, which no guard of the function says" in str(caught.value)
+    assert "@f, neg: its result is f32[2*C - A, 3], its type rule gives f32[A, 3]" in str(caught.value)
+
+
+def test_guards_may_say_the_same_in_other_words():
+    module = parse(GUARDED)
+    a, b, c = (symbol(name) for name in "ABC")
+    module.main.add_parameter(T("f32", (b,)), "z")
+    for guards, right in (
+        ([Guard("==", c, a)], True),
+        ([Guard("==", a, b), Guard("==", b, c)], True),
+        ([Guard("==", a, 2 * b), Guard("==", c, 2 * b)], True),
+        ([Guard("==", a, b)], False),
+        ([Guard("<=", a, c)], False),
+    ):
+        module.main.guards = dict.fromkeys(guards)
+        if right:
+            module.verify()
+        else:
+            with pytest.raises(VerifyError, match="needs A == C"):
+                module.verify()
+
+
 def test_many_problems_are_counted():
     module = Module()
     function = module.add_function("f")

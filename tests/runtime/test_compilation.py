@@ -68,6 +68,8 @@ def test_a_target_that_is_not_installed_names_the_extra(absent):
     info = graphc.targets()["absent"]
     assert not info.installed and info.versions == {}
     assert str(info) == "absent: not installed (pip install 'graphc[absent_extra]')"
+    with pytest.raises(graphc.TargetError, match=r"pip install 'graphc\[absent_extra\]'"):
+        _ = info.ops
 
 
 def test_what_is_compiled_stays_as_it_is():
@@ -87,9 +89,10 @@ def test_a_memory_budget_is_kept_or_refused(budget, fits):
             graphc.compile(module, memory_budget=budget)
 
 
-def test_a_budget_that_is_no_size():
-    with pytest.raises(graphc.GraphcError, match="'lots' is not a size; write bytes, or a size such as 512MiB"):
-        graphc.compile(graphc.parse(NEG), memory_budget="lots")
+@pytest.mark.parametrize("budget", ["lots", "1e9", 1.5, -1])
+def test_a_budget_that_is_no_size(budget):
+    with pytest.raises(graphc.GraphcError, match=f"{budget!r} is not a size; write bytes, or a size such as 512MiB"):
+        graphc.compile(graphc.parse(NEG), memory_budget=budget)
 
 
 def test_a_file_of_ir_compiles(tmp_path):
@@ -108,6 +111,9 @@ number = 7
 
 def failing():
     return [][1]
+
+def misspelt():
+    return graphc.layers.Dens(2)
 
 small = graphc.Sequential([graphc.Input((4,)), graphc.layers.Dense(2)])
 """
@@ -133,16 +139,26 @@ def test_a_program_runs_beside_its_siblings(program):
 def test_a_program_without_the_model_says_what_it_defines(program):
     with pytest.raises(graphc.GraphcError, match=r"program\.py defines no 'model'; it defines small"):
         module_of(program)
-    with pytest.raises(graphc.GraphcError, match=r"'number' in .*program\.py is a int; it must be a model"):
+    with pytest.raises(graphc.GraphcError, match=r"'number' in .*program\.py is of type int; it must be a model"):
         module_of(program, "number")
 
 
 def test_a_failing_program_is_told_with_its_line(program):
     with pytest.raises(graphc.GraphcError, match=r"program\.py:11: IndexError: list index out of range"):
         module_of(program, "failing")
+    with pytest.raises(graphc.GraphcError, match=r"no attribute 'Dens'; did you mean Dense\?$"):
+        module_of(program, "misspelt")
+
+
+def test_a_syntax_error_is_told_by_the_path_that_was_given(program, monkeypatch):
+    monkeypatch.chdir(program.parent)
     program.write_text("model = = 3\n")
-    with pytest.raises(graphc.GraphcError, match=r"program\.py:1: invalid syntax"):
-        module_of(program)
+    with pytest.raises(graphc.GraphcError, match=r"^program\.py:1: invalid syntax"):
+        module_of(Path("program.py"))
+    program.write_text("import broken_sibling\n")
+    program.with_name("broken_sibling.py").write_text("WIDTH = =\n")
+    with pytest.raises(graphc.GraphcError, match=r"broken_sibling\.py:1: invalid syntax"):
+        module_of(Path("program.py"))
 
 
 def test_what_cannot_be_compiled():

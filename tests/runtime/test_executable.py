@@ -73,6 +73,8 @@ def test_integers_convert_to_floats(executable):
         (graphc.ShapeError, r"input 'y' of @total has shape \[2, 4\]", (array(2, 3), array(2, 4)), {}),
         (graphc.ShapeError, "@total needs B == N, but it was called with B = 2, N = 5", (array(2, 3), array(5, 3)), {}),
         (graphc.ShapeError, "B must be at least 1, not 0", (array(0, 3), array(0, 3)), {}),
+        (graphc.ShapeError, "input 'x' of @total is no array of one shape", ([[1, 2], [3]], array(1, 3)), {}),
+        (graphc.DTypeError, "input 'y' of @total is float32; NumPy's object is not", (array(2, 3), None), {}),
         (
             graphc.DTypeError,
             "is float32; a complex64 array does not",

@@ -26,10 +26,15 @@ def test_what_is_said_to_be_decomposed_legalises(name):
             values = [None if v is None else function.add_parameter(v.type) for v in op.operands]
             with Builder(function.block) as builder:
                 builder.finish(definition.build(builder, values, op.attributes).results)
-            legalize(module, target.supports)
+            legalize(target.prepare(module), target.supports)
 
 
 def test_targets_tell_what_they_have():
     info = graphc.targets()["numpy"]
     assert info.installed and "numpy" in info.versions
     assert info.ops["add"] == "native" and info.ops["linear"] in ("native", "decomposed")
+
+
+def test_what_a_target_has_in_another_layout_is_had():
+    assert codegen.targets()["torch"].supports(sample_ops(all_ops()["conv"])[f32]) is False
+    assert support(codegen.targets()["torch"], all_ops()["conv"])[f32] == "native"

@@ -237,7 +237,7 @@ def scatter(graph: GraphWriter, op: Op, x: Tensor, indices: Tensor, updates: Ten
 
 
 def concat(graph: GraphWriter, op: Op, *xs: Tensor) -> Tensor:
-    return graph.compute("Concat", *xs, axis=op.attributes[0]) if len(xs) > 1 else xs[0]
+    return graph.compute("Concat", *xs, axis=op.attributes[0]) if xs[1:] else xs[0]
 
 
 def split(graph: GraphWriter, op: Op, x: Tensor) -> list[Tensor]:

@@ -172,11 +172,97 @@ def erf(x: Formula) -> Formula:
     return x.signed(a.below(0.46875, near, a.below(4, middle, a.below(6, far, 1))))
 
 
+# M. J. Wichura, "The percentage points of the normal distribution", Applied Statistics 37 (1988), algorithm AS 241.
+QUANTILE_MIDDLE = (
+    (2.5090809287301226727e3, 3.3430575583588128105e4, 6.7265770927008700853e4, 4.5921953931549871457e4,
+     1.3731693765509461125e4, 1.9715909503065514427e3, 1.3314166789178437745e2, 3.3871328727963666080),
+    (5.2264952788528545610e3, 2.8729085735721942674e4, 3.9307895800092710610e4, 2.1213794301586595867e4,
+     5.3941960214247511077e3, 6.8718700749205790830e2, 4.2313330701600911252e1, 1),
+)  # fmt: skip
+QUANTILE_NEAR = (
+    (7.74545014278341407640e-4, 2.27238449892691845833e-2, 2.41780725177450611770e-1, 1.27045825245236838258,
+     3.64784832476320460504, 5.76949722146069140550, 4.63033784615654529590, 1.42343711074968357734),
+    (1.05075007164441684324e-9, 5.47593808499534494600e-4, 1.51986665636164571966e-2, 1.48103976427480074590e-1,
+     6.89767334985100004550e-1, 1.67638483018380384940, 2.05319162663775882187, 1),
+)  # fmt: skip
+QUANTILE_FAR = (
+    (2.01033439929228813265e-7, 2.71155556874348757815e-5, 1.24266094738807843860e-3, 2.65321895265761230930e-2,
+     2.96560571828504891230e-1, 1.78482653991729133580, 5.46378491116411436990, 6.65790464350110377720),
+    (2.04426310338993978564e-15, 1.42151175831644588870e-7, 1.84631831751005468180e-5, 7.86869131145613259100e-4,
+     1.48753612908506148525e-2, 1.36929880922735805310e-1, 5.99832206555887937690e-1, 1),
+)  # fmt: skip
+
+
+def erf_inv(x: Formula) -> Formula:
+    a = abs(x)
+    middle = x * 0.5 * _rational(0.180625 - x * x * 0.25, QUANTILE_MIDDLE)
+    r = (0 - ((1 - a) * 0.5).map("Log")).map("Sqrt")
+    tail = r.below(5, _rational(r - 1.6, QUANTILE_NEAR), _rational(r - 5, QUANTILE_FAR))
+    tail = a.below(1, tail, a.below(1 + 2**-52, a * np.inf, np.nan))
+    return a.below(0.85, middle, x.signed(tail)) * math.sqrt(0.5)
+
+
+# C. Lanczos, "A precision approximation of the gamma function", SIAM J. Numerical Analysis 1 (1964), g = 7, n = 9.
+LANCZOS = (
+    676.5203681218851, -1259.1392167224028, 771.32342877765313, -176.61502916214059, 12.507343278686905,
+    -0.13857109526572012, 9.9843695780195716e-6, 1.5056327351493116e-7,
+)  # fmt: skip
+BERNOULLI = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
+"""B(2k) / 2k for k = 1, 2, …"""
+
+
+def _reflected(x: Formula) -> tuple[Formula, Formula]:
+    """x where it is at least ½, else 1 − x, and how far x is from the nearest integer."""
+    return x.below(0.5, 1 - x, x), x - x.map("Round")
+
+
+def lgamma(x: Formula) -> Formula:
+    z, rest = _reflected(x)
+    z = z - 1
+    series: Formula | float = 0.99999999999980993
+    for i, coefficient in enumerate(LANCZOS, 1):
+        series = coefficient / (z + i) + series
+    t = z + 7.5
+    found = (z + 0.5) * t.map("Log") - t + (series * math.sqrt(2 * math.pi)).map("Log")  # type: ignore[union-attr]
+    found = abs(x).below(np.inf, found, abs(x))
+    sine = abs((rest * math.pi).map("Sin"))
+    reflected = math.log(math.pi) - sine.map("Log") - found
+    return x.below(0.5, abs(x).below(np.inf, reflected, x), found)
+
+
+def digamma(x: Formula) -> Formula:
+    """The recurrence up to where the asymptotic series holds."""
+    z, rest = _reflected(x)
+    before = 1 / z
+    for i in range(1, 10):
+        before = before + 1 / (z + i)
+    z = z + 10
+    inverse = 1 / z
+    square = inverse * inverse
+    series = square * _polynomial(square, BERNOULLI[::-1])
+    found = z.map("Log") - inverse * 0.5 - series - before
+    angle = rest * math.pi
+    reflected = found - math.pi * angle.map("Cos") / angle.map("Sin")
+    pole = abs(rest).below(
+        2**-1074, x.below(0, x * np.nan, x.of(x.graph.compute("Neg", x.x)).map("Reciprocal")), reflected
+    )
+    return x.below(0.5, pole, found)
+
+
 def in_float64(kind: str, formula: Callable[[Formula], Formula]) -> Any:
     """A spelling by the node of this kind, or in float64 by the formula."""
 
     def spell(graph: GraphWriter, op: Op, x: Tensor) -> Tensor:
         return graph.compute(kind, x) if carrier(kind, x.dtype) is not None else formula(Formula(graph, x)).x
+
+    return spell
+
+
+def always_in_float64(formula: Callable[[Formula], Formula]) -> Any:
+    """A spelling by the formula in float64, whose result is rounded."""
+
+    def spell(graph: GraphWriter, op: Op, x: Tensor) -> Tensor:
+        return graph.cast(formula(Formula(graph, graph.cast(x, f64))).x, x.dtype)
 
     return spell
 
@@ -224,6 +310,9 @@ SPELLING: dict[str, Any] = {
     "acosh": in_float64("Acosh", acosh),
     "atanh": in_float64("Atanh", atanh),
     "erf": in_float64("Erf", erf),
+    "erf_inv": always_in_float64(erf_inv),
+    "lgamma": always_in_float64(lgamma),
+    "digamma": always_in_float64(digamma),
 }
 
 WHEN: dict[str, Any] = {}

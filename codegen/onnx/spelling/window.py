@@ -34,9 +34,9 @@ def max_pool(graph: GraphWriter, op: Op, x: Tensor) -> Tensor:
     geometry = Geometry(type.shape, op.attributes[0], op.attribute_dict)
     x = image(graph, x, type.ndim, geometry)
     x = padded_first(graph, x, geometry, -np.inf)
-    attributes = attributes_of(geometry) | {"kernel_shape": geometry.window}
-    y = graph.compute("MaxPool", x, **attributes)
-    nan = graph.compute("MaxPool", graph.cast(graph.is_nan(x), f32), **attributes)
+    attributes, window = attributes_of(geometry), geometry.window
+    y = graph.compute("MaxPool", x, kernel_shape=window, **attributes)
+    nan = graph.compute("MaxPool", graph.cast(graph.is_nan(x), f32), kernel_shape=window, **attributes)
     y = graph.where(graph.cast(nan, bool_), graph.constant(np.nan, x.dtype), y)
     return back(graph, y, type.ndim, geometry)
 

@@ -1,0 +1,48 @@
+"""Weights are stored as the target's layers take them: what only moves a weight is done once, not in every call."""
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import Input, Model, layers
+
+
+def depthwise():
+    graphc.utils.set_random_seed(1)
+    x = Input((8, 8, 3))
+    return Model(x, layers.DepthwiseConv2D(3, strides=2, depth_multiplier=2, name="depthwise")(x))
+
+
+def test_a_depthwise_convolution_is_a_layer_of_torch():
+    executable = graphc.compile(depthwise(), target="torch")
+    assert "self.depthwise = nn.Conv2d(3, 6, 3, stride=2, groups=3)" in executable.source
+    assert ".reshape" not in executable.source
+    assert executable.manifest.weights["depthwise.weight"].sources == ("depthwise/kernel",)
+
+
+@pytest.mark.parametrize("target", ["numpy", "torch", "jax", "onnx"])
+def test_it_computes_the_same(target):
+    model = depthwise()
+    x = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype(np.float32)
+    wanted = graphc.interpret(graphc.lower(model), x, dtype="float64")
+    np.testing.assert_allclose(graphc.compile(model, target=target)(x), wanted, atol=1e-5)
+
+
+UPDATED = """
+weight "w" : f32[2, 3] = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+
+func @step(%x: f32[3, 2] input, %w: f32[2, 3] param "w") -> (f32[3, 2], new: f32[2, 3] updates %w) {
+  %0 = transpose %w {permutation = [1, 0]} : f32[3, 2]
+  %1 = add %0, %x : f32[3, 2]
+  %2 = transpose %1 {permutation = [1, 0]} : f32[2, 3]
+  return %1, %2
+}
+"""
+
+
+@pytest.mark.parametrize("target", ["numpy", "torch", "jax", "onnx"])
+def test_a_weight_that_is_updated_in_another_layout(target):
+    executable = graphc.compile(graphc.parse(UPDATED), target=target)
+    first, one = np.float32([[1, 4], [2, 5], [3, 6]]), np.ones((3, 2), np.float32)
+    for step in (1, 2, 3):
+        np.testing.assert_array_equal(executable(one), first + step)
