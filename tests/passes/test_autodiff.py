@@ -39,9 +39,7 @@ def branch_by_bool(x, w, b):
 
 
 def branch_by_index(x, w, b):
-    first, second = control.cond(
-        2, lambda: (x @ w, x), lambda: (x, x), lambda: (ops.sin(x) * b, ops.exp(x @ w))
-    )
+    first, second = control.cond(2, lambda: (x @ w, x), lambda: (x, x), lambda: (ops.sin(x) * b, ops.exp(x @ w)))
     return total(first * second)
 
 
