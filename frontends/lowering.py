@@ -47,6 +47,7 @@ def lower(model: Any, training: bool = False) -> Module:
             flat.append(value)
             results.append(Result(unique(identifier(f"new_{parameter.name}"), [r.name for r in results]), parameter))
         builder.finish(flat)
+    lowering.draw_keys_at_once()
     function.results = results
     return lowering.module
 

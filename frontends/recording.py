@@ -12,11 +12,15 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from graphc.frontends.naming import Names
+from graphc.ir import ops as ir
 from graphc.ir.builder import Builder
+from graphc.ir.dtypes import u32
 from graphc.ir.errors import GraphcError, UnsupportedError
 from graphc.ir.graph import Function, Value
 from graphc.ir.location import Scope
 from graphc.ir.module import Module
+from graphc.ir.rewriter import Rewriter
+from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from graphc.frontends.symbolic import SymbolicTensor
@@ -53,6 +57,8 @@ class Recording:
         self.values: dict[int, Value] = {}
         self.captured: list[SymbolicTensor] = []
         self.scope_names: dict[Scope, Names] = {}
+        self.key: Value | None = None
+        self.keys: list[Value] = []
 
     @contextmanager
     def active(self) -> Iterator[Recording]:
@@ -90,6 +96,34 @@ class Recording:
                 f"the variable {variable.name!r} is assigned inside a branch or loop; return it, assign outside"
             )
         self.values[id(variable)] = value
+
+    def random_key(self) -> Value:
+        """A new key for each call: the function's parameter `key`, made when first asked for, folded with a count."""
+        builder = Builder.current()
+        if builder is None or builder.block is not self.function.block:
+            raise UnsupportedError("random numbers inside a branch or loop need a key of their own: pass one in")
+        if self.key is None:
+            taken = Names(p.name for p in self.function.parameters)
+            self.key = self.function.add_parameter(TensorType.of(u32, (2,)), taken.new("key"), "key")
+        self.keys.append(ir.random_fold_in(self.key, len(self.keys)))
+        return self.keys[-1]
+
+    def draw_keys_at_once(self) -> None:
+        """Let the keys be rows of one `random_split`, which are the same keys: a draw costs more than many rows."""
+        if len(self.keys) < 2 or self.key is None:
+            return
+        with Rewriter() as rewriter:
+            with Builder(self.function.block, self.function.block.first):
+                rows = ir.random_split(self.key, count=len(self.keys))
+            for i, key in enumerate(self.keys):
+                folded = key.op
+                assert folded is not None and folded.operands[1] is not None
+                count = folded.operands[1].op
+                with rewriter.before(folded):
+                    row = ir.reshape(ir.slice(rows, starts=(i, 0), limits=(i + 1, 2)), shape=(2,))
+                rewriter.replace(folded, row)
+                if count is not None and not count.results[0].uses:
+                    rewriter.erase(count)
 
     def layer_scope(self, layer: Any, builder: Builder) -> Scope:
         """The scope of a call of `layer` at the builder's scope."""

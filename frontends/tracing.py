@@ -51,6 +51,7 @@ def trace(fn: Callable[..., Any], *specs: Any) -> Module:
             raise GraphcError(f"the traced function {_name(fn)!r} returned None; return arrays")
         outputs = map_structure(builder.value, found)
         builder.finish(flatten(outputs))
+    recording.draw_keys_at_once()
     named = [identifier(path) if path else "output" for path in paths(outputs)]
     recording.function.results = [Result(f"output{name}" if name.startswith("_") else name) for name in named]
     return recording.module

@@ -58,6 +58,7 @@ _MODULES = {
     "models": "graphc.runtime.models",
     "ops": "graphc.frontends.ops",
     "passes": "graphc.passes",
+    "random": "graphc.frontends.random",
     "regularizers": "graphc.frontends.regularizers",
     "saving": "graphc.runtime.saving",
     "utils": "graphc.frontends.utils",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from graphc.frontends import lower as lower
     from graphc.frontends import name_scope as name_scope
     from graphc.frontends import ops as ops
+    from graphc.frontends import random as random
     from graphc.frontends import regularizers as regularizers
     from graphc.frontends import trace as trace
     from graphc.frontends import utils as utils

@@ -49,6 +49,11 @@ def clone_ops(source: Block, target: Block, values: dict[Value, Value], bindings
         target.append(_copy(op, values, bindings, None))
 
 
+def clone_op(op: Op, values: dict[Value, Value]) -> Op:
+    """A copy of one op, in no block yet. `values` maps what it reads, and gets its results."""
+    return _copy(op, values, None, None)
+
+
 def inline_function(builder: Builder, function: Function, arguments: list[Value], bindings: Bindings) -> list[Value]:
     """Record a copy of the body at `builder`, its symbols replaced by `bindings`; returns what it would return.
 

@@ -27,13 +27,17 @@ class JaxDialect(FunctionalDialect):
     helpers = {name: source.strip() for name, source in HELPERS.items()}
     imports = {
         "Path": "from pathlib import Path",
+        "math": "import math",
         "jax": "import jax",
         "jnp": "import jax.numpy as jnp",
         "np": "import numpy as np",
         "lax": "from jax import lax",
+        "threefry2x32_p": "from jax.extend.random import threefry2x32_p",
         "load_file": "from safetensors.flax import load_file",
     }
-    reserved = frozenset({"jax", "jnp", "lax", "np", "params", "load", "nested", "Path", "Model", "forward", *HELPERS})
+    reserved = frozenset(
+        {"threefry2x32_p", "jax", "jnp", "lax", "np", "params", "load", "nested", "Path", "Model", "forward", *HELPERS}
+    )
     light = frozenset({"relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "transpose", "reshape", "convert"})
 
     def __init__(self, wide: bool = False) -> None:

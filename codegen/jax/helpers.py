@@ -1,6 +1,41 @@
 """Functions pasted into emitted JAX source where it uses them."""
 
 HELPERS = {
+    "fold_in": '''
+def fold_in(key, number):
+    """A new key for the number."""
+    return jnp.stack(threefry(key, jnp.uint32(0), jnp.asarray(number).astype(jnp.uint32)))
+''',
+    "split_key": '''
+def split_key(key, count):
+    """New keys [count, 2]."""
+    return jnp.stack(threefry(key, jnp.uint32(0), jnp.arange(count, dtype=jnp.uint32)), -1)
+''',
+    "bernoulli": '''
+def bernoulli(key, shape, threshold):
+    """True where a random word, as a signed integer, is below the threshold. A block has words for two elements."""
+    *lead, size = shape
+    half = -(-size // 2)
+    counters = jnp.arange(math.prod(lead) * half, dtype=jnp.uint32).reshape(*lead, half)
+    words = threefry(key, jnp.uint32(0), counters)
+    return jnp.concatenate([lax.bitcast_convert_type(word, jnp.int32) < threshold for word in words], -1)[..., :size]
+''',
+    "threefry": '''
+def threefry(key, high, low):
+    """Two words of random bits for each counter: Threefry-2x32 of 20 rounds."""
+    return threefry2x32_p.bind(key[0], key[1], *jnp.broadcast_arrays(high, low))
+''',
+    "sparse_cross_entropy": '''
+def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0):
+    """-log softmax(logits) at the labels: 0 at `ignore_index`, NaN at what is no class."""
+    outside = (labels < 0) | (labels >= logits.shape[-1])
+    chances = jax.nn.log_softmax(logits, axis=-1)
+    loss = -jnp.take_along_axis(chances, jnp.where(outside, 0, labels)[..., None], -1)[..., 0]
+    if label_smoothing:
+        loss = loss * (1 - label_smoothing) - chances.mean(-1) * label_smoothing
+    loss = jnp.where(outside, jnp.nan, loss)
+    return loss if ignore_index is None else jnp.where(labels == ignore_index, 0, loss)
+''',
     "batch_norm": '''
 def batch_norm(x, mean, variance, scale=1, offset=0, epsilon=0.001):
     """`x` normalised by the given statistics along its last axis."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from graphc.codegen.numpy.spelling import identity, starts_text, transpose
+from graphc.codegen.numpy.spelling import bernoulli, fold_in, identity, loss_options, starts_text, transpose
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import geometry, index_text, may_be_empty, reshaped, tuple_text, window_steps
 from graphc.codegen.source.norms import batch_norm, layer_norm, rms_norm
@@ -135,23 +135,6 @@ def _axes(pairs: tuple[tuple[int, int], ...], side: int) -> str:
     return tuple_text(tuple(pair[side] for pair in pairs))
 
 
-def shift_right(op: Op) -> Spelled:
-    kind = "logical" if op.results[0].dtype.kind == "u" else "arithmetic"
-    x, y = op.operands
-    assert x is not None and y is not None
-    if x.type.shape == y.type.shape:
-        return f"lax.shift_right_{kind}({{0}}, {{1}})"
-    return f"lax.shift_right_{kind}(*jnp.broadcast_arrays({{0}}, {{1}}))"
-
-
-def shift_left(op: Op) -> Spelled:
-    x, y = op.operands
-    assert x is not None and y is not None
-    if x.type.shape == y.type.shape:
-        return "lax.shift_left({0}, {1})"
-    return "lax.shift_left(*jnp.broadcast_arrays({0}, {1}))"
-
-
 def split(op: Op) -> Spelled:
     sizes = op.attribute_dict["sizes"]
     if all(isinstance(size, int) for size in sizes):
@@ -200,6 +183,21 @@ def narrow(text: str, bits: int = 32) -> Spelling:
     return spell
 
 
+def sort(op: Op) -> Spelled:
+    axis = op.attribute_dict["axis"]
+    return (
+        f"jnp.sort({{0}}, axis={axis})" if len(op.operands) == 1 else f"lax.sort(({{*}}), dimension={axis}, num_keys=1)"
+    )
+
+
+def sparse_cross_entropy(op: Op) -> Spelled | None:
+    logits, attributes = op.operands[0], op.attribute_dict
+    assert logits is not None
+    if logits.dtype.bits < 32 or may_be_empty(logits.type, tuple(range(logits.ndim))):
+        return None
+    return f"sparse_cross_entropy({', '.join(['{0}', '{1}', *loss_options(attributes)])})"
+
+
 def floor_division(op: Op) -> Spelled | None:
     """Of integers; the quotient of floats is decomposed, as the framework rounds it otherwise."""
     return "{0} // {1}" if op.results[0].dtype.is_integer else None
@@ -246,8 +244,8 @@ SPELLING: dict[str, Spelling] = {
     "and": "{0} & {1}",
     "or": "{0} | {1}",
     "xor": "{0} ^ {1}",
-    "shift_left": shift_left,
-    "shift_right": shift_right,
+    "shift_left": "{0} << {1}",
+    "shift_right": "{0} >> {1}",
     "eq": "{0} == {1}",
     "ne": "{0} != {1}",
     "lt": "{0} < {1}",
@@ -284,6 +282,14 @@ SPELLING: dict[str, Spelling] = {
     ),
     "gather": gather,
     "scatter": scatter,
+    "embedding": 'jnp.take({0}, {1}, axis=0, mode="clip")',
+    "one_hot": "jax.nn.one_hot({0}, {size}, dtype={dtype}, axis={axis})",
+    "sort": sort,
+    "random_bernoulli": bernoulli,
+    "random_fold_in": fold_in,
+    "random_split": "split_key({0}, {count})",
+    "threefry": "threefry({0}, {1}, {2})",
+    "sparse_cross_entropy": sparse_cross_entropy,
     "concat": "jnp.concatenate([{*}], axis={axis})",
     "split": split,
     "dot_general": dot_general,

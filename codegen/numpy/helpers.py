@@ -1,6 +1,65 @@
 """Functions pasted into emitted NumPy source where it uses them. They are not the reference's code, and fast."""
 
 HELPERS = {
+    "fold_in": '''
+def fold_in(key, number):
+    """A new key for the number."""
+    return np.stack(threefry(key, np.uint32(0), np.asarray(number).astype(np.uint32)))
+''',
+    "split_key": '''
+def split_key(key, count):
+    """New keys [count, 2]."""
+    return np.stack(threefry(key, np.uint32(0), np.arange(count, dtype=np.uint32)), -1)
+''',
+    "bernoulli": '''
+def bernoulli(key, shape, threshold):
+    """True where a random word, as a signed integer, is below the threshold. A block has words for two elements."""
+    *lead, size = shape
+    half = -(-size // 2)
+    counters = np.arange(math.prod(lead) * half, dtype=np.uint32).reshape(*lead, half)
+    words = threefry(key, np.uint32(0), counters)
+    return np.concatenate([word.view(np.int32) < threshold for word in words], -1)[..., :size]
+''',
+    "threefry": '''
+def threefry(key, high, low):
+    """Two words of random bits for each counter: Threefry-2x32 of 20 rounds, in parts that stay in the cache."""
+    high, low = np.broadcast_arrays(high, low)
+    keys = key[:1], key[1:], key[:1] ^ key[1:] ^ np.uint32(0x1BD11BDA)
+    first, second = high.ravel() + keys[0], low.ravel() + keys[1]
+    for start in range(0, first.size, 32768):
+        x, y = first[start : start + 32768], second[start : start + 32768]
+        turned = np.empty_like(y)
+        for i in range(20):
+            count = (13, 15, 26, 6, 17, 29, 16, 24)[i % 8]
+            x += y
+            np.right_shift(y, 32 - count, out=turned)
+            y <<= count
+            y |= turned
+            y ^= x
+            if i % 4 == 3:
+                n = i // 4 + 1
+                x += keys[n % 3]
+                y += keys[(n + 1) % 3] + np.uint32(n)
+    return first.reshape(low.shape), second.reshape(low.shape)
+''',
+    "sort": '''
+def sort(axis, *xs):
+    """The arrays in the order that makes the first ascend; equal elements keep theirs, NaN comes last."""
+    order = np.argsort(xs[0], axis, kind="stable")
+    return tuple(np.take_along_axis(x, order, axis) for x in xs)
+''',
+    "sparse_cross_entropy": '''
+def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0):
+    """-log softmax(logits) at the labels: 0 at `ignore_index`, NaN at what is no class."""
+    outside = (labels < 0) | (labels >= logits.shape[-1])
+    chances = special.log_softmax(logits, axis=-1)
+    places = np.where(outside, 0, labels).astype(np.int64)[..., None]
+    loss = -np.take_along_axis(chances, places, -1)[..., 0]
+    if label_smoothing:
+        loss = loss * (1 - label_smoothing) - chances.mean(-1) * label_smoothing
+    loss = np.where(outside, np.nan, loss).astype(logits.dtype)
+    return loss if ignore_index is None else np.where(labels == ignore_index, 0, loss)
+''',
     "batch_norm": '''
 def batch_norm(x, mean, variance, scale=1, offset=0, epsilon=0.001):
     """`x` normalised by the given statistics along its last axis."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from graphc.codegen.source.dialect import Spelled, Spelling
@@ -9,6 +12,7 @@ from graphc.codegen.source.geometry import full_geometry, geometry, index_text, 
 from graphc.codegen.source.norms import batch_norm, layer_norm, rms_norm
 from graphc.ir.dtypes import DType, f8e4m3fn
 from graphc.ir.graph import Op
+from graphc.ir.ops.random import WORDS, bernoulli_limit
 
 
 def dtype_text(dtype: DType) -> str:
@@ -206,6 +210,45 @@ def only_wide(text: str) -> Spelling:
     return lambda op: None if is_half(op.results[0].dtype) else text
 
 
+def bernoulli(op: Op) -> Spelled | None:
+    shape, limit = op.attribute_dict["shape"], bernoulli_limit(op.attribute_dict["probability"])
+    if not shape or limit in (0, WORDS):
+        return None
+    return "bernoulli({0}, {shape}, {threshold})", {"threshold": str(limit - WORDS // 2)}
+
+
+def fold_in(op: Op) -> Spelled:
+    data = op.operands[1]
+    producer = data.op if data is not None else None
+    if producer is not None and producer.name == "constant":
+        return f"fold_in({{0}}, {producer.attributes[0]})"
+    return "fold_in({0}, {1})"
+
+
+def sort(op: Op) -> Spelled:
+    axis = op.attribute_dict["axis"]
+    if len(op.operands) == 1:
+        return f'np.sort({{0}}, axis={axis}, kind="stable")'
+    return f"sort({axis}, {{*}})"
+
+
+def sparse_cross_entropy(op: Op) -> Spelled | None:
+    logits, attributes = op.operands[0], op.attribute_dict
+    assert logits is not None
+    if is_half(logits.dtype) or may_be_empty(logits.type, tuple(range(logits.ndim))):
+        return None
+    return f"sparse_cross_entropy({', '.join(['{0}', '{1}', *loss_options(attributes)])})"
+
+
+def loss_options(attributes: Mapping[str, Any]) -> list[str]:
+    """The arguments of a cross-entropy that are not at their defaults."""
+    return [
+        f"{name}={{{name}}}"
+        for name, default in (("ignore_index", None), ("label_smoothing", 0.0))
+        if attributes[name] != default
+    ]
+
+
 def floor_division(op: Op) -> Spelled | None:
     """Of integers; the quotient of floats is decomposed, as the framework rounds it otherwise."""
     return "{0} // {1}" if op.results[0].dtype.is_integer else None
@@ -296,6 +339,13 @@ SPELLING: dict[str, Spelling] = {
     "dynamic_update_slice": lambda op: f"updated_at({{0}}, {{1}}, {starts_text(op, 2)})",
     "gather": gather,
     "scatter": scatter,
+    "embedding": 'np.take({0}, {1}, axis=0, mode="clip")',
+    "sort": sort,
+    "random_bernoulli": bernoulli,
+    "random_fold_in": fold_in,
+    "random_split": "split_key({0}, {count})",
+    "threefry": "threefry({0}, {1}, {2})",
+    "sparse_cross_entropy": sparse_cross_entropy,
     "concat": "np.concatenate([{*}], axis={axis})",
     "split": split,
     "dot_general": dot_general,

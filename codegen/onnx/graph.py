@@ -166,6 +166,12 @@ class GraphWriter:
         self._last = None
         return [Tensor(name, value.dtype) for name, value in zip(names, values, strict=True)]
 
+    def several(self, kind: str, inputs: Sequence[str], dtypes: Sequence[DType], **attributes: Any) -> list[Tensor]:
+        """A node of several outputs, on operands as they are."""
+        names = [self.unique(f"{self.base}.{kind}") for _ in dtypes]
+        self._append(kind, inputs, names, attributes)
+        return [Tensor(name, dtype) for name, dtype in zip(names, dtypes, strict=True)]
+
     def _append(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], attributes: dict[str, Any]) -> None:
         node = self._nodes.add(op_type=kind, input=inputs, output=outputs, name=outputs[0])
         if attributes:

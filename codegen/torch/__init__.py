@@ -13,14 +13,14 @@ from graphc.codegen.source.support import can_write, check_inputs
 from graphc.codegen.source.writer import write_source
 from graphc.codegen.target import EntryFunction, Target
 from graphc.codegen.torch.dialect import TorchDialect
-from graphc.ir.dtypes import bf16, bool_, c64, c128, f16, f32, f64, i8, i16, i32, i64, u8
+from graphc.ir.dtypes import bf16, bool_, c64, c128, f16, f32, f64, i8, i16, i32, i64, u8, u32
 from graphc.ir.graph import Op
 from graphc.ir.module import Module
 from graphc.ir.recipes import Recipe
 from graphc.passes.layout import layout
 
-DTYPES = frozenset({bool_, i8, i16, i32, i64, u8, bf16, f16, f32, f64, c64, c128})
-"""Of wider unsigned integers torch has storage, but hardly an op."""
+DTYPES = frozenset({bool_, i8, i16, i32, i64, u8, u32, bf16, f16, f32, f64, c64, c128})
+"""Of wider unsigned integers torch has storage, but hardly an op; `unsigned.py` has those of u32."""
 
 
 class TorchTarget(Target):

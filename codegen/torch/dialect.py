@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphc.codegen.source.body import BodyWriter
-from graphc.codegen.source.dialect import Code, Dialect, Layer, Path, Spelling, Update
+from graphc.codegen.source.dialect import Code, Dialect, Layer, Path, Spelled, Spelling, Update
 from graphc.codegen.source.documentation import class_line, entry_line, module_docstring
 from graphc.codegen.source.expressions import POSTFIX, Expression
 from graphc.codegen.source.formatting import IMPORTS
@@ -21,7 +21,8 @@ from graphc.codegen.torch.dtypes import dtype_text
 from graphc.codegen.torch.helpers import HELPERS
 from graphc.codegen.torch.layers import layer
 from graphc.codegen.torch.spelling import SPELLING
-from graphc.ir.dtypes import DType
+from graphc.codegen.torch.unsigned import UNSIGNED
+from graphc.ir.dtypes import DType, u32
 from graphc.ir.graph import Op, Value
 from graphc.ir.module import Weight
 from graphc.ir.recipes import Permute, Reshape, Step
@@ -69,6 +70,12 @@ class TorchDialect(Dialect):
     light = frozenset(
         {"relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "transpose", "reshape", "convert"}
     )
+
+    def spelled(self, op: Op) -> Spelled | None:
+        if any(value is not None and value.dtype is u32 for value in (*op.operands, *op.results)):
+            found = UNSIGNED.get(op.name)
+            return found if found is None or not callable(found) else found(op)
+        return super().spelled(op)
 
     def layer(self, op: Op) -> Layer | None:
         return layer(op)

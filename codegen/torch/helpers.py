@@ -7,6 +7,75 @@ def divide(x, y):
     quotient = torch.div(x, y, rounding_mode="floor")
     return quotient + ((torch.remainder(x, y) != 0) & ((x < 0) != (y < 0)))
 ''',
+    "fold_in": '''
+def fold_in(key, number):
+    """A new key for the number."""
+    return torch.stack(threefry(key, key.new_zeros(()), torch.as_tensor(number).to(torch.uint32)))
+''',
+    "split_key": '''
+def split_key(key, count):
+    """New keys [count, 2]."""
+    numbers = torch.arange(count, dtype=torch.int32).view(torch.uint32)
+    return torch.stack(threefry(key, key.new_zeros(()), numbers), -1)
+''',
+    "bernoulli": '''
+def bernoulli(key, shape, threshold):
+    """True where a random word, as a signed integer, is below the threshold. A block has words for two elements."""
+    *lead, size = shape
+    half = -(-size // 2)
+    counters = torch.arange(math.prod(lead) * half, dtype=torch.int32).view(torch.uint32).view(*lead, half)
+    words = threefry(key, counters.new_zeros(()), counters)
+    return torch.cat([word.view(torch.int32) < threshold for word in words], -1)[..., :size]
+''',
+    "threefry": '''
+def threefry(key, high, low):
+    """Two words of random bits for each counter: Threefry-2x32 of 20 rounds, in int32, which wraps as uint32 does, and
+    in parts that stay in the cache."""
+    shape = torch.broadcast_shapes(high.shape, low.shape)
+    first, second = key.view(torch.int32)
+    keys = first, second, first ^ second ^ 0x1BD11BDA
+    first = high.view(torch.int32).expand(shape).flatten() + keys[0]
+    second = low.view(torch.int32).expand(shape).flatten() + keys[1]
+    size = max(1, first.numel()) if torch.compiler.is_compiling() else 32768
+    for x, y in zip(first.split(size), second.split(size), strict=True):
+        turned = torch.empty_like(y)
+        for i in range(20):
+            count = (13, 15, 26, 6, 17, 29, 16, 24)[i % 8]
+            x += y
+            torch.bitwise_right_shift(y, 32 - count, out=turned)
+            turned &= (1 << count) - 1
+            torch.add(turned, y, alpha=1 << count, out=y)
+            y ^= x
+            if i % 4 == 3:
+                n = i // 4 + 1
+                x += keys[n % 3]
+                y += keys[(n + 1) % 3] + n
+    return first.view(torch.uint32).view(shape), second.view(torch.uint32).view(shape)
+''',
+    "sort": '''
+def sort(dim, *xs):
+    """The tensors in the order that makes the first ascend; equal elements keep theirs, NaN comes last."""
+    first, order = xs[0].sort(dim=dim, stable=True)
+    bits = [x.view(torch.int32) if x.dtype == torch.uint32 else x for x in xs[1:]]
+    return first, *(x.gather(dim, order).view(y.dtype) for x, y in zip(bits, xs[1:], strict=True))
+''',
+    "visible": '''
+def visible(places, others, causal=False, window=None):
+    """Which of the places [T, 1] see which of the others [1, S]."""
+    distance = torch.arange(places)[:, None] - torch.arange(others)
+    seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    return seen if window is None else seen & (distance.abs() < window)
+''',
+    "sparse_cross_entropy": '''
+def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0):
+    """-log softmax(logits) at the labels: 0 at `ignore_index`, NaN at what is no class."""
+    inside = (labels >= 0) & (labels < logits.shape[-1])
+    classes = torch.where(inside, labels, 0).flatten().long()
+    rows = logits.reshape(-1, logits.shape[-1])
+    loss = F.cross_entropy(rows, classes, reduction="none", label_smoothing=label_smoothing).view(labels.shape)
+    loss = torch.where(inside, loss, torch.nan)
+    return loss if ignore_index is None else torch.where(labels == ignore_index, 0, loss)
+''',
     "power": '''
 def power(x, y):
     """Powers of integers; those with a negative exponent are rounded towards zero."""
@@ -91,7 +160,7 @@ def take(x, indices, dim):
     """The slices of `x` at `indices`, which are clamped to those there are."""
     indices = indices.long().clamp(0, x.shape[dim] - 1)
     found = x.index_select(dim, indices.flatten())
-    return found.reshape(*x.shape[:dim], *indices.shape, *x.shape[dim + 1 :])
+    return found.reshape((*x.shape[:dim], *indices.shape, *x.shape[dim + 1 :]))
 ''',
     "take_or_zero": '''
 def take_or_zero(x, indices, dim):
@@ -100,16 +169,25 @@ def take_or_zero(x, indices, dim):
     x = torch.cat((x, x.new_zeros(*x.shape[:dim], 1, *x.shape[dim + 1 :])), dim)
     indices = torch.where(inside, indices.long(), x.shape[dim] - 1)
     found = x.index_select(dim, indices.flatten())
-    return found.reshape(*x.shape[:dim], *indices.shape, *x.shape[dim + 1 :])
+    return found.reshape((*x.shape[:dim], *indices.shape, *x.shape[dim + 1 :]))
 ''',
-    "scatter": '''
-def scatter(x, indices, updates, dim, add):
-    """`x` with `updates` added to (or put in place of) its slices at `indices`; those outside are dropped."""
+    "scatter_add": '''
+def scatter_add(x, indices, updates, dim):
+    """`x` with `updates` added to its slices at `indices`; those outside go to a slice that is cut off."""
+    size = x.shape[dim]
+    out = torch.cat((x, x.new_zeros((*x.shape[:dim], 1, *x.shape[dim + 1 :]))), dim)
+    places = torch.where((indices >= 0) & (indices < size), indices.long(), size).flatten()
+    rows = updates.reshape((*x.shape[:dim], places.numel(), *x.shape[dim + 1 :]))
+    return out.index_add(dim, places, rows).narrow(dim, 0, size)
+''',
+    "scatter_set": '''
+def scatter_set(x, indices, updates, dim):
+    """`x` with `updates` in place of its slices at `indices`; those outside are dropped."""
     axes = range(indices.ndim)
     updates = updates.movedim([dim + i for i in axes], list(axes))
     inside = (indices >= 0) & (indices < x.shape[dim])
     out = x.movedim(dim, 0).clone()
-    out = out.index_put((indices[inside].long(),), updates[inside], accumulate=add)
+    out = out.index_put((indices[inside].long(),), updates[inside])
     return out.movedim(0, dim)
 ''',
     "pad_windows": '''

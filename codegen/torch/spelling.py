@@ -9,6 +9,7 @@ from graphc.codegen.numpy.spelling import identity
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import index_text, may_be_empty, reshaped, tuple_text
 from graphc.codegen.torch.dtypes import dtype_text
+from graphc.codegen.torch.learning import LEARNING
 from graphc.codegen.torch.windows import batch_norm, conv, group_norm, layer_norm, pool, reduce_window, rms_norm
 from graphc.ir.dtypes import f64
 from graphc.ir.graph import Op, Value
@@ -221,7 +222,7 @@ def gather(op: Op) -> Spelled:
 
 
 def scatter(op: Op) -> Spelled:
-    return f"scatter({{0}}, {{1}}, {{2}}, {{axis}}, add={op.attribute_dict['reduction'] == 'add'})"
+    return f"scatter_{op.attribute_dict['reduction']}({{0}}, {{1}}, {{2}}, {{axis}})"
 
 
 def split(op: Op) -> Spelled:
@@ -379,6 +380,7 @@ SPELLING: dict[str, Spelling] = {
     "rms_norm": rms_norm,
     "group_norm": group_norm,
     "batch_norm": batch_norm,
+    **LEARNING,
     "barrier": lambda op: "{0}" if len(op.operands) == 1 else "({*})",
     "name": "{0}",
     "stop_gradient": "{0}.detach()",

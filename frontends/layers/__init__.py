@@ -2,6 +2,7 @@
 
 from graphc.frontends.input_spec import InputSpec
 from graphc.frontends.layer import Layer
+from graphc.frontends.layers.attention import GroupedQueryAttention, MultiHeadAttention
 from graphc.frontends.layers.convolution import (
     Conv1D,
     Conv2D,
@@ -16,7 +17,6 @@ from graphc.frontends.layers.core import (
     ELU,
     Activation,
     Dense,
-    Dropout,
     Identity,
     Input,
     InputLayer,
@@ -25,6 +25,8 @@ from graphc.frontends.layers.core import (
     ReLU,
     Softmax,
 )
+from graphc.frontends.layers.einsum import EinsumDense
+from graphc.frontends.layers.embedding import Embedding
 from graphc.frontends.layers.merging import (
     Add,
     Average,
@@ -75,6 +77,7 @@ from graphc.frontends.layers.pooling import (
     MaxPooling2D,
     MaxPooling3D,
 )
+from graphc.frontends.layers.regularization import Dropout, GaussianDropout, GaussianNoise
 from graphc.frontends.layers.reshaping import (
     Flatten,
     Permute,

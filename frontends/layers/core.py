@@ -1,4 +1,4 @@
-"""Input, Dense, activations, Dropout."""
+"""Input, Dense, activations."""
 
 from __future__ import annotations
 
@@ -178,27 +178,6 @@ class Identity(Layer):
 
     def call(self, inputs: Any) -> Any:
         return inputs
-
-
-class Dropout(Layer):
-    """Sets inputs to 0 at this rate in training, and scales the others up; at inference the input itself."""
-
-    def __init__(self, rate: float, noise_shape: Any = None, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if not isinstance(rate, (int, float)) or not 0 <= rate <= 1:
-            raise GraphcError(f"Dropout: rate is a number from 0 to 1, not {rate!r}")
-        self.rate, self.noise_shape, self.seed = rate, noise_shape, seed
-        self.supports_masking = True
-
-    def call(self, inputs: Any, training: bool = False) -> Any:
-        if training and self.rate > 0:
-            raise UnsupportedError(
-                "Dropout in training needs random numbers, which come with training; call it for inference"
-            )
-        return inputs
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed, "noise_shape": self.noise_shape}
 
 
 class Activation(Layer):

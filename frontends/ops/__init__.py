@@ -6,6 +6,7 @@ from typing import Any
 from graphc.frontends.ops.control import cond, scan, switch, while_loop
 from graphc.frontends.ops.dispatch import FUNCTIONS
 from graphc.frontends.ops.elementwise import *  # noqa: F403
+from graphc.frontends.ops.learning import *  # noqa: F403
 from graphc.frontends.ops.nn import *  # noqa: F403
 from graphc.frontends.ops.reductions import *  # noqa: F403
 from graphc.frontends.ops.shapes import *  # noqa: F403

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc.frontends.ops.dispatch import axes_of, cast_back, function, inexact, kind, tensor
+from graphc.frontends.ops.dispatch import axes_of, cast_back, function, inexact, tensor
 from graphc.ir import ops as ir
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import GraphcError, ShapeError, UnsupportedError
@@ -164,13 +164,7 @@ def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: Any = None, sparse:
     """1 at the index that `x` gives along a new axis, 0 elsewhere."""
     if sparse:
         raise UnsupportedError("tensors are dense")
-    x = tensor(x)
-    rank = len(x.shape) + 1
-    at = axis % rank
-    classes = ir.reshape(
-        ir.iota(shape=(num_classes,), dtype=kind(x)), shape=[num_classes if i == at else 1 for i in range(rank)]
-    )
-    return ir.convert(ir.eq(ir.expand_dims(x, (at,)), classes), dtype=dtype_of(dtype or "float32"))
+    return ir.one_hot(tensor(x), size=num_classes, axis=axis, dtype=dtype_of(dtype or "float32"))
 
 
 # --- convolution and pooling --------------------------------------------------------------------------------------

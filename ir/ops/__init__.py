@@ -35,6 +35,7 @@ from graphc.ir.ops.arithmetic import (
     sub,
     xor,
 )
+from graphc.ir.ops.attention import attention, attention_weights, rope, rope_tables, weighted_values
 from graphc.ir.ops.casting import bitcast, convert, integer_limits
 from graphc.ir.ops.contraction import dot_general, einsum, linear, matmul
 from graphc.ir.ops.control import call_function, cond, scan, while_loop
@@ -77,7 +78,8 @@ from graphc.ir.ops.elementwise import (
     tan,
     tanh,
 )
-from graphc.ir.ops.indexing import dynamic_slice, dynamic_update_slice, gather, scatter
+from graphc.ir.ops.indexing import dynamic_slice, dynamic_update_slice, embedding, gather, one_hot, scatter
+from graphc.ir.ops.losses import binary_cross_entropy, cross_entropy, mean_squared_error, sparse_cross_entropy
 from graphc.ir.ops.movement import (
     broadcast,
     concat,
@@ -94,6 +96,17 @@ from graphc.ir.ops.movement import (
 )
 from graphc.ir.ops.normalization import batch_norm, group_norm, layer_norm, rms_norm
 from graphc.ir.ops.operators import Operators
+from graphc.ir.ops.random import (
+    dropout,
+    random_bernoulli,
+    random_bits,
+    random_fold_in,
+    random_normal,
+    random_permutation,
+    random_split,
+    random_uniform,
+    threefry,
+)
 from graphc.ir.ops.reduction import (
     argmax,
     argmin,
@@ -107,6 +120,7 @@ from graphc.ir.ops.reduction import (
     reduce_sum,
     variance,
 )
+from graphc.ir.ops.sorting import sort
 from graphc.ir.ops.structure import (
     assume_dim,
     barrier,

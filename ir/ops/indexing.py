@@ -10,9 +10,10 @@ import numpy as np
 from graphc.ir import ops
 from graphc.ir.attributes import Axis, Shape
 from graphc.ir.dims import Size, product
+from graphc.ir.dtypes import DType, f32, i32
 from graphc.ir.errors import ShapeError
 from graphc.ir.inference import is_literal, require_at_most, require_equal, require_rank, shape_text
-from graphc.ir.opdef import AnyTensor, IndexTensor, Tensor, primitive
+from graphc.ir.opdef import AnyTensor, IndexTensor, Tensor, composite, primitive
 from graphc.ir.ops.cotangents import zeros_like
 from graphc.ir.ops.movement import movement_flops, windows
 from graphc.ir.types import TensorType
@@ -186,3 +187,58 @@ for _op in (dynamic_slice, dynamic_update_slice, gather):
 @scatter.flops
 def _(x, indices, updates, *, axis, reduction):
     return product(updates.shape) if reduction == "add" else 0
+
+
+# --- rows of tables -----------------------------------------------------------------------------------------------
+
+
+@composite
+def embedding(table: Tensor, ids: IndexTensor) -> Tensor:
+    """The rows of `table` [rows, …] at `ids` [...]: [..., …]. An id outside 0 ≤ i < rows is clamped."""
+    return gather(table, ids)
+
+
+@embedding.reference
+def _(table, ids):
+    return np.take(table, np.clip(ids, 0, len(table) - 1).astype(np.int64), 0)
+
+
+@embedding.vjp
+def _(dy, y, table, ids):
+    last = ops.size_of(table.shape[0], ids) - 1
+    return scatter(zeros_like(table), ops.clip(ids, 0, last), dy), None
+
+
+@embedding.flops
+def _(table, ids):
+    return 0
+
+
+embedding.sample((5, 3), np.array([[0, 4, 4], [2, 0, 0]], np.int32))
+embedding.sample((4, 2), np.array([-1, 7, 1], np.int64))
+embedding.sample((4,), np.int32(2))
+
+
+@composite
+def one_hot(ids: IndexTensor, *, size: Size, axis: int = -1, dtype: DType = f32) -> AnyTensor:
+    """1 at the index that `ids` give along a new axis of this size, 0 elsewhere; nothing but 0 for other indices."""
+    ndim = ids.ndim + 1
+    if not -ndim <= axis < ndim:
+        raise ShapeError(f"one_hot: axis {axis} is out of range for {ndim} axes")
+    at = axis % ndim
+    counting = ids.dtype if ids.dtype.bits >= 32 else i32
+    places = ops.iota(shape=[size if i == at else 1 for i in range(ndim)], axis=at, dtype=counting)
+    return ops.convert(ops.eq(ops.expand_dims(ops.convert(ids, dtype=counting), (at,)), places), dtype=dtype)
+
+
+@one_hot.reference
+def _(ids, *, size, axis, dtype):
+    at = axis % (ids.ndim + 1)
+    places = np.arange(size).reshape([-1 if i == at else 1 for i in range(ids.ndim + 1)])
+    found = np.expand_dims(ids, at) == places
+    return found if dtype.is_bool else found.astype(np.int8)
+
+
+one_hot.sample(np.array([[0, 2], [-1, 3]], np.int32), size=3)
+one_hot.sample(np.array([1, 0, 1], np.uint8), size=2, axis=0, dtype="int32")
+one_hot.sample(np.int64(4), size=6, dtype="bool")

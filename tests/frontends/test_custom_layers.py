@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import GraphcError, Input, Layer, Model, UnsupportedError, layers, ops
+from graphc import GraphcError, Input, Layer, Model, layers, ops
 
 
 class Scale(Layer):
@@ -200,8 +200,3 @@ def test_a_variable_of_a_layer_calculates_like_an_array() -> None:
     np.testing.assert_array_equal(np.float32([[1, 2, 3]]) @ layer.kernel + layer.bias, [[7, 7]])
     np.testing.assert_array_equal(np.asarray(layer.kernel * 2), np.full((3, 2), 2))
     assert float(ops.sum(layer.kernel)) == 6
-
-
-def test_dropout_in_training_says_that_it_is_not_there_yet() -> None:
-    with pytest.raises(UnsupportedError, match="Dropout in training"):
-        layers.Dropout(0.5)(np.ones((1, 2)), training=True)

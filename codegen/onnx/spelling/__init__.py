@@ -20,7 +20,9 @@ from graphc.codegen.onnx.spelling import (
     integer,
     movement,
     normalization,
+    random,
     reduction,
+    sorting,
     special,
     window,
 )
@@ -37,7 +39,9 @@ _FAMILIES = (
     integer,
     movement,
     normalization,
+    random,
     reduction,
+    sorting,
     special,
     window,
 )

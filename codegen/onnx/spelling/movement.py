@@ -12,7 +12,7 @@ from graphc.codegen.onnx.kernels import KERNELS
 from graphc.codegen.onnx.sizes import at_least
 from graphc.codegen.onnx.spelling.elementwise import either, less
 from graphc.ir.dims import Size, product
-from graphc.ir.dtypes import bool_, f32, i16, i32, i64
+from graphc.ir.dtypes import bool_, f32, i16, i32, i64, u32
 from graphc.ir.graph import Op
 from graphc.ir.inference import is_literal
 from graphc.ir.types import Shape, TensorType
@@ -49,6 +49,8 @@ def expanded(graph: GraphWriter, x: Tensor, have: Shape, shape: Shape) -> Tensor
 def iota(graph: GraphWriter, op: Op) -> Tensor:
     shape, axis, dtype = op.attributes
     counting = dtype if dtype in (i16, i32, i64, f32) else i64
+    if dtype is u32 and isinstance(shape[axis], int) and shape[axis] < 2**31:
+        counting = i32
     if isinstance(shape[axis], int) and shape[axis] <= 64:
         along = graph.constant(np.arange(shape[axis]), dtype)
     else:

@@ -1,0 +1,231 @@
+"""Gradients through `cond`, `scan` and `call`.
+
+The body is copied and differentiated in place, which gives a block of forward and then backward ops. It is cut in two:
+the forward part also hands out its residuals, the forward values that the backward part reads, and the backward part
+takes them in. `cond` hands out the union of its branches' residuals, `scan` stacks them and is run backwards over
+them, `call` becomes calls of two functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.ir import ops
+from graphc.ir.builder import Builder
+from graphc.ir.errors import UnsupportedError
+from graphc.ir.graph import Function, Op, Region, Result, Value
+from graphc.ir.ops.control import call_function, cond_op, scan_op
+from graphc.ir.types import TensorType
+from graphc.passes.autodiff.activity import loop_activity
+from graphc.passes.autodiff.body import Body
+from graphc.passes.autodiff.joint import Differentiator, Pair, zeros
+
+Received = Sequence[Value | None]
+Passed = list[Value | None]
+
+
+def differentiate_region_op(
+    differentiator: Differentiator, builder: Builder, op: Op, received: Received, active: set[Value]
+) -> Passed:
+    """The cotangents of the operands of a region op or call. The forward op gives way to one that hands out residuals.
+
+    Raises `UnsupportedError` for `while`.
+    """
+    if op.name == "cond":
+        return _cond(differentiator, builder, op, received, active)
+    if op.name == "scan":
+        return _scan(differentiator, builder, op, received, active)
+    if op.name == "call":
+        return _call(differentiator, builder, op, received, active)
+    raise UnsupportedError("while has no gradient: how often it runs is not known; use scan, whose length is").at(
+        str(op.location)
+    )
+
+
+def _indices(flags: Sequence[object]) -> list[int]:
+    return [i for i, flag in enumerate(flags) if flag]
+
+
+def _replaced(differentiator: Differentiator, op: Op, new: Op) -> tuple[Value, ...]:
+    """Let readers of `op` read the first results of `new`; returns the rest, the residuals."""
+    count = len(op.results)
+    rewriter = differentiator.rewriter
+    for old, value in zip(op.results, new.results, strict=False):
+        rewriter.replace_value(old, value)
+    rewriter.erase(op)
+    return new.results[count:]
+
+
+# --- cond -------------------------------------------------------------------------------------------------------
+
+
+def _cond(
+    differentiator: Differentiator, builder: Builder, op: Op, received: Received, active: set[Value]
+) -> Passed:
+    index, *captures = [v for v in op.operands if v is not None]
+    seeded = _indices([cotangent is not None for cotangent in received])
+    wanted = _indices([value in active for value in captures])
+    function = builder.function
+    bodies = [Body.of(differentiator, region.block, seeded, wanted, function) for region in op.regions]
+    residuals = [body.residuals(set(body.parameters)) for body in bodies]
+    slots, places = _slots([[value.type for value in branch] for branch in residuals])
+
+    forward: list[Region] = []
+    for body, branch, place in zip(bodies, residuals, places, strict=True):
+        filled = dict(zip(place, branch, strict=True))
+
+        def hand_out(values: dict[Value, Value], filled: dict[int, Value] = filled) -> list[Value]:
+            return [values[filled[i]] if i in filled else _zeros_of(type) for i, type in enumerate(slots)]
+
+        forward.append(body.forward_region(function, hand_out))
+    new = cond_op.build(
+        differentiator.rewriter.before(op), (index, *captures), op.attributes, tuple(forward), op.location
+    )
+    kept = _replaced(differentiator, op, new)
+
+    backward: list[Region] = []
+    for body, branch, place in zip(bodies, residuals, places, strict=True):
+        region = Region()
+        values = {old: region.block.add_parameter(old.type, old.name) for old in body.parameters}
+        taken = [region.block.add_parameter(type) for type in slots]
+        values |= {old: taken[i] for old, i in zip(branch, place, strict=True)}
+        values |= {seed: region.block.add_parameter(seed.type) for seed in body.seeds}
+        body.backward_into(region.block, values, function, lambda found: found)
+        backward.append(region)
+    seeds = [cotangent for cotangent in received if cotangent is not None]
+    found = cond_op.build(builder, (index, *captures, *kept, *seeds), None, tuple(backward)).results
+    passed: Passed = [None] * len(op.operands)
+    for i, value in zip(wanted, found, strict=True):
+        passed[1 + i] = value
+    return passed
+
+
+def _zeros_of(type: TensorType) -> Value:
+    return ops.full(type.shape, 0, type.dtype)
+
+
+def _slots(branches: Sequence[Sequence[TensorType]]) -> tuple[list[TensorType], list[list[int]]]:
+    """The least list of types with room for the residuals of any one branch, and the place of each residual in it."""
+    slots: list[TensorType] = []
+    places: list[list[int]] = []
+    for branch in branches:
+        free = list(range(len(slots)))
+        place: list[int] = []
+        for type in branch:
+            fitting = next((i for i in free if slots[i] is type), None)
+            if fitting is None:
+                fitting = len(slots)
+                slots.append(type)
+            else:
+                free.remove(fitting)
+            place.append(fitting)
+        places.append(place)
+    return slots, places
+
+
+# --- scan -------------------------------------------------------------------------------------------------------
+
+
+def _scan(
+    differentiator: Differentiator, builder: Builder, op: Op, received: Received, active: set[Value]
+) -> Passed:
+    """The reverse scan carries the cotangents of the carries and sums those of the captures."""
+    attributes = op.attribute_dict
+    carried, sliced = attributes["carried"], attributes["sliced"]
+    operands = [v for v in op.operands if v is not None]
+    captures = operands[carried + sliced :]
+    live = loop_activity(differentiator.module, op, active)
+    carries = _indices(live)
+    stacks = [i for i in range(carried, len(received)) if received[i] is not None]
+    slices = [carried + i for i in range(sliced) if operands[carried + i] in active]
+    caught = [carried + sliced + i for i, value in enumerate(captures) if value in active]
+    wanted = [*carries, *slices, *caught]
+    body = Body.of(differentiator, op.regions[0].block, [*carries, *stacks], wanted, builder.function)
+    at_hand = set(body.parameters[carried:])
+    residuals = body.residuals(at_hand)
+    read = body.read_parameters() & at_hand
+
+    region = body.forward_region(builder.function, lambda values: [values[value] for value in residuals])
+    new = scan_op.build(differentiator.rewriter.before(op), operands, op.attributes, (region,), op.location)
+    kept = _replaced(differentiator, op, new)
+
+    # Operands of the reverse scan: cotangents carried, sums carried; residuals, cotangents and slices cut; captures.
+    xs = [i for i in range(carried, carried + sliced) if body.parameters[i] in read]
+    outer = [i for i in range(carried + sliced, len(operands)) if body.parameters[i] in read]
+    block = Region().block
+    region = block.owner
+    assert isinstance(region, Region)
+    values: dict[Value, Value] = {}
+    for seed in body.seeds[: len(carries)]:
+        values[seed] = block.add_parameter(seed.type)
+    sums = [block.add_parameter(body.parameters[i].type) for i in caught]
+    for value in (*residuals, *body.seeds[len(carries) :], *(body.parameters[i] for i in (*xs, *outer))):
+        values[value] = block.add_parameter(value.type, value.name)
+
+    def yielded(found: list[Value]) -> list[Value]:
+        first, last = len(carries), len(carries) + len(slices)
+        totals = [ops.add(total, part) for total, part in zip(sums, found[last:], strict=True)]
+        return [*found[:first], *totals, *found[first:last]]
+
+    body.backward_into(block, values, builder.function, yielded)
+    seeds = [zeros(value) if seed is None else seed for value, seed in zip(op.results, received, strict=True)]
+    start = [*(seeds[i] for i in carries), *(zeros(operands[i]) for i in caught)]
+    cut = [*kept, *(seeds[i] for i in stacks), *(operands[i] for i in xs)]
+    reverse = scan_op.make_attributes(
+        carried=len(start), sliced=len(cut), length=attributes["length"], reverse=not attributes["reverse"]
+    )
+    results = scan_op.build(builder, (*start, *cut, *(operands[i] for i in outer)), reverse, (region,)).results
+    passed: Passed = [None] * len(operands)
+    for i, value in zip([*carries, *caught, *slices], results, strict=True):
+        passed[i] = value
+    return passed
+
+
+# --- call -------------------------------------------------------------------------------------------------------
+
+
+def _call(
+    differentiator: Differentiator, builder: Builder, op: Op, received: Received, active: set[Value]
+) -> Passed:
+    """Call a forward function, and a backward one later; both are made once for each way a function is called."""
+    operands = [v for v in op.operands if v is not None]
+    callee = differentiator.module.functions[op.attributes[0]]
+    seeded = _indices([cotangent is not None for cotangent in received])
+    wanted = _indices([value in active for value in operands])
+    forward, backward, read = differentiator.pair(callee, tuple(seeded), tuple(wanted), _make_pair)
+    results = call_function(differentiator.rewriter.before(op), forward, operands, op.location)
+    owner = results[0].op
+    assert owner is not None
+    kept = _replaced(differentiator, op, owner)
+    seeds = [cotangent for cotangent in received if cotangent is not None]
+    found = call_function(builder, backward, [*(operands[i] for i in read), *kept, *seeds])
+    passed: Passed = [None] * len(operands)
+    for i, value in zip(wanted, found, strict=True):
+        passed[i] = value
+    return passed
+
+
+def _make_pair(
+    differentiator: Differentiator, callee: Function, seeded: Sequence[int], wanted: Sequence[int]
+) -> Pair:
+    """The forward and backward function of a callee, and which of its parameters the backward one takes."""
+    module = differentiator.module
+    forward = module.add_function(differentiator.fresh(f"{callee.name}_forward"), public=False)
+    body = Body.of(differentiator, callee.block, seeded, wanted, forward)
+    at_hand = set(body.parameters)
+    residuals = body.residuals(at_hand)
+    read = [i for i, value in enumerate(body.parameters) if value in body.read_parameters()]
+    for parameter in callee.parameters:
+        forward.add_parameter(parameter.type, parameter.value.name, parameter.role)
+    forward.guards.update(callee.guards)
+    body.forward_into(forward.block, forward, lambda values: [values[value] for value in residuals])
+    forward.results = [Result() for _ in forward.outputs]
+
+    backward = module.add_function(differentiator.fresh(f"{callee.name}_backward"), public=False)
+    values: dict[Value, Value] = {}
+    for value in (*(body.parameters[i] for i in read), *residuals, *body.seeds):
+        values[value] = backward.add_parameter(value.type, value.name)
+    body.backward_into(backward.block, values, backward, lambda found: found)
+    backward.results = [Result() for _ in backward.outputs]
+    return forward, backward, read
+
