@@ -89,3 +89,13 @@ def test_the_rest_of_floats_by_a_number(target, dtype):
     module, executable = compiled(lambda x, y: (graphc.ops.rem(x, 3.0), graphc.ops.rem(7.0, y)), target, dtype)
     x = np.array([-7.5, -3, 0.5, 4, 9], dtype)
     assert_equal(module, executable, x, x)
+
+
+@pytest.mark.parametrize("target", ["numpy", "torch", "jax"])
+def test_decompositions_leave_no_arithmetic_of_numbers(target):
+    module, executable = compiled(lambda x, y: (x // 2, x % 2), target, "float32")
+    assert "array(" not in executable.source
+    assert "tensor(" not in executable.source
+    assert "False" not in executable.source
+    x = np.array([-7.5, -3, 0.5, 4, 9, np.inf, np.nan], np.float32)
+    assert_equal(module, executable, x, x)
