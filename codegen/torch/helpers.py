@@ -1,6 +1,15 @@
 """Functions pasted into emitted PyTorch source where it uses them: edges at which torch deviates."""
 
 HELPERS = {
+    "attention_gradient": '''
+def attention_gradient(dy, *operands, **options):
+    """The gradients of query, key and value, by PyTorch's own attention, which is run again."""
+    with torch.enable_grad():
+        operands = [x.detach().requires_grad_() for x in operands]
+        query, key, value = (x.transpose(1, 2) for x in operands)
+        y = F.scaled_dot_product_attention(query, key, value, **options).transpose(1, 2)
+    return torch.autograd.grad(y, operands, dy)
+''',
     "fold_in": '''
 def fold_in(key, number):
     """A new key for the number."""
