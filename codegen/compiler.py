@@ -8,10 +8,16 @@ from graphc.codegen import target
 from graphc.codegen.artifact import Manifest, atomic_folder, write_manifest
 from graphc.ir.module import Module
 from graphc.passes import run_passes
+from graphc.passes.dce import dce
+from graphc.passes.driver import apply_rules, rules_in
 from graphc.passes.legalize import legalize
 from graphc.passes.registry import Observer, collector_paused
+from graphc.passes.rules import arithmetic
+from graphc.passes.rules.folding import folding
 
 DEFAULT_PASSES = "canonicalize,fold_weights"
+LEFTOVERS = [*rules_in(arithmetic), folding(limit=1)]
+"""What cleans up after decompositions: numbers that they compute from numbers, and operations that these decide."""
 
 
 def write_artifact(
@@ -33,7 +39,11 @@ def write_artifact(
         legal = chosen.prepare(run_passes(module, DEFAULT_PASSES if passes is None else passes, check, observe))
         if observe is not None:
             observe("prepare", legal)
-        legalize(legal, chosen.supports, f"the target {target_name!r}")
+        described = f"the target {target_name!r}"
+        if legalize(legal, chosen.supports, described):
+            apply_rules(legal, LEFTOVERS)
+            legalize(legal, chosen.supports, described)
+            dce(legal)
         if observe is not None:
             observe("legalize", legal)
         with atomic_folder(Path(folder)) as temporary:

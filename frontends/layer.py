@@ -87,7 +87,7 @@ class Layer(WeightOwner):
         self.activity_regularizer = regularizers.get(activity_regularizer)
         self.input_spec: Any = None
         self.supports_masking = False
-        object.__setattr__(self, "_trainable", bool(trainable))
+        self._trainable = bool(trainable)
         object.__setattr__(self, "_input_shape", input_shape)
 
     def _base_name(self) -> str:

@@ -46,8 +46,8 @@ class Model(Layer):
         return "functional" if type(self).__name__ == "Model" else type(self).__name__
 
     def _set_graph(self, graph: FunctionGraph | None) -> None:
-        object.__setattr__(self, "_graph", graph)
-        object.__setattr__(self, "built", graph is not None)
+        self._graph = graph
+        self.built = graph is not None
 
     @property
     def is_functional(self) -> bool:
@@ -188,6 +188,14 @@ class Model(Layer):
     def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if type(self).build is not Model.build:
             super()._build_for(args, kwargs)
+
+    def _converted(self, leaf: Any) -> Any:
+        """As of a layer; but a graph takes its Inputs' dtypes, which `_matched` sees to, whatever the model's own."""
+        if self._graph is None:
+            return super()._converted(leaf)
+        if isinstance(leaf, np.generic) or (isinstance(leaf, Variable) and Builder.current() is None):
+            return np.asarray(leaf)
+        return leaf
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Run the graph of layers."""
@@ -338,7 +346,8 @@ def _below(scope: Scope, names: tuple[str, ...]) -> Scope:
 
 
 def _fitted(tensor: SymbolicTensor, value: Any) -> Any:
-    """`value` for the input `tensor`: an axis of size 1 at the end comes or goes, as in Keras. Checks the shape."""
+    """`value` for the input `tensor`: an axis of size 1 at the end comes or goes, as in Keras, and the dtype
+    becomes the input's. Checks the shape."""
     from graphc.frontends import ops
 
     if not isinstance(value, (Value, np.ndarray)):
@@ -356,7 +365,7 @@ def _fitted(tensor: SymbolicTensor, value: Any) -> Any:
         raise ShapeError(
             f"input {tensor.node.name!r} must have the shape {wanted}, not {keras_shape(tuple(value.shape))}"
         )
-    if isinstance(value, np.ndarray) and dtype_of(value.dtype) is not tensor.dtype:
+    if dtype_of(value.dtype) is not tensor.dtype:
         value = ops.cast(value, tensor.dtype)
     return value
 

@@ -27,7 +27,11 @@ def module_in(path: Path, entry: str) -> Module:
         program = _execute(path)
     if not hasattr(program, entry):
         models = [name for name, value in vars(program).items() if isinstance(value, (Model, Module))]
-        there = f"it defines {', '.join(models)} (name one as the entry)" if models else "it defines no model at all"
+        there = (
+            f"it defines {', '.join(models)} (name one by --entry, or to graphc.load)"
+            if models
+            else "it defines no model at all"
+        )
         raise GraphcError(f"{path} defines no {entry!r}; {there}")
     found: Any = getattr(program, entry)
     with _explained(path):

@@ -116,9 +116,12 @@ def _with_nested(operation: Any, expand: bool, depth: int = 0) -> Iterator[tuple
 
 def _title(model: Any, operation: Any, depth: int) -> str:
     indent = f"{'   ' * depth}└ " if depth else ""
-    kind = operation.name.title().replace("_", "") if isinstance(operation, Node) else type(operation).__name__
-    if kind == "Model" and operation.is_functional:
-        kind = "Functional"
+    if isinstance(operation, Node):
+        kind = operation.name.title().replace("_", "")
+    else:
+        kind = type(operation).__name__
+        if kind == "Model" and operation.is_functional:
+            kind = "Functional"
     name = model._graph.names.get(id(operation), operation.name) if model.is_functional else operation.name
     return f"{indent}{name} ({kind})"
 

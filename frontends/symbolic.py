@@ -139,6 +139,9 @@ for _method, _name in {"lt": "less", "le": "less_equal", "gt": "greater", "ge": 
     setattr(Operators, f"__{_method}__", _binary(_name)[0])
 
 
+_BY_IDENTITY = "to look for a tensor among others, use `any(t is tensor for t in tensors)`: == compares elements"
+
+
 class SymbolicTensor(Operators):
     """A tensor of a functional model that has a type and comes from a node, but no value.
 
@@ -182,7 +185,13 @@ class SymbolicTensor(Operators):
 
     def __eq__(self, other: object) -> Any:
         """Elementwise, like a traced value's; look tensors up by identity."""
-        return False if other is None else _ops().equal(self, other)
+        if other is None:
+            return False
+        try:
+            return _ops().equal(self, other)
+        except ShapeError as error:  # more often from `in` than from a comparison that was meant
+            error.message += f"; {_BY_IDENTITY}"
+            raise
 
     def __ne__(self, other: object) -> Any:
         return True if other is None else _ops().not_equal(self, other)
@@ -190,9 +199,10 @@ class SymbolicTensor(Operators):
     __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
+        compared = self.node.name in ("equal", "not_equal")
         raise GraphcError(
             f"the truth of the symbolic tensor {self.name!r} is not known while a model is built; "
-            "use `graphc.ops.where` or `graphc.ops.cond`"
+            "use `graphc.ops.where` or `graphc.ops.cond`" + (f"; {_BY_IDENTITY}" if compared else "")
         )
 
     def __iter__(self) -> Any:
@@ -214,3 +224,7 @@ class SymbolicTensor(Operators):
 
     def __repr__(self) -> str:
         return f"<SymbolicTensor {self.name}, shape={self.shape}, dtype={self.dtype}>"
+
+
+KerasTensor = SymbolicTensor
+"""The name Keras has for it."""

@@ -53,7 +53,7 @@ class WeightOwner:
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        object.__setattr__(self, "_trainable", bool(value))
+        self._trainable = bool(value)
         for layer in self._layers:
             layer.trainable = value
 

@@ -28,7 +28,13 @@ _NAMES = {
     "interpret": "graphc.ir",
     "parse": "graphc.ir",
     "Input": "graphc.frontends",
+    "KerasTensor": "graphc.frontends.symbolic",
     "Layer": "graphc.frontends",
+    "Variable": "graphc.frontends",
+    "DTypePolicy": "graphc.frontends.dtype_policy",
+    "Initializer": "graphc.frontends.initializers",
+    "InputSpec": "graphc.frontends.input_spec",
+    "Regularizer": "graphc.frontends.regularizers",
     "Spec": "graphc.frontends",
     "load": "graphc.frontends",
     "lower": "graphc.frontends",
@@ -49,6 +55,7 @@ _MODULES = {
     "config": "graphc.runtime.config",
     "initializers": "graphc.frontends.initializers",
     "layers": "graphc.frontends.layers",
+    "models": "graphc.runtime.models",
     "ops": "graphc.frontends.ops",
     "passes": "graphc.passes",
     "random": "graphc.frontends.random",
@@ -65,6 +72,7 @@ if TYPE_CHECKING:
     from graphc.frontends import Input as Input
     from graphc.frontends import Layer as Layer
     from graphc.frontends import Spec as Spec
+    from graphc.frontends import Variable as Variable
     from graphc.frontends import activations as activations
     from graphc.frontends import initializers as initializers
     from graphc.frontends import layers as layers
@@ -76,6 +84,11 @@ if TYPE_CHECKING:
     from graphc.frontends import regularizers as regularizers
     from graphc.frontends import trace as trace
     from graphc.frontends import utils as utils
+    from graphc.frontends.dtype_policy import DTypePolicy as DTypePolicy
+    from graphc.frontends.initializers import Initializer as Initializer
+    from graphc.frontends.input_spec import InputSpec as InputSpec
+    from graphc.frontends.regularizers import Regularizer as Regularizer
+    from graphc.frontends.symbolic import KerasTensor as KerasTensor
     from graphc.ir import interpret as interpret
     from graphc.ir import parse as parse
     from graphc.ir.errors import DTypeError as DTypeError
@@ -92,6 +105,7 @@ if TYPE_CHECKING:
     from graphc.runtime import compile as compile
     from graphc.runtime import config as config
     from graphc.runtime import load_artifact as load_artifact
+    from graphc.runtime import models as models
     from graphc.runtime import saving as saving
     from graphc.runtime import targets as targets
     from graphc.tools.verification import verify as verify

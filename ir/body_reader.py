@@ -18,7 +18,7 @@ from graphc.ir.cursor import NAME, STRING, TYPE, VALUE, Cursor
 from graphc.ir.dims import equal
 from graphc.ir.errors import GraphcError, ParseError
 from graphc.ir.graph import Block, Function, Op, Region, Value
-from graphc.ir.location import UNKNOWN, Location
+from graphc.ir.location import UNKNOWN, Location, Scope
 from graphc.ir.opdef import OPS, REQUIRED, Attribute, Inferred, OpDef
 from graphc.ir.types import TensorType
 
@@ -39,6 +39,7 @@ _LINE = re.compile(
 )
 _REGION_END = re.compile(rf"\s*\}}{_TAIL}", re.VERBOSE)
 _REGION_NEXT = re.compile(r"\s*\},\s*(\(.*\)\s*\{)\s*")
+_PLAIN_SCOPE = re.compile(r'"(\w+(?:/\w+)*)"')
 _PLAIN_LOCATION = re.compile(r'("[^"\\]*")\ ([^\s"]+):([0-9]{1,9})')
 _SUFFIXED = re.compile(rf"({NAME})\.[0-9]+")
 
@@ -222,6 +223,8 @@ class BodyReader:
         return definition.make_attributes(**named)
 
     def _location(self, match: re.Match[str], group: int) -> Location:
+        if (alone := _PLAIN_SCOPE.fullmatch(match[group])) is not None:
+            return Location.of(Scope.parse(alone[1]))
         plain = _PLAIN_LOCATION.fullmatch(match[group])  # each op of a traced model may have a line of its own
         scope = None if plain is None else self.locations.get(plain[1])
         if plain is None or scope is None:

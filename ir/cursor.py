@@ -21,6 +21,13 @@ MAX_NESTING = 32
 
 _PLAIN_TYPE = re.compile(r"[a-z]\w*\[(?:[0-9]+(?:, [0-9]+)*)?\]")
 _PLAIN_TYPES: dict[str, TensorType] = {}
+
+
+def plain_type(text: str) -> TensorType | None:
+    """The type of a text met before, for readers that are in a hurry; None for a text that needs a cursor."""
+    return _PLAIN_TYPES.get(text)
+
+
 """Types without symbols by their text, which weights repeat; as many as there are interned types."""
 _SPACE = re.compile(r"\s*")
 _NUMBER = r"-?(?:inf|nan|[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)"

@@ -12,16 +12,19 @@ from typing import Any, cast
 import numpy as np
 
 from graphc.ir.body_reader import BodyReader, Call, check_types, value_name
-from graphc.ir.cursor import NAME, VALUE, Cursor
+from graphc.ir.cursor import NAME, VALUE, Cursor, plain_type
 from graphc.ir.errors import GraphcError, ParseError
 from graphc.ir.graph import Function, Parameter, Result, Role, Value
 from graphc.ir.module import Module
 from graphc.ir.ops.control import infer_call
 from graphc.ir.printer import VERSION_LINE
 from graphc.ir.types import TensorType
-from graphc.ir.weights_text import parse_weight
+from graphc.ir.weights_text import parse_plain_weight, parse_weight
 
 _FUNCTION = re.compile(r"(private )?func @")
+
+# A parameter of the commonest form, which another one follows.
+_PLAIN_PARAMETER = re.compile(r'(%[A-Za-z_]\w*): ([a-z]\w*\[[0-9, ]*\]) (input|param|state|key)(?: "([^"\\]+)")?,\s*')
 
 Array = np.ndarray[Any, Any]
 
@@ -41,7 +44,8 @@ def parse(text: str, weights: Mapping[str, Array] | None = None) -> Module:
         if not stripped or stripped.startswith("//"):
             number += 1
         elif stripped.startswith("weight "):
-            parse_weight(module.weights, Cursor(line, number + 1), weights)
+            if not parse_plain_weight(module.weights, line, weights):
+                parse_weight(module.weights, Cursor(line, number + 1), weights)
             number += 1
         elif _FUNCTION.match(stripped):
             number = _function(module, lines, number, calls)
@@ -124,6 +128,13 @@ def _parameters(module: Module, function: Function, head: Cursor) -> dict[str, V
     if head.try_take(")"):
         return labels
     while True:
+        if (plain := _PLAIN_PARAMETER.match(head.text, head.at)) is not None:
+            label, text, role, weight = plain.groups()
+            type = plain_type(text)
+            if type is not None and label not in labels and (weight is None or weight in module.weights):
+                labels[label] = function.add_parameter(type, label[1:], cast(Role, role), weight)
+                head.at = plain.end()
+                continue
         start = head.at
         label = head.take(VALUE, "a parameter")
         name = value_name(label, head)

@@ -10,7 +10,6 @@ from graphc.ir.builder import Builder
 from graphc.ir.dims import equal
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Block, Function, Op, Value
-from graphc.ir.location import Location, fused
 from graphc.ir.opdef import Inferred
 from graphc.ir.types import TensorType
 
@@ -195,10 +194,6 @@ class Rewriter:
         op.block.remove(op)
         op.prev = op.next = None
         anchor.block.insert_before(anchor, op)
-
-    def fuse_location(self, op: Op, other: Op | Location) -> None:
-        """Let `op` stand for `other` as well: their nearest common scope, with both as origins."""
-        op.location = fused(op.location, other if isinstance(other, Location) else other.location)
 
     # --- functions ------------------------------------------------------------------------------------------
 

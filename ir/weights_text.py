@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
 
-from graphc.ir.cursor import Cursor
+from graphc.ir.cursor import Cursor, plain_type
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.literals import literal_array
 from graphc.ir.module import Weight, WeightTable
@@ -15,6 +16,22 @@ from graphc.ir.recipes import Cast, Permute, Recipe, Reshape, Step
 from graphc.ir.types import TensorType
 
 Array = np.ndarray[Any, Any]
+
+
+_PLAIN = re.compile(r'weight "([^"\\]+)" : ([a-z]\w*\[[0-9, ]*\])( trainable)?(?: sha256:([0-9a-f]{64}))?')
+
+
+def parse_plain_weight(table: WeightTable, line: str, arrays: Mapping[str, Array] | None) -> bool:
+    """Declare the weight of a line of the commonest form; whether it was. Everything else is for `parse_weight`."""
+    plain = _PLAIN.fullmatch(line)
+    if plain is None:
+        return False
+    name, text, trainable, digest = plain.groups()
+    type = plain_type(text)
+    if type is None or name in table or (arrays is not None and name in arrays):
+        return False
+    table.declare(Weight(name, type, trainable is not None, digest=digest))
+    return True
 
 
 def parse_weight(table: WeightTable, cursor: Cursor, arrays: Mapping[str, Array] | None) -> None:

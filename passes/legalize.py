@@ -23,11 +23,12 @@ PLACES = 3
 """So many places are named for each op that is lacking."""
 
 
-def legalize(module: Module, supports: Supports, target_name: str = "the target") -> None:
+def legalize(module: Module, supports: Supports, target_name: str = "the target") -> bool:
     """Decompose, in place, what `supports` does not take; it is asked about every op but `return` and `yield`.
 
     Private functions that are reached no longer are removed. Raises `UnsupportedError` that lists everything that is
     neither supported nor decomposes, with types and places; the module is then half legal. Linear in the result.
+    Returns whether a composite was decomposed.
     """
     callees_first(module)  # recursion would be inlined without end
     legalizer = _Legalizer(module, supports)
@@ -35,6 +36,7 @@ def legalize(module: Module, supports: Supports, target_name: str = "the target"
     if legalizer.lacking:
         raise UnsupportedError(_report(legalizer.lacking, target_name))
     remove_unreachable(module)
+    return legalizer.expanded
 
 
 @register_pass("decompose")
@@ -49,6 +51,7 @@ class _Legalizer:
         self.supports = supports
         self.rewriter = Rewriter()
         self.lacking: dict[str, list[str]] = {}
+        self.expanded = False
         self.made_from: dict[Op, str] = {}  # op of a decomposition → the composite it stands in
 
     def run(self) -> None:
@@ -87,6 +90,7 @@ class _Legalizer:
 
     def expand(self, op: Op, definition: Composite[..., object]) -> Op | None:
         """Replace a composite by its decomposition; returns the first op to look at next."""
+        self.expanded = True
         block, before, after = op.block, op.prev, op.next
         values = definition.expand(self.rewriter.before(op), op)
         name = self.made_from.pop(op, definition.name)

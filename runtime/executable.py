@@ -102,7 +102,10 @@ class Executable:
 
 
 def load_artifact(folder: Path | str) -> Executable:
-    """The executable of an artifact folder, after checking that its files are unchanged.
+    """The executable of an artifact folder, after checking that its files are as the manifest says.
+
+    Load only artifacts that you trust: a source artifact's `model.py` is run. The digests in the manifest protect
+    against damage, not against an attacker, who can change these as well.
 
     Raises `FormatError` for a folder that is no artifact or was altered, `TargetError` where its target is not
     installed.

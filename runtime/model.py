@@ -11,7 +11,7 @@ from graphc import frontends
 from graphc.frontends import serialization
 from graphc.frontends.structures import flatten, map_structure, pack
 from graphc.ir.dims import Dim
-from graphc.ir.errors import GraphcError, ShapeError
+from graphc.ir.errors import GraphcError, ShapeError, UnsupportedError
 from graphc.runtime.compilation import compile as compile_source
 from graphc.runtime.executable import Executable
 
@@ -34,9 +34,8 @@ class Model(frontends.Model):
 
         Compiling itself waits for the first `predict`, as weights may still be set.
         """
-        settings = {"target": target, "passes": passes, "memory_budget": memory_budget}
-        object.__setattr__(self, "_settings", settings)
-        object.__setattr__(self, "_compiled", None)
+        self._settings = {"target": target, "passes": passes, "memory_budget": memory_budget}
+        self._compiled = None
 
     def executable(self) -> Executable:
         """The model compiled as `compile` said, anew when weights have changed since."""
@@ -45,15 +44,29 @@ class Model(frontends.Model):
         # A variable that is assigned gets another array, and the old ones are kept here, so identity tells.
         if known is None or [*map(id, known[0])] != [*map(id, arrays)]:
             known = arrays, compile_source(self, **self._settings)
-            object.__setattr__(self, "_compiled", known)
+            object.__setattr__(self, "_compiled", known)  # past the layer's tracking, which copies lists
         return known[1]
 
-    def predict(self, x: Any, batch_size: int | None = None) -> Any:
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: int | str = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+    ) -> Any:
         """The outputs for `x`, computed `batch_size` examples at a time (32 by default), in the model's structure.
 
         `x` is an array, or a list or dict of arrays for a model of several inputs. Raises `ShapeError` when inputs
-        differ in length or an output has no axis of examples.
+        differ in length or an output has no axis of examples. `verbose` is taken as in Keras, but nothing is printed;
+        `steps` and `callbacks` are not supported.
         """
+        if verbose not in ("auto", 0, 1, 2):
+            raise GraphcError(f"verbose is 'auto', 0, 1 or 2, not {verbose!r}")
+        if steps is not None:
+            raise UnsupportedError("predict does not take `steps` yet; pass as many examples as are wanted")
+        if callbacks:
+            raise UnsupportedError("predict does not take `callbacks` yet")
         if not self.built:
             self(map_structure(lambda array: np.asarray(array)[:1], x))
         executable = self.executable()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from graphc import codegen
 from graphc.tools import reference
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
@@ -48,7 +49,15 @@ def outdated() -> list[str]:
 
 
 def main() -> int:
-    """Write the pages; with `--check`, only say which are out of date (status 1)."""
+    """Write the pages; with `--check`, only say which are out of date (status 1).
+
+    What a target has is known where it is installed only: with one missing nothing is written (status 2).
+    """
+    missing = [target for _, target in sorted(codegen.targets().items()) if not target.available()]
+    if missing:
+        extras = ",".join(target.extra for target in missing)
+        print(f"the pages tell of every target; first: pip install 'graphc[{extras}]'", file=sys.stderr)
+        return 2
     if "--check" in sys.argv[1:]:
         stale = outdated()
         for name in stale:

@@ -35,7 +35,7 @@ class JaxTarget(Target):
         return write_source(module, JaxDialect(has_wide_types(module)), folder)
 
     def load(self, folder: Path) -> Mapping[str, EntryFunction]:
-        return load_entries(folder, np.asarray, np.asarray)
+        return load_entries(folder, JaxDialect, np.asarray, np.asarray)
 
 
 def has_wide_types(module: Module) -> bool:

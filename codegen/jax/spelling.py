@@ -9,7 +9,7 @@ from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import geometry, index_text, may_be_empty, reshaped, tuple_text, window_steps
 from graphc.codegen.source.norms import batch_norm, layer_norm, rms_norm
 from graphc.ir.dtypes import DType, f32, u64
-from graphc.ir.graph import Op
+from graphc.ir.graph import Op, Value
 
 
 def dtype_text(dtype: DType) -> str:
@@ -148,13 +148,24 @@ def quotient(op: Op) -> Spelled:
         return "{0} / {1}"
     x, y = op.operands
     assert x is not None and y is not None
-    return "lax.div({0}, {1})" if x.type.shape == y.type.shape else "lax.div(*jnp.broadcast_arrays({0}, {1}))"
+    if x.type.shape == y.type.shape:
+        return "lax.div({0}, {1})"
+    if _is_constant(y):  # a Python number would be an int32 there, whatever it is divided into
+        return "lax.div({0}, jnp.full_like({0}, {1}))"
+    if _is_constant(x):
+        return "lax.div(jnp.full_like({1}, {0}), {1})"
+    return "lax.div(*jnp.broadcast_arrays({0}, {1}))"
 
 
 def remainder(op: Op) -> Spelled:
     x, y = op.operands
     assert x is not None and y is not None
-    return "lax.rem({0}, {1})" if x.type.shape == y.type.shape else "lax.rem(*jnp.broadcast_arrays({0}, {1}))"
+    return "lax.rem({0}, {1})" if x.type.shape == y.type.shape else "jnp.fmod({0}, {1})"
+
+
+def _is_constant(value: Value) -> bool:
+    """Whether the value is a number, which is written as Python's."""
+    return value.op is not None and value.op.name == "constant" and not value.type.shape
 
 
 def narrow(text: str, bits: int = 32) -> Spelling:

@@ -37,7 +37,7 @@ class NumpyTarget(Target):
         return write_source(module, self.dialect, folder)
 
     def load(self, folder: Path) -> Mapping[str, EntryFunction]:
-        return load_entries(folder, np.asarray, np.asarray)
+        return load_entries(folder, NumpyDialect, np.asarray, np.asarray)
 
 
 TARGET = NumpyTarget()

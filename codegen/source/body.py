@@ -178,7 +178,7 @@ class BodyWriter:
 
     def _template(self, op: Op) -> tuple[Template, dict[str, str]]:
         types = [
-            v if v is None else v.type if v.owner.__class__ is not CONSTANT else v.owner.attributes for v in op.operands
+            v if v is None else v.owner.attributes if isinstance(v.owner, CONSTANT) else v.type for v in op.operands
         ]
         key = (op.__class__, id(op.attributes), *types)
         found = self.members.spelled.get(key)
@@ -197,7 +197,7 @@ class BodyWriter:
         operands = op.operands
         if spelled.repeats:
             for value in operands:
-                if value in self.pending:
+                if value is not None and value in self.pending:
                     self.materialise(value)
         number = any(map(self.is_number, operands))
         arrays = not number or self._beside_array(op)
@@ -206,8 +206,7 @@ class BodyWriter:
             expression = spelled.format(lambda slot: self._fill(op, slot, extra, arrays))
             ops, calls, largest = 1, 0, None
             for value in operands:
-                waiting = self.pending.get(value) if value is not None else None
-                if waiting is not None:
+                if value is not None and (waiting := self.pending.get(value)) is not None:
                     ops += waiting.ops
                     calls = max(calls, waiting.calls)
                     if waiting.stands_alone:
@@ -226,7 +225,7 @@ class BodyWriter:
 
     def _fill(self, op: Op, slot: Slot, extra: Mapping[str, str], beside_array: bool) -> str:
         key = slot.key
-        if type(key) is int:
+        if isinstance(key, int):
             takes_number = beside_array and (slot.takes_scalars or self.dialect.scalars_anywhere)
             return self.operand(op.operands[key], takes_number).within(slot.precedence)
         if key == "*":
@@ -357,7 +356,7 @@ class BodyWriter:
 
     def named(self, value: Value | None) -> str:
         """The value as a name or other atom that can be read any number of times."""
-        if value in self.pending:
+        if value is not None and value in self.pending:
             self.materialise(value)
         return self.operand(value).text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -188,7 +188,12 @@ class Dialect(ABC):
 
     def method_name(self, function: Function, module: Module) -> str:
         """What the method or function of an entry is called."""
-        return entry_names(module.entries)[function.name]
+        return self.entry_names(module.entries)[function.name]
+
+    @classmethod
+    def entry_names(cls, entries: Iterable[str]) -> dict[str, str]:
+        """What the methods or functions of a file's entries are called: none as what the file imports or defines."""
+        return entry_names(entries, cls.reserved | cls.imports.keys() | cls.helpers.keys())
 
     @abstractmethod
     def definition(self, definition: Definition) -> str:

@@ -35,10 +35,9 @@ def window_steps(op: Op) -> tuple[tuple[int, ...], tuple[int, ...]]:
     attributes = op.attribute_dict
     value = op.operands[0]
     assert value is not None
-    window = attributes.get("window")
-    rank = len(window) if window is not None else value.ndim - 2
-    ones = (1,) * rank
-    default = window if op.name in ("max_pool", "avg_pool") else ones
+    window: tuple[int, ...] | None = attributes.get("window")
+    ones = (1,) * (value.ndim - 2 if window is None else len(window))
+    default = window if window is not None and op.name in ("max_pool", "avg_pool") else ones
     return attributes["strides"] or default, attributes.get("dilation") or ones
 
 

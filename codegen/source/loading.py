@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
-from graphc.codegen.artifact import Manifest, check_listed, read_manifest
-from graphc.codegen.source.naming import entry_names
+from graphc.codegen.artifact import MANIFEST, Manifest, check_listed, read_manifest
+from graphc.codegen.source.dialect import Dialect
 from graphc.codegen.target import Array, EntryFunction
 from graphc.ir.errors import FormatError
 
@@ -58,11 +58,16 @@ def load_model(folder: Path, manifest: Manifest) -> Any:
 
 def load_entries(
     folder: Path,
+    dialect: type[Dialect],
     to_native: Callable[[Array], Any],
     to_numpy: Callable[[Any], Array],
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Mapping[str, EntryFunction]:
-    """The entries of an artifact; arrays are converted on the way in and out, and calls are made in `context`."""
+    """The entries of an artifact that `dialect` wrote.
+
+    Arrays are converted on the way in and out, and calls are made in `context`. A call raises `FormatError` where the
+    source returns more or fewer results than the manifest has outputs.
+    """
     manifest = read_manifest(folder)
     model = load_model(folder, manifest)
 
@@ -70,14 +75,19 @@ def load_entries(
         def run(*arrays: Array) -> tuple[Array, ...]:
             with np.errstate(all="ignore"), context():
                 found = function(*map(to_native, arrays))
-            results = () if outputs == 0 else (found,) if outputs == 1 else found
+            results = () if found is None else tuple(found) if isinstance(found, (tuple, list)) else (found,)
+            if len(results) != outputs:
+                raise FormatError(
+                    f"{folder / SOURCE} returns {len(results)} results from the entry {name!r}, for which "
+                    f"{folder / MANIFEST} has {outputs} outputs"
+                )
             return tuple(map(to_numpy, results))
 
         run.__name__ = name
         return run
 
     found: dict[str, EntryFunction] = {}
-    methods = entry_names(manifest.entries)
+    methods = dialect.entry_names(manifest.entries)
     for i, (name, described) in enumerate(manifest.entries.items()):
         function = model if i == 0 else getattr(model, methods[name], None)
         if function is None:

@@ -29,7 +29,7 @@ set_extra_state set_submodule share_memory state_dict to to_empty train training
 )
 """What an `nn.Module` has itself: a layer of such a name would take its place, or be hidden by it."""
 
-_NO_ENTRIES = MODULE_MEMBERS | frozenset(re.findall(r"\w+", "load nested with_lists params self Path Model np jnp jax"))
+_NO_ENTRIES = MODULE_MEMBERS | frozenset(re.findall(r"\w+", "load nested with_lists params self"))
 
 
 def identifier(name: str) -> str:
@@ -116,10 +116,11 @@ class Names:
             heappush(self._freed.setdefault(numbered[0], []), numbered[1])
 
 
-def entry_names(entries: Iterable[str]) -> dict[str, str]:
-    """What the methods of entries are called, on every source target: `forward` the first, the others as they are.
+def entry_names(entries: Iterable[str], reserved: frozenset[str] = frozenset()) -> dict[str, str]:
+    """What the methods of entries are called: `forward` the first, the others as they are.
 
-    What a file or a class of it needs for itself gets a number.
+    What a file or a class of it needs for itself gets a number: names that every file has, and those `reserved` by the
+    target for its imports and helpers.
     """
-    names = Names(_NO_ENTRIES)
+    names = Names(_NO_ENTRIES | reserved)
     return {entry: names.take(identifier(entry)) if i else "forward" for i, entry in enumerate(entries)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.codegen.source.body import BodyWriter, block_items
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, Size
 from graphc.ir.errors import UnsupportedError
 from graphc.ir.graph import Block, Op, Value
 
@@ -110,7 +110,7 @@ def write_scan(body: BodyWriter, op: Op) -> None:
         inner.emit(f"{name}.append({inner.named(value)})")
     assign(inner, carries, block.outputs[:carried])
     inner.close()
-    body.emit(_scan_head(body, slices, sources, body.size(length).text, backwards))
+    body.emit(_scan_head(body, slices, sources, length, backwards))
     body.lines += inner.indented() or [f"{STEP}pass"]
     for name in slices:
         body.names.release(name)
@@ -128,13 +128,14 @@ def slice_name(source: str) -> str:
     return f"{source}_i" if source.isidentifier() and len(source) > 1 else "row"
 
 
-def _scan_head(body: BodyWriter, slices: Sequence[str], sources: Sequence[str], length: str, backwards: bool) -> str:
+def _scan_head(body: BodyWriter, slices: Sequence[str], sources: Sequence[str], length: Size, backwards: bool) -> str:
+    """The head of the loop; `length` is read only where no array says how often it runs."""
     if len(sources) == 1:
         return f"for {slices[0]} in {body.dialect.backwards(sources[0]) if backwards else sources[0]}:"
     if sources:
         each = [body.dialect.backwards(source) if backwards else source for source in sources]
         return f"for {', '.join(slices)} in zip({', '.join(each)}, strict=True):"
-    return f"for _ in range({length}):"
+    return f"for _ in range({body.size(length).text}):"
 
 
 def _result_names(body: BodyWriter, results: Sequence[Value]) -> list[str | None]:

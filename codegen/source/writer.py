@@ -14,7 +14,7 @@ from graphc.codegen.source.documentation import quoted
 from graphc.codegen.source.expressions import PRODUCT, UNARY
 from graphc.codegen.source.formatting import formatted, with_imports
 from graphc.codegen.source.members import Layers, Members, Places, ancestors, relative
-from graphc.codegen.source.naming import Names, class_name, entry_names, identifier, plural, stem
+from graphc.codegen.source.naming import Names, class_name, identifier, plural, stem
 from graphc.codegen.source.scopes import Node, owner_of, scope_tree
 from graphc.ir.dims import Guard, symbols
 from graphc.ir.dtypes import c128, f8e4m3fn, f8e5m2, i4, u4
@@ -107,7 +107,7 @@ class ModuleWriter:
         self.dissolved = dissolved
         self.functions = list(module.functions.values())
         self.layers = Layers(module, self.functions, dialect)
-        methods = set(entry_names(module.entries).values())
+        methods = set(dialect.entry_names(module.entries).values())
         self.places = Places(dialect.taken_members | methods)
         self.codes: dict[str, Code] = {}
         """The class or function of each owner."""

@@ -49,7 +49,7 @@ class TorchTarget(Target):
 
         from graphc.codegen.torch.arrays import to_numpy, to_torch
 
-        return load_entries(folder, to_torch, to_numpy, torch.no_grad)
+        return load_entries(folder, TorchDialect, to_torch, to_numpy, torch.no_grad)
 
 
 TARGET = TorchTarget()

@@ -79,6 +79,12 @@ def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0)
     loss = torch.where(inside, loss, torch.nan)
     return loss if ignore_index is None else torch.where(labels == ignore_index, 0, loss)
 ''',
+    "divide": '''
+def divide(x, y):
+    """Quotients of integers, rounded towards zero; torch's own end the process at the least integer by -1."""
+    quotient = torch.div(x, y, rounding_mode="floor")
+    return quotient + ((torch.remainder(x, y) != 0) & ((x < 0) != (y < 0)))
+''',
     "power": '''
 def power(x, y):
     """Powers of integers; those with a negative exponent are rounded towards zero."""

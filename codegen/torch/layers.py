@@ -10,7 +10,7 @@ from graphc.codegen.torch.dtypes import dtype_text
 from graphc.codegen.torch.windows import padded_input
 from graphc.ir.dtypes import f32
 from graphc.ir.graph import Op
-from graphc.ir.recipes import Permute
+from graphc.ir.recipes import Permute, Step
 
 
 def layer(op: Op) -> Layer | None:
@@ -38,7 +38,7 @@ def linear(op: Op) -> Layer | None:
     if not op.results[0].dtype.is_float:
         return None
     inputs, outputs = kernel.shape
-    weights = {"weight": (1, (Permute((1, 0)),))}
+    weights: dict[str, tuple[int, tuple[Step, ...]]] = {"weight": (1, (Permute((1, 0)),))}
     if bias is not None:
         weights["bias"] = (2, ())
     arguments = _arguments(op, str(inputs), str(outputs), "" if bias is not None else "bias=False")
@@ -57,7 +57,7 @@ def conv(op: Op) -> Layer | None:
     *window, inputs, outputs = kernel.shape
     groups = attributes["groups"]
     to_torch = Permute((rank + 1, rank, *range(rank)))
-    weights = {"weight": (1, (to_torch,))}
+    weights: dict[str, tuple[int, tuple[Step, ...]]] = {"weight": (1, (to_torch,))}
     if bias is not None:
         weights["bias"] = (2, ())
     arguments = _arguments(

@@ -84,7 +84,15 @@ def shift(name: str, sign: str) -> Spelling:
 
 
 def quotient(op: Op) -> Spelled:
-    return 'torch.div({0}, {1:s}, rounding_mode="trunc")' if op.results[0].dtype.is_integer else "{0} / {1}"
+    if not op.results[0].dtype.is_integer:
+        return "{0} / {1}"
+    divisor = constant_of(op.operands[1])
+    return 'torch.div({0}, {1:s}, rounding_mode="trunc")' if divisor not in (None, -1) else "divide({0}, {1})"
+
+
+def integers_only(text: str) -> Spelling:
+    """A function of torch for integers; floats are decomposed, as torch rounds their quotient otherwise."""
+    return lambda op: text if op.results[0].dtype.is_integer else None
 
 
 def floats_only(text: str, *, double: bool = True) -> Spelling:
@@ -305,6 +313,8 @@ SPELLING: dict[str, Spelling] = {
     "sub": "{0} - {1}",
     "mul": "{0} * {1}",
     "div": quotient,
+    "floor_div": integers_only('torch.div({0}, {1:s}, rounding_mode="floor")'),
+    "mod": integers_only("torch.remainder({0}, {1:s})"),
     "rem": "torch.fmod({0}, {1:s})",
     "pow": power,
     "atan2": "torch.atan2({0}, {1})",

@@ -7,7 +7,7 @@ from typing import Any
 from graphc.frontends import activations, initializers, ops, regularizers
 from graphc.frontends.input_spec import InputSpec
 from graphc.frontends.layer import Layer
-from graphc.frontends.layers.core import described, known_size
+from graphc.frontends.layers.core import add_described, described, known_size
 from graphc.frontends.ops.nn import is_channels_last, per_axis
 from graphc.ir import ops as ir
 from graphc.ir.errors import GraphcError, ShapeError
@@ -77,22 +77,8 @@ class BaseConv(Layer):
 
     def build(self, input_shape: Any) -> None:
         channels = known_size(input_shape, self.channel_axis, "the axis of channels")
-        self.kernel = self.add_weight(
-            self.kernel_shape(channels),
-            self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            name="kernel",
-        )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                (self.filters,),
-                self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-                name="bias",
-            )
+        self.kernel = add_described(self, "kernel", self.kernel_shape(channels))
+        self.bias = add_described(self, "bias", (self.filters,)) if self.use_bias else None
         self.input_spec = InputSpec(ndim=self.rank + 2, axes={self.channel_axis: channels})
 
     def window_padding(self) -> Any:
@@ -199,22 +185,10 @@ class BaseDepthwiseConv(Layer):
     def build(self, input_shape: Any) -> None:
         axis = -1 if self.data_format == "channels_last" else 1
         channels = known_size(input_shape, axis, "the axis of channels")
-        self.kernel = self.add_weight(
-            (*self.kernel_size, channels, self.depth_multiplier),
-            self.depthwise_initializer,
-            regularizer=self.depthwise_regularizer,
-            constraint=self.depthwise_constraint,
-            name="kernel",
+        self.kernel = add_described(
+            self, "kernel", (*self.kernel_size, channels, self.depth_multiplier), options="depthwise"
         )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                (channels * self.depth_multiplier,),
-                self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-                name="bias",
-            )
+        self.bias = add_described(self, "bias", (channels * self.depth_multiplier,)) if self.use_bias else None
         self.input_spec = InputSpec(ndim=self.rank + 2, axes={axis: channels})
 
     def call(self, inputs: Any) -> Any:

@@ -10,6 +10,7 @@ from graphc.frontends.layer import Layer
 from graphc.frontends.nodes import Node, finish
 from graphc.frontends.scopes import user_line
 from graphc.frontends.symbolic import BATCH, SymbolicTensor, keras_shape, size_of
+from graphc.frontends.variable import Variable
 from graphc.ir import ops as ir
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import GraphcError, ShapeError, UnsupportedError
@@ -118,22 +119,8 @@ class Dense(Layer):
 
     def build(self, input_shape: Any) -> None:
         features = known_size(input_shape, -1, "the last axis")
-        self.kernel = self.add_weight(
-            (features, self.units),
-            self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            name="kernel",
-        )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                (self.units,),
-                self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-                name="bias",
-            )
+        self.kernel = add_described(self, "kernel", (features, self.units))
+        self.bias = add_described(self, "bias", (self.units,)) if self.use_bias else None
         self.input_spec = InputSpec(min_ndim=2, axes={-1: features})
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -155,6 +142,22 @@ def known_size(shape: Any, axis: int, what: str) -> int:
     if not isinstance(size, int):
         raise ShapeError(f"{what} of the input must have a known size, its shape is {tuple(shape)}")
     return size
+
+
+def add_described(
+    layer: Any, name: str, shape: tuple[int, ...], *, options: str | None = None, autocast: bool = True
+) -> Variable:
+    """A new weight of the layer, as its `…_initializer`, `…_regularizer` and `…_constraint` say, which are named after
+    the weight or after `options`."""
+    options = options or name
+    return layer.add_weight(
+        shape,
+        getattr(layer, f"{options}_initializer"),
+        autocast=autocast,
+        regularizer=getattr(layer, f"{options}_regularizer"),
+        constraint=getattr(layer, f"{options}_constraint"),
+        name=name,
+    )
 
 
 def described(layer: Any, *weights: str) -> dict[str, Any]:
@@ -258,13 +261,7 @@ class PReLU(Layer):
             1 if axis in shared else known_size(input_shape, axis, f"axis {axis}")
             for axis in range(1, len(input_shape))
         ]
-        self.alpha = self.add_weight(
-            shape,
-            self.alpha_initializer,
-            regularizer=self.alpha_regularizer,
-            constraint=self.alpha_constraint,
-            name="alpha",
-        )
+        self.alpha = add_described(self, "alpha", tuple(shape))
 
     def call(self, inputs: Any) -> Any:
         return ops.relu(inputs) - self.alpha * ops.relu(-inputs)

@@ -7,7 +7,7 @@ from typing import Any
 from graphc.frontends import initializers, ops, regularizers
 from graphc.frontends.input_spec import InputSpec
 from graphc.frontends.layer import Layer
-from graphc.frontends.layers.core import described, known_size
+from graphc.frontends.layers.core import add_described, described, known_size
 from graphc.ir import ops as ir
 from graphc.ir.dtypes import f32
 from graphc.ir.errors import GraphcError, ShapeError, UnsupportedError
@@ -40,15 +40,7 @@ class _ScaledAndCentered(Layer):
     def _add_affine(self, shape: tuple[int, ...]) -> None:
         for name, wanted in (("gamma", self.scale), ("beta", self.center)):
             if wanted:
-                weight = self.add_weight(
-                    shape,
-                    getattr(self, f"{name}_initializer"),
-                    autocast=False,
-                    regularizer=getattr(self, f"{name}_regularizer"),
-                    constraint=getattr(self, f"{name}_constraint"),
-                    name=name,
-                )
-                setattr(self, name, weight)
+                setattr(self, name, add_described(self, name, shape, autocast=False))
 
     def _affine_config(self) -> dict[str, Any]:
         return {"center": self.center, "scale": self.scale, **described(self, "beta", "gamma")}

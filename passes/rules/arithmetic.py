@@ -193,6 +193,16 @@ NEGATED = {ops.eq: ops.ne, ops.ne: ops.eq}
 NEGATED_ORDER = {ops.lt: ops.ge, ops.ge: ops.lt, ops.gt: ops.le, ops.le: ops.gt}
 
 
+@rule(ops.eq, ops.ne, of=[ops.constant])
+def compared_with_a_bool(op: Any, rewriter: Rewriter) -> Rewritten:
+    """(x ≠ false) = (x = true) = x, (x = false) = (x ≠ true) = not x"""
+    wanted = number(op.y) if op.x.dtype.is_bool else None
+    value = unless_it_broadcasts(op, op.x) if wanted is not None else None
+    if value is None:
+        return None
+    return value if bool(wanted) is (op.definition is ops.eq) else ops.not_(value)
+
+
 @rule(ops.not_, of=[ops.eq, ops.ne, ops.lt, ops.le, ops.gt, ops.ge])
 def not_of_comparison(op: Any, rewriter: Rewriter) -> Rewritten:
     """not (x = y) = (x ≠ y); not (x < y) = (x ≥ y) where there is no NaN"""

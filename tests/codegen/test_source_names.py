@@ -96,3 +96,28 @@ def test_entries_may_be_called_anything(target, name):
     x = np.ones((3, 2), np.float32)
     np.testing.assert_array_equal(executable(x), [[1, 2]] * 3)
     np.testing.assert_array_equal(executable.entry(name)(x), [[2, 3]] * 3)
+
+
+HELPERS = """
+weight "w" : f32[2] = [1.0, 2.0]
+
+func @main(%x: f32[B, 2] input, %w: f32[2] param "w") -> f32[B, 2] {
+  %0 = layer_norm %x, %w, _ {axes=[1]} : f32[B, 2]
+  return %0
+}
+
+func @NAME(%x: f32[B, 2] input, %w: f32[2] param "w") -> f32[B, 2] {
+  %0 = add %x, %w : f32[B, 2]
+  return %0
+}
+"""
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "lax", "np", "torch", "load_file", "with_lists"])
+@pytest.mark.parametrize("target", ["numpy", "torch", "jax"])
+def test_entries_may_be_called_as_helpers_and_imports(target, name):
+    module = graphc.parse(HELPERS.replace("NAME", name))
+    executable = graphc.compile(module, target=target)
+    x = np.array([[1, 3]], np.float32)
+    np.testing.assert_allclose(executable(x), graphc.interpret(module, x), atol=1e-5)
+    np.testing.assert_array_equal(executable.entry(name)(x), [[2, 5]])

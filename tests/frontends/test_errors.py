@@ -135,6 +135,8 @@ def test_inputs_that_do_not_fit_the_model() -> None:
         (lambda: layers.Add()(Input((3,))), "is called on a list of tensors"),
         (lambda: Model(Input((3,))), "needs both inputs and outputs"),
         (lambda: bool(Input((3,))), "truth of the symbolic tensor"),
+        (lambda: Input((3,)) in [Input((3,))], "use `any(t is tensor for t in tensors)`"),
+        (lambda: Input((3,)) in [Input((4,))], "do not broadcast; to look for a tensor among others, use `any("),
         (lambda: np.asarray(Input((3,))), "has no array"),
         (lambda: np.sort(Input((3,))), "np.sort is not supported on traced values"),
         (lambda: ops.squeeze(np.ones((2, 3)), 0), "axis 0 of shape (2, 3) has size 2, not 1"),

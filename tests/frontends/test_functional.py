@@ -264,3 +264,36 @@ def test_a_sequential_takes_its_input_from_a_functional_model() -> None:
     model = Sequential([Model(x, layers.Dense(2)(x)), layers.Dense(1)])
     assert model.built and model.input_shape == (None, 3) and model.output_shape == (None, 1)
     assert [w.shape for w in model.weights] == [(3, 2), (2,), (2, 1), (1,)]
+
+
+def test_a_graph_sees_the_dtypes_of_its_inputs() -> None:
+    """Not the dtype of the model's policy, which is for the layers and models that have a `call` of their own."""
+    x = Input((4,), dtype="bfloat16")
+    model = Model(x, ops.softmax(x * x))
+    module = graphc.lower(model)
+    assert [op.name for op in module.main.block] == ["mul", "softmax", "return"]
+    assert module.main.block.terminator.operands[0].dtype is model.output.dtype
+    assert model(np.ones((2, 4), np.float32)).dtype == "bfloat16"
+
+
+def test_a_model_called_in_another_casts_to_the_dtypes_of_its_inputs() -> None:
+    x = Input((4,), dtype="bfloat16")
+    inner = Model(x, x * x, name="inner")
+    y = Input((4,), dtype="float16")
+    model = Model(y, inner(y))
+    module = graphc.lower(model)
+    assert model.output.dtype == module.main.block.terminator.operands[0].dtype == "bfloat16"
+    assert [op.name for op in module.main.block] == ["convert", "mul", "return"]
+    assert model(np.ones((2, 4), np.float16)).dtype == "bfloat16"
+
+
+def test_classes_are_also_where_keras_has_them() -> None:
+    assert isinstance(Input((3,)), graphc.KerasTensor)
+    assert graphc.models.Model is Model and graphc.models.Sequential is Sequential
+    assert graphc.models.load_model is graphc.saving.load_model
+    layer = layers.Dense(2, kernel_regularizer="l2", dtype=graphc.DTypePolicy("float16"))
+    layer.build((None, 3))
+    assert isinstance(layer.kernel, graphc.Variable) and layer.kernel.dtype == "float16"
+    assert isinstance(layer.kernel_initializer, graphc.Initializer)
+    assert isinstance(layer.kernel_regularizer, graphc.Regularizer)
+    assert isinstance(layer.input_spec, graphc.InputSpec)

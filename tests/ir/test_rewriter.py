@@ -16,7 +16,7 @@ from graphc.ir.dtypes import f32
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Function, Op, Result, Value
 from graphc.ir.interpreter import interpret
-from graphc.ir.location import ROOT, Location
+from graphc.ir.location import ROOT, Location, fused
 from graphc.ir.module import Module
 from graphc.ir.opdef import OPS
 from graphc.ir.parser import parse
@@ -263,7 +263,7 @@ func @f(%x: f32[B] input) -> f32[B] {
     with rewriter.before(exponential):
         made = producer(ops.log(negation.result))
     assert made.location is exponential.location
-    rewriter.fuse_location(made, negation)
+    made.location = fused(made.location, negation.location)
     assert str(made.location) == '"m" f.py:2 from "m/b#1" "m/a"'
     rebuilt = rewriter.rebuild(
         exponential, [made.result], exponential.definition.infer((made.result.type,), exponential.attributes)

@@ -137,7 +137,7 @@ def test_a_program_runs_beside_its_siblings(program):
 
 
 def test_a_program_without_the_model_says_what_it_defines(program):
-    with pytest.raises(graphc.GraphcError, match=r"program\.py defines no 'model'; it defines small"):
+    with pytest.raises(graphc.GraphcError, match=r"program\.py defines no 'model'; it defines small .*--entry"):
         module_of(program)
     with pytest.raises(graphc.GraphcError, match=r"'number' in .*program\.py is of type int; it must be a model"):
         module_of(program, "number")

@@ -28,6 +28,26 @@ def test_predict_is_the_same_in_any_batches(model, batch_size):
     np.testing.assert_allclose(model.predict(x, batch_size=batch_size), by_hand(model, x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("verbose", ["auto", 0, 1, 2])
+def test_predict_is_called_as_in_keras(model, verbose, capsys):
+    x = examples(3, 4)
+    np.testing.assert_array_equal(model.predict(x, None, verbose, steps=None, callbacks=[]), model.predict(x))
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"verbose": "loud"}, "verbose is 'auto', 0, 1 or 2, not 'loud'"),
+        ({"steps": 3}, "does not take `steps` yet"),
+        ({"callbacks": [print]}, "does not take `callbacks` yet"),
+    ],
+)
+def test_predict_refuses_what_it_would_not_heed(model, options, message):
+    with pytest.raises(graphc.GraphcError, match=message):
+        model.predict(examples(3, 4), **options)
+
+
 def test_predict_sees_new_weights(model):
     x = examples(3, 4)
     model.predict(x)

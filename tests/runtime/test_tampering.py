@@ -22,6 +22,9 @@ func @main(%x: f32[B, 3] input, %y: f32[B, 2] input, %kernel: f32[3, 2] param "d
 """
 
 
+OUTPUTS = [{"name": name, "dtype": "float32", "shape": ["B", 2]} for name in ("z", "extra")]
+
+
 @pytest.fixture
 def artifact(tmp_path, request):
     graphc.compile(graphc.parse(MODEL), target=getattr(request, "param", "numpy")).save(tmp_path / "a")
@@ -89,6 +92,15 @@ def test_source_that_is_no_model(artifact, text, message):
     replaced(artifact, "model.py", text)
     with pytest.raises(FormatError, match=message):
         graphc.load_artifact(artifact)
+
+
+@pytest.mark.parametrize("artifact", ["numpy", "torch", "jax"], indirect=True)
+@pytest.mark.parametrize("outputs", [0, 2])
+def test_a_call_returns_what_the_manifest_says(artifact, outputs):
+    changed(artifact, lambda manifest: manifest["entries"]["main"].update(outputs=OUTPUTS[:outputs]))
+    executable = graphc.load_artifact(artifact)
+    with pytest.raises(FormatError, match=rf"model\.py returns 1 .*'main'.*manifest\.json has {outputs}"):
+        executable(np.ones((1, 3), np.float32), np.zeros((1, 2), np.float32))
 
 
 def test_bytecode_beside_the_source_is_not_run(artifact):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from graphc import codegen
 from graphc.tools import docs, reference
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,6 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_page_is_current(name):
     written = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert written == docs.PAGES[name](), "out of date: python -m graphc.tools.docs"
+
+
+def test_nothing_is_written_where_a_target_is_not_installed(monkeypatch, capsys):
+    monkeypatch.setattr(type(codegen.targets()["onnx"]), "available", lambda self: False)
+    monkeypatch.setattr(docs, "PAGES", {})
+    assert docs.main() == 2
+    assert "pip install 'graphc[onnx]'" in capsys.readouterr().err
 
 
 def test_every_op_has_a_page_that_says_what_it_means():
