@@ -49,9 +49,14 @@ class Edge:
 EDGES: list[Edge] = []
 
 
-def edge(row: str, op: str, *operands: Array, **attributes: Any) -> None:
+def edge(row: str, op: str, *operands: Array | None, **attributes: Any) -> None:
     number = sum(e.case.op.name == op for e in EDGES)
-    EDGES.append(Edge(row, Case(OPS[op], Sample(tuple(np.asarray(a) for a in operands), attributes), number)))
+    EDGES.append(
+        Edge(
+            row,
+            Case(OPS[op], Sample(tuple(None if a is None else np.asarray(a) for a in operands), attributes), number),
+        )
+    )
 
 
 def floats(*values: float) -> Array:
@@ -126,3 +131,5 @@ _seen = np.array([[True, False, True], [False, False, False], [False, True, Fals
 edge("attention to nothing", "attention", _row, _row, _row, np.zeros((3, 3), np.float32), _seen)
 edge("attention to nothing", "attention", _row, _row, _row, np.where(_seen, np.float32(0), np.float32(-inf)))
 edge("random words above 2**31", "threefry", np.uint32([2**32 - 1, 2**31]), np.uint32(2**32 - 1), np.uint32([0, 2**31]))
+_dy = np.ones((1, 3, 1, 4), np.float32)
+edge("attention to nothing", "attention_gradient", _dy, 0 * _dy, 0 * _row, 0 * _row, 0 * _row, None, _seen)

@@ -225,6 +225,19 @@ def fold_in(op: Op) -> Spelled:
     return "fold_in({0}, {1})"
 
 
+def softmax(name: str) -> Spelling:
+    """SciPy's, which takes no maximum of nothing."""
+
+    def spell(op: Op) -> Spelled | None:
+        x = op.operands[0]
+        assert x is not None
+        if is_half(x.dtype) or may_be_empty(x.type, (op.attribute_dict["axis"],)):
+            return None
+        return f"special.{name}({{0}}, axis={{axis}})"
+
+    return spell
+
+
 def sort(op: Op) -> Spelled:
     axis = op.attribute_dict["axis"]
     if len(op.operands) == 1:
@@ -356,8 +369,8 @@ SPELLING: dict[str, Spelling] = {
     "reduce_window": reduce_window,
     "relu": "np.maximum({0}, 0)",
     "silu": only_wide("{0} * special.expit({0})"),
-    "softmax": only_wide("special.softmax({0}, axis={axis})"),
-    "log_softmax": only_wide("special.log_softmax({0}, axis={axis})"),
+    "softmax": softmax("softmax"),
+    "log_softmax": softmax("log_softmax"),
     "batch_norm": batch_norm,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,

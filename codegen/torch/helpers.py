@@ -1,11 +1,14 @@
 """Functions pasted into emitted PyTorch source where it uses them: edges at which torch deviates."""
 
 HELPERS = {
-    "divide": '''
-def divide(x, y):
-    """Quotients of integers, rounded towards zero; torch's own end the process at the least integer by -1."""
-    quotient = torch.div(x, y, rounding_mode="floor")
-    return quotient + ((torch.remainder(x, y) != 0) & ((x < 0) != (y < 0)))
+    "attention_gradient": '''
+def attention_gradient(dy, *operands, **options):
+    """The gradients of query, key and value, by PyTorch's own attention, which is run again."""
+    with torch.enable_grad():
+        operands = [x.detach().requires_grad_() for x in operands]
+        query, key, value = (x.transpose(1, 2) for x in operands)
+        y = F.scaled_dot_product_attention(query, key, value, **options).transpose(1, 2)
+    return torch.autograd.grad(y, operands, dy)
 ''',
     "fold_in": '''
 def fold_in(key, number):
@@ -75,6 +78,12 @@ def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0)
     loss = F.cross_entropy(rows, classes, reduction="none", label_smoothing=label_smoothing).view(labels.shape)
     loss = torch.where(inside, loss, torch.nan)
     return loss if ignore_index is None else torch.where(labels == ignore_index, 0, loss)
+''',
+    "divide": '''
+def divide(x, y):
+    """Quotients of integers, rounded towards zero; torch's own end the process at the least integer by -1."""
+    quotient = torch.div(x, y, rounding_mode="floor")
+    return quotient + ((torch.remainder(x, y) != 0) & ((x < 0) != (y < 0)))
 ''',
     "power": '''
 def power(x, y):

@@ -9,30 +9,49 @@ from graphc.ir.graph import Op
 
 
 def attention(op: Op) -> Spelled | None:
-    """torch's own has no softcap, and takes its heads before its places. A key of NaN that a mask hides spoils it."""
-    *_, bias, mask = op.operands
+    options = attention_options(op, 0)
+    if options is None:
+        return None
+    arguments = ", ".join(["{0}.transpose(1, 2)", "{1}.transpose(1, 2)", "{2}.transpose(1, 2)", *options])
+    return f"F.scaled_dot_product_attention({arguments}).transpose(1, 2)"
+
+
+def attention_gradient(op: Op) -> Spelled | None:
+    """By torch's own, unless there is a bias, which wants its gradient too."""
+    options = attention_options(op, 2)
+    if options is None or op.operands[5] is not None or op.results[0].dtype.bits < 32:
+        return None
+    return f"attention_gradient({', '.join(['{0}', '{2}', '{3}', '{4}', *options])})"
+
+
+def attention_options(op: Op, first: int) -> list[str] | None:
+    """The arguments of torch's attention beside query, key and value, which are the operands from `first` on.
+
+    It has no softcap. A key of NaN that a mask hides spoils its result.
+    """
+    bias, mask = op.operands[first + 3 :]
     attributes = op.attribute_dict
     if attributes["softcap"] is not None or any(x is not None and x.ndim < 2 for x in (bias, mask)):
         return None
     window, causal = attributes["window"], attributes["causal"]
     plain = window is None and bias is None and mask is None
-    seen = "{4}" if mask is not None else ""
+    seen = f"{{{first + 4}}}" if mask is not None else ""
     if window is not None or (causal and not plain):
-        options = [*(["causal=True"] if causal else []), *([f"window={window}"] if window is not None else [])]
-        near = f"visible({{0}}.shape[1], {{1}}.shape[1], {', '.join(options)})"
+        choice = [*(["causal=True"] if causal else []), *([f"window={window}"] if window is not None else [])]
+        near = f"visible({{{first}}}.shape[1], {{{first + 1}}}.shape[1], {', '.join(choice)})"
         seen = f"{seen} & {near}" if seen else near
     if bias is not None:
-        seen = f"torch.where({seen}, {{3}}, -torch.inf)" if seen else "{3}"
-    arguments = [f"{{{i}}}.transpose(1, 2)" for i in range(3)]
+        seen = f"torch.where({seen}, {{{first + 3}}}, -torch.inf)" if seen else f"{{{first + 3}}}"
+    options: list[str] = []
     if seen:
-        arguments.append(f"attn_mask={seen}")
+        options.append(f"attn_mask={seen}")
     elif causal:
-        arguments.append("is_causal=True")
+        options.append("is_causal=True")
     if attributes["scale"] is not None:
-        arguments.append("scale={scale}")
-    if _heads(op, 0) != _heads(op, 1):
-        arguments.append("enable_gqa=True")
-    return f"F.scaled_dot_product_attention({', '.join(arguments)}).transpose(1, 2)"
+        options.append("scale={scale}")
+    if _heads(op, first) != _heads(op, first + 1):
+        options.append("enable_gqa=True")
+    return options
 
 
 def _heads(op: Op, index: int) -> object:
@@ -72,6 +91,7 @@ def sort(op: Op) -> Spelled:
 LEARNING: dict[str, Spelling] = {
     "embedding": embedding,
     "attention": attention,
+    "attention_gradient": attention_gradient,
     "sparse_cross_entropy": sparse_cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "sort": sort,

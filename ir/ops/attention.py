@@ -12,7 +12,7 @@ import numpy as np
 
 from graphc.ir import ops
 from graphc.ir.dims import product
-from graphc.ir.dtypes import FLOATS, dtype, f32, i32
+from graphc.ir.dtypes import FLOATS, bool_, dtype, f32, i32
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.inference import is_literal, require_equal, require_rank, shape_text
 from graphc.ir.opdef import BoolTensor, Draw, IndexTensor, Tensor, composite
@@ -53,7 +53,7 @@ def attention(
     Scores are `scale` (1 / √D) times the products of query and key; `softcap`·tanh(score / `softcap`) of them; plus
     `bias`. Place t sees place s where the `mask` holds, if `causal` where s ≤ t (both counted from the first one), and
     with a `window` where |t − s| < `window`. Bias and mask broadcast to [B, H, T, S]. A query that sees nothing, or
-    only scores of −∞, gives zeros. The softmax of narrow floats is computed in float32.
+    of which the bias makes all scores −∞, gives zeros. The softmax of narrow floats is computed in float32.
     """
     _check(query, key, value, bias, mask, softcap, window)
     weights, _ = _weights(query, key, bias, mask, causal, scale, softcap, window)
@@ -127,11 +127,14 @@ def _weights(query, key, bias, mask, causal, scale, softcap, window):
         seen = mask if seen is None else ops.and_(mask, seen)
     if seen is not None:
         scores = ops.select(seen, scores, -math.inf)
+    rows = (batch, groups, heads // groups * places, key.shape[1])
+    if bias is None and mask is None and window is None:  # every query sees the first key
+        return ops.reshape(ops.softmax(scores, axis=3), shape=rows), slope
     top = ops.stop_gradient(ops.reduce_max(scores, axes=(3,), keepdims=True))
     e = ops.exp(scores - ops.select(ops.eq(top, -math.inf), 0, top))
     total = ops.reduce_sum(e, axes=(3,), keepdims=True)
     weights = e / ops.select(ops.eq(total, 0), 1, total)
-    return ops.reshape(weights, shape=(batch, groups, heads // groups * places, key.shape[1])), slope
+    return ops.reshape(weights, shape=rows), slope
 
 
 def visible(places, others, causal: bool, window: int | None):
@@ -167,13 +170,13 @@ def weighted_values(weights, value):
     return ops.transpose(by_head, permutation=(0, 2, 1, 3))
 
 
-@attention.reference
-def _(query, key, value, bias, mask, *, causal, scale, softcap, window):
-    groups = query.shape[2] // max(key.shape[2], 1)
-    key, value = np.repeat(key, groups, 2), np.repeat(value, groups, 2)
+def _reference_weights(query, key, bias, mask, causal, scale, softcap, window):
+    """The weights [B, H, T, S] and the slope of the softcap, for as many heads of keys as of queries."""
     scores = np.einsum("bthd,bshd->bhts", query, key) * (1 / np.sqrt(query.shape[3]) if scale is None else scale)
+    slope = 1.0
     if softcap is not None:
-        scores = np.tanh(scores / softcap) * softcap
+        bent = np.tanh(scores / softcap)
+        scores, slope = bent * softcap, 1 - bent**2
     if bias is not None:
         scores = scores + bias
     distance = np.arange(scores.shape[2])[:, None] - np.arange(scores.shape[3])
@@ -186,12 +189,44 @@ def _(query, key, value, bias, mask, *, causal, scale, softcap, window):
     top = np.max(scores, -1, keepdims=True, initial=-np.inf)
     e = np.exp(scores - np.where(top == -np.inf, 0, top))
     total = e.sum(-1, keepdims=True)
-    return np.einsum("bhts,bshe->bthe", e / np.where(total == 0, 1, total), value)
+    return e / np.where(total == 0, 1, total), slope
+
+
+def _repeated(x, heads: int):
+    return np.repeat(x, heads // max(x.shape[2], 1), 2)
+
+
+@attention.reference
+def _(query, key, value, bias, mask, *, causal, scale, softcap, window):
+    heads = query.shape[2]
+    weights, _ = _reference_weights(query, _repeated(key, heads), bias, mask, causal, scale, softcap, window)
+    return np.einsum("bhts,bshe->bthe", weights, _repeated(value, heads))
 
 
 @attention.vjp
 def _(dy, y, query, key, value, bias, mask, *, causal, scale, softcap, window):
-    """The weights are computed again from query and key; Σ dweights·weights over S is Σ dy·y over E."""
+    options = {"causal": causal, "scale": scale, "softcap": softcap, "window": window}
+    d_query, d_key, d_value, *d_bias = attention_gradient(dy, y, query, key, value, bias, mask, **options)
+    return d_query, d_key, d_value, d_bias[0] if d_bias else None, None
+
+
+@composite(dtypes=FLOATS)
+def attention_gradient(
+    dy: Tensor,
+    y: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None = None,
+    mask: BoolTensor | None = None,
+    *,
+    causal: bool = False,
+    scale: float | None = None,
+    softcap: float | None = None,
+    window: int | None = None,
+) -> tuple[Tensor, ...]:
+    """The cotangents of query, key, value, and of the bias if there is one, for the cotangent `dy` of the result `y` of
+    `attention`. The weights are computed again; Σ dweights·weights over S is Σ dy·y over E."""
     groups = key.shape[2]
     batch, places, heads, features = query.shape
     weights, slope = _weights(query, key, bias, mask, causal, scale, softcap, window)
@@ -200,22 +235,49 @@ def _(dy, y, query, key, value, bias, mask, *, causal, scale, softcap, window):
     d_weights = _wide(ops.dot_general(g, value, contract=((3, 3),), batch=_BATCH))
     mean = ops.reduce_sum(_wide(dy) * _wide(y), axes=(3,), keepdims=True)
     d_scores = weights * (d_weights - _grouped(mean, groups))
-    shape = (batch, heads, places, key.shape[1])
-    d_bias = None
+    d_bias = ()
     if bias is not None:
-        d_bias = _like(unbroadcast(ops.reshape(d_scores, shape=shape), bias), bias)
+        by_head = ops.reshape(d_scores, shape=(batch, heads, places, key.shape[1]))
+        d_bias = (_like(unbroadcast(by_head, bias), bias),)
     if slope is not None:
         d_scores = d_scores * ops.reshape(slope, shape=d_scores.shape)
     d_scores = _like(d_scores * (1 / math.sqrt(features) if scale is None else scale), query)
     d_query = _joined(ops.dot_general(d_scores, key, contract=((3, 1),), batch=_BATCH), query)
     grouped = _grouped(query, groups)
     d_key = _by_place(ops.dot_general(d_scores, grouped, contract=((2, 2),), batch=((0, 0), (1, 1))))
-    return d_query, d_key, d_value, d_bias, None
+    return d_query, d_key, d_value, *d_bias
 
 
 def _by_place(x):
     """[B, K, S, D] as [B, S, K, D]."""
     return ops.transpose(x, permutation=(0, 2, 1, 3))
+
+
+@attention_gradient.reference
+def _(dy, y, query, key, value, bias, mask, *, causal, scale, softcap, window):
+    heads, groups = query.shape[2], key.shape[2]
+    k, v = _repeated(key, heads), _repeated(value, heads)
+    weights, slope = _reference_weights(query, k, bias, mask, causal, scale, softcap, window)
+    d_weights = np.einsum("bthe,bshe->bhts", dy, v)
+    d_biased = weights * (d_weights - (dy * y).sum(-1).swapaxes(1, 2)[..., None])
+    d_scores = d_biased * slope * (1 / np.sqrt(query.shape[3]) if scale is None else scale)
+    d_bias = () if bias is None else (unbroadcast(d_biased, bias),)
+
+    def summed(x):
+        return x.reshape(*x.shape[:2], groups, heads // groups, x.shape[3]).sum(3)
+
+    return (
+        np.einsum("bhts,bshd->bthd", d_scores, k),
+        summed(np.einsum("bhts,bthd->bshd", d_scores, query)),
+        summed(np.einsum("bhts,bthe->bshe", weights, dy)),
+        *d_bias,
+    )
+
+
+@attention_gradient.flops
+def _(dy, y, query, key, value, bias, mask, *, causal, scale, softcap, window):
+    batch, places, heads, features = query.shape
+    return 2 * product((batch, heads, places, key.shape[1])) * (3 * features + 2 * value.shape[3])
 
 
 @attention.flops
@@ -226,10 +288,27 @@ def _(query, key, value, bias, mask, *, causal, scale, softcap, window):
 
 attention.sample((2, 3, 2, 4), (2, 5, 2, 4), (2, 5, 2, 3))
 attention.sample((2, 4, 4, 2), (2, 4, 2, 2), (2, 4, 2, 2), causal=True)
-attention.sample((2, 3, 2, 2), (2, 4, 1, 2), (2, 4, 1, 2), (2, 1, 3, 4), Draw((3, 4), dtype=dtype("bool")), scale=0.3)
+attention.sample((2, 3, 2, 2), (2, 4, 1, 2), (2, 4, 1, 2), (2, 1, 3, 4), Draw((3, 4), dtype=bool_), scale=0.3)
 attention.sample((1, 5, 2, 2), (1, 5, 2, 2), (1, 5, 2, 2), None, None, causal=True, window=2, softcap=3.0)
 attention.sample((1, 3, 2, 2), (1, 5, 1, 2), (1, 5, 1, 2), (2, 1, 1), softcap=2.0, window=2)
 attention.sample((2, 2, 1, 2), (2, 0, 1, 2), (2, 0, 1, 3))
+
+
+def _sample_gradient(query, key, size: int, bias=None, mask=None, **attributes) -> None:
+    """A call with a result that fits its operands, for keys of this shape and values of this size."""
+    rng = np.random.default_rng(0)
+    shapes = (query, key, (*key[:3], size), bias)
+    operands = [None if shape is None else rng.standard_normal(shape) for shape in shapes]
+    defaults = {"causal": False, "scale": None, "softcap": None, "window": None}
+    y = attention.reference_rule(*operands, mask, **defaults | attributes) if attention.reference_rule else None
+    attention_gradient.sample(rng.standard_normal((*query[:3], size)), y, *operands, mask, **attributes)
+
+
+_sample_gradient((2, 3, 2, 4), (2, 5, 2, 4), 3)
+_sample_gradient((2, 4, 4, 2), (2, 4, 2, 2), 2, causal=True, scale=0.4)
+_sample_gradient((2, 3, 2, 2), (2, 4, 1, 2), 2, (2, 1, 3, 4), np.arange(12).reshape(3, 4) % 4 > 0)
+_sample_gradient((1, 4, 2, 2), (1, 4, 2, 2), 2, None, np.arange(16).reshape(4, 4) % 6 > 3, window=3)
+_sample_gradient((1, 3, 2, 2), (1, 5, 1, 2), 2, softcap=2.0)
 
 
 # --- rotary positions ---------------------------------------------------------------------------------------------
@@ -352,4 +431,4 @@ rope_tables.sample(np.arange(5, dtype=np.int32), size=4)
 rope_tables.sample(np.array([[0, 7], [3, 1]], np.int64), size=2, base=500.0)
 
 
-__all__ = ["attention", "attention_weights", "rope", "rope_tables", "weighted_values"]
+__all__ = ["attention", "attention_gradient", "attention_weights", "rope", "rope_tables", "weighted_values"]

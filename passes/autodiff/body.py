@@ -50,9 +50,7 @@ class Body:
         gradients = differentiator.backward(block, pairs, chosen, function)
         everything = list(block)[:-1]
         cut = everything.index(fence)
-        return Body(
-            parameters, list(block.outputs), seeds, chosen, gradients, everything[:cut], everything[cut + 1 :]
-        )
+        return Body(parameters, list(block.outputs), seeds, chosen, gradients, everything[:cut], everything[cut + 1 :])
 
     def residuals(self, at_hand: set[Value]) -> list[Value]:
         """What the backward part reads of the forward one, without the parameters that are `at_hand` there anyway."""

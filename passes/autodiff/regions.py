@@ -59,9 +59,7 @@ def _replaced(differentiator: Differentiator, op: Op, new: Op) -> tuple[Value, .
 # --- cond -------------------------------------------------------------------------------------------------------
 
 
-def _cond(
-    differentiator: Differentiator, builder: Builder, op: Op, received: Received, active: set[Value]
-) -> Passed:
+def _cond(differentiator: Differentiator, builder: Builder, op: Op, received: Received, active: set[Value]) -> Passed:
     index, *captures = [v for v in op.operands if v is not None]
     seeded = _indices([cotangent is not None for cotangent in received])
     wanted = _indices([value in active for value in captures])
@@ -126,9 +124,7 @@ def _slots(branches: Sequence[Sequence[TensorType]]) -> tuple[list[TensorType], 
 # --- scan -------------------------------------------------------------------------------------------------------
 
 
-def _scan(
-    differentiator: Differentiator, builder: Builder, op: Op, received: Received, active: set[Value]
-) -> Passed:
+def _scan(differentiator: Differentiator, builder: Builder, op: Op, received: Received, active: set[Value]) -> Passed:
     """The reverse scan carries the cotangents of the carries and sums those of the captures."""
     attributes = op.attribute_dict
     carried, sliced = attributes["carried"], attributes["sliced"]
@@ -184,9 +180,7 @@ def _scan(
 # --- call -------------------------------------------------------------------------------------------------------
 
 
-def _call(
-    differentiator: Differentiator, builder: Builder, op: Op, received: Received, active: set[Value]
-) -> Passed:
+def _call(differentiator: Differentiator, builder: Builder, op: Op, received: Received, active: set[Value]) -> Passed:
     """Call a forward function, and a backward one later; both are made once for each way a function is called."""
     operands = [v for v in op.operands if v is not None]
     callee = differentiator.module.functions[op.attributes[0]]
@@ -205,9 +199,7 @@ def _call(
     return passed
 
 
-def _make_pair(
-    differentiator: Differentiator, callee: Function, seeded: Sequence[int], wanted: Sequence[int]
-) -> Pair:
+def _make_pair(differentiator: Differentiator, callee: Function, seeded: Sequence[int], wanted: Sequence[int]) -> Pair:
     """The forward and backward function of a callee, and which of its parameters the backward one takes."""
     module = differentiator.module
     forward = module.add_function(differentiator.fresh(f"{callee.name}_forward"), public=False)
@@ -228,4 +220,3 @@ def _make_pair(
     body.backward_into(backward.block, values, backward, lambda found: found)
     backward.results = [Result() for _ in backward.outputs]
     return forward, backward, read
-
