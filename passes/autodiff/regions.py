@@ -127,7 +127,8 @@ def _slots(branches: Sequence[Sequence[TensorType]]) -> tuple[list[TensorType], 
 def _scan(differentiator: Differentiator, builder: Builder, op: Op, received: Received, active: set[Value]) -> Passed:
     """The reverse scan carries the cotangents of the carries and sums those of the captures."""
     attributes = op.attribute_dict
-    carried, sliced = attributes["carried"], attributes["sliced"]
+    carried: int = attributes["carried"]
+    sliced: int = attributes["sliced"]
     operands = [v for v in op.operands if v is not None]
     captures = operands[carried + sliced :]
     live = loop_activity(differentiator.module, op, active)
@@ -160,7 +161,7 @@ def _scan(differentiator: Differentiator, builder: Builder, op: Op, received: Re
 
     def yielded(found: list[Value]) -> list[Value]:
         first, last = len(carries), len(carries) + len(slices)
-        totals = [ops.add(total, part) for total, part in zip(sums, found[last:], strict=True)]
+        totals: list[Value] = [ops.add(total, part) for total, part in zip(sums, found[last:], strict=True)]
         return [*found[:first], *totals, *found[first:last]]
 
     body.backward_into(block, values, builder.function, yielded)

@@ -52,6 +52,8 @@ def test_random_edits_leave_a_right_graph(seed: int, width: int):
     with Rewriter() as rewriter:
         for _ in range(60):
             listed = [op for op in block if op.next is not None]
+            if not listed:  # all were erased
+                break
             op = rng.choice(listed)
             earlier = [*block.parameters, *(o.result for o in listed if o.is_before(op))]
             match rng.choice(["insert", "replace", "operands", "erase", "rebuild", "move"]):
