@@ -11,6 +11,7 @@ from importlib import import_module
 
 from graphc.codegen.target import Target
 from graphc.ir.errors import TargetError
+from graphc.ir.suggestions import nearest
 
 __all__ = ["Target", "target", "targets"]
 
@@ -36,7 +37,7 @@ def target(name: str) -> Target:
     """The target of this name. Raises `TargetError` when there is none, or when what it needs is not installed."""
     found = _found().get(name)
     if found is None:
-        raise TargetError(f"there is no target {name!r}; there are {', '.join(sorted(_found()))}")
+        raise TargetError(f"there is no target {name!r}{nearest(name, _found())}")
     if not found.available():
         raise TargetError(f"the target {name!r} is not installed: pip install 'graphc[{found.extra}]'")
     return found

@@ -7,6 +7,7 @@ from typing import Any
 from graphc.frontends import ops
 from graphc.frontends.symbolic import SymbolicTensor
 from graphc.ir.errors import GraphcError
+from graphc.ir.suggestions import nearest
 
 
 def linear(x: Any) -> Any:
@@ -70,7 +71,7 @@ def get(identifier: Any) -> Any:
     if isinstance(identifier, str):
         found = _BY_NAME.get(identifier) or serialization.registered_object(identifier)
         if found is None:
-            raise GraphcError(f"no activation is called {identifier!r}; there are {', '.join(sorted(_BY_NAME))}")
+            raise GraphcError(f"no activation is called {identifier!r}{nearest(identifier, _BY_NAME)}")
         return found
     if callable(identifier) and not isinstance(identifier, SymbolicTensor):
         return identifier

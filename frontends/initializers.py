@@ -16,6 +16,7 @@ from graphc.frontends.naming import snake_case
 from graphc.ir.dtypes import DType
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import GraphcError, ShapeError
+from graphc.ir.suggestions import nearest
 
 Array = np.ndarray[Any, Any]
 
@@ -299,9 +300,7 @@ def get(identifier: Any) -> Any:
     if isinstance(identifier, str):
         found: Any = _BY_NAME.get(identifier) or serialization.registered_object(identifier)
         if found is None:
-            raise GraphcError(
-                f"no initializer is called {identifier!r}; there are {', '.join(sorted(set(map(str, _BY_NAME))))}"
-            )
+            raise GraphcError(f"no initializer is called {identifier!r}{nearest(identifier, _BY_NAME)}")
         return found() if isinstance(found, type) else found
     if isinstance(identifier, type):
         return identifier()

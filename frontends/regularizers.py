@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from graphc.ir.errors import GraphcError
+from graphc.ir.suggestions import nearest
 
 
 class Regularizer:
@@ -124,7 +125,7 @@ def get(identifier: Any) -> Any:
         return identifier()
     found = _BY_NAME.get(identifier) or serialization.registered_object(identifier)
     if found is None:
-        raise GraphcError(f"no regularizer is called {identifier!r}; there are {', '.join(sorted(_BY_NAME))}")
+        raise GraphcError(f"no regularizer is called {identifier!r}{nearest(identifier, _BY_NAME)}")
     return found() if isinstance(found, type) else found
 
 

@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from graphc.ir.errors import DTypeError
+from graphc.ir.suggestions import nearest
 
 
 class DType(str):
@@ -114,4 +115,4 @@ def dtype(of: Any) -> DType:
     try:
         return _BY_NUMPY[np.dtype(of)]
     except (TypeError, KeyError):
-        raise DTypeError(f"no such dtype: {of!r}; there are {', '.join(DTYPES)}") from None
+        raise DTypeError(f"no such dtype: {of!r}{nearest(str(of), DTYPES)}") from None

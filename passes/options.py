@@ -10,7 +10,6 @@ import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal, NewType, Union, get_args, get_origin
 
 from graphc.ir.errors import GraphcError
@@ -167,11 +166,3 @@ def read_options(name: str, given: Mapping[str, str], options: Sequence[Option])
         except ValueError:
             raise GraphcError(f"{name}{{{key}={text}}}: {key} is {option.takes}") from None
     return values
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """`; did you mean …` for a misspelt name, else what there is."""
-    close = get_close_matches(name, known, n=3, cutoff=0.5)
-    if close:
-        return "; did you mean " + " or ".join(close) + "?"
-    return f"; there are {', '.join(sorted(known))}"

@@ -22,8 +22,9 @@ from typing import Any, TypeVar, get_type_hints
 
 from graphc.ir.errors import GraphcError
 from graphc.ir.module import Module
+from graphc.ir.suggestions import nearest
 from graphc.passes.checking import Check
-from graphc.passes.options import Option, check_kind, nearest, parse_pipeline, read_options
+from graphc.passes.options import Option, check_kind, parse_pipeline, read_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,7 +89,7 @@ def find_pass(name: str) -> Pass:
     """The pass of this name. Raises `GraphcError` that suggests the nearest names."""
     _discover()
     if name not in _PASSES:
-        raise GraphcError(f"there is no pass {name!r}{nearest(name, list(_PASSES))}")
+        raise GraphcError(f"there is no pass {name!r}{nearest(name, _PASSES)}")
     return _PASSES[name]
 
 

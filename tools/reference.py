@@ -10,7 +10,7 @@ from graphc.codegen.target import Target
 from graphc.ir.dtypes import DTYPES, DType
 from graphc.ir.errors import GraphcError
 from graphc.ir.opdef import REQUIRED, Composite, OpDef
-from graphc.passes.options import nearest
+from graphc.ir.suggestions import nearest
 from graphc.runtime.support import all_ops, sample_ops, support
 
 
@@ -18,7 +18,7 @@ def find_op(name: str) -> OpDef[..., Any]:
     """The op of this name. Raises `GraphcError` that suggests the nearest."""
     ops = all_ops()
     if name not in ops:
-        raise GraphcError(f"there is no op {name!r}{nearest(name, list(ops))}")
+        raise GraphcError(f"there is no op {name!r}{nearest(name, ops)}")
     return ops[name]
 
 

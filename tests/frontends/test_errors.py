@@ -118,7 +118,7 @@ def test_inputs_that_do_not_fit_the_model() -> None:
     ("call", "part"),
     [
         (lambda: layers.Dense(0), "units is a positive integer, not 0"),
-        (lambda: layers.Dense(3, activation="rleu"), "no activation is called 'rleu'; there are elu"),
+        (lambda: layers.Dense(3, activation="rleu"), "no activation is called 'rleu'; did you mean relu"),
         (lambda: layers.Dense(3, kernel_initializer="hee"), "no initializer is called 'hee'"),
         (lambda: layers.Dense(3, kernel_regularizer="l3"), "no regularizer is called 'l3'"),
         (lambda: layers.Dense(3, unit=2), "Dense has no argument 'unit'"),

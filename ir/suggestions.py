@@ -1,0 +1,20 @@
+"""What an error message suggests for a name that is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+FEW = 8
+"""So many names are listed even beside a suggestion."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean …?` for a misspelt name, and what there is where nothing is near or there is little."""
+    names = sorted(set(map(str, known)))
+    listed = f"here are {', '.join(names)}"
+    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    if not close:
+        return f"; t{listed}"
+    meant = f"; did you mean {' or '.join(close)}?"
+    return f"{meant} T{listed}" if len(names) <= FEW else meant
