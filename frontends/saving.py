@@ -30,7 +30,8 @@ from graphc.frontends.serialization import (
     register_serializable,
     serialize_keras_object,
 )
-from graphc.frontends.tensor_files import tensor_bytes, tensors_of, write_whole
+from graphc.frontends.tensor_files import tensor_bytes, tensors_of
+from graphc.frontends.whole_files import write_whole
 from graphc.ir.errors import FormatError, GraphcError, ShapeError
 from graphc.ir.module import Module
 

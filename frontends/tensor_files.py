@@ -1,11 +1,8 @@
-"""Named arrays as safetensors bytes, every dtype that format has, and files that are written whole or not at all."""
+"""Named arrays as safetensors bytes, in every dtype that format has."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -13,11 +10,11 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save
 
-from graphc.ir.errors import FormatError, GraphcError, UnsupportedError
+from graphc.ir.errors import FormatError, UnsupportedError
 
 Array = np.ndarray[Any, Any]
 
-_DTYPES: dict[str, Any] = {
+DTYPES: dict[str, Any] = {
     "BOOL": np.bool_, "U8": np.uint8, "I8": np.int8, "U16": np.uint16, "I16": np.int16, "U32": np.uint32,
     "I32": np.int32, "U64": np.uint64, "I64": np.int64, "F16": np.float16, "F32": np.float32, "F64": np.float64,
     "C64": np.complex64,
@@ -27,7 +24,7 @@ _DTYPES: dict[str, Any] = {
 
 def tensor_bytes(arrays: Mapping[str, Array]) -> bytes:
     """The arrays in the safetensors format. Raises `UnsupportedError` for dtypes it lacks (4-bit, complex128)."""
-    lacking = sorted(name for name, array in arrays.items() if array.dtype not in map(np.dtype, _DTYPES.values()))
+    lacking = sorted(name for name, array in arrays.items() if array.dtype not in map(np.dtype, DTYPES.values()))
     if lacking:
         raise UnsupportedError(f"safetensors has no dtype for {', '.join(f'{n} ({arrays[n].dtype})' for n in lacking)}")
     return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
@@ -41,27 +38,8 @@ def tensors_of(data: bytes, what: str) -> dict[str, Array]:
         raise FormatError(f"{what} is not a valid safetensors file: {error}") from error
     found: dict[str, Array] = {}
     for name, entry in entries:
-        if entry["dtype"] not in _DTYPES:
+        if entry["dtype"] not in DTYPES:
             raise FormatError(f"{what}: {name!r} has the dtype {entry['dtype']}, which graphc does not read")
-        dtype = np.dtype(_DTYPES[entry["dtype"]])
+        dtype = np.dtype(DTYPES[entry["dtype"]])
         found[name] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
     return found
-
-
-def write_whole(path: Path, data: bytes, overwrite: bool) -> None:
-    """Write a file so that another process sees all of it or none."""
-    if path.exists() and not overwrite:
-        raise GraphcError(f"{str(path)!r} exists already; pass overwrite=True to replace it")
-    if not path.parent.is_dir():
-        raise GraphcError(f"there is no folder {str(path.parent)!r}")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
