@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from graphc.ir.builder import Builder
@@ -59,11 +59,22 @@ def inline_function(builder: Builder, function: Function, arguments: list[Value]
 
     Locations go below the builder's scope.
     """
-    values = dict(zip(function.block.parameters, arguments, strict=True))
-    for op in function.block:
+    return _inline(builder, function.block, arguments, bindings, builder.location)
+
+
+def inline_block(builder: Builder, block: Block, arguments: Sequence[Value]) -> list[Value]:
+    """Record a copy of the ops of `block` at `builder`, at their own locations; returns what it hands out."""
+    return _inline(builder, block, arguments, None, None)
+
+
+def _inline(
+    builder: Builder, block: Block, arguments: Sequence[Value], bindings: Bindings | None, below: Location | None
+) -> list[Value]:
+    values = dict(zip(block.parameters, arguments, strict=True))
+    for op in block:
         if op.next is None:
             return [values[v] for v in cast(tuple[Value, ...], op.operands)]
-        new = _copy(op, values, bindings, builder.location)
+        new = _copy(op, values, bindings, below)
         if builder.before is None:
             builder.block.append(new)
         else:

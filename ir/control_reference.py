@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.ir.dims import Dim, Size
-from graphc.ir.errors import UnsupportedError
+from graphc.ir.errors import GraphcError, UnsupportedError
 from graphc.ir.graph import Op
 
 if TYPE_CHECKING:
@@ -35,8 +35,12 @@ def run_region_op(
         carried = attributes["carried"]
         values, captures = list(operands[:carried]), list(operands[carried:])
         condition, body = (region.block for region in op.regions)
+        count, bound = 0, attributes["bound"]
         while run(condition, values + captures, bindings)[0]:
+            if count == bound:
+                raise GraphcError(f"a while that is bound to {bound} rounds goes on after them").at(str(op.location))
             values = run(body, values + captures, bindings)
+            count += 1
         return values
     if op.name == "scan":
         return _scan(interpreter, op, operands, attributes, bindings)

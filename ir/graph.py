@@ -326,6 +326,14 @@ class Function:
         self.parameters.append(Parameter(value, role, weight))
         return value
 
+    def add_argument(self, like: Value) -> Value:
+        """A parameter of a private function for values such as `like`, named after it where that name is free."""
+        taken = {p.value.name for p in self.parameters}
+        name, number = like.name, 1
+        while name is not None and name in taken:
+            name, number = f"{like.name}_{number}", number + 1
+        return self.add_parameter(like.type, name)
+
     @property
     def inputs(self) -> list[Parameter]:
         """The parameters a caller passes: all but those that stand for a weight."""

@@ -159,6 +159,13 @@ class Module:
         self.functions[name] = function
         return function
 
+    def free_name(self, name: str) -> str:
+        """`name`, numbered if a function has it already."""
+        number, found = 1, name
+        while found in self.functions:
+            found, number = f"{name}_{number}", number + 1
+        return found
+
     def constant_parameter(self, function: Function, array: Array) -> Value:
         """A parameter of `function` that stands for a constant array kept in the weight table."""
         number = sum(name.startswith("constant_") for name in self.weights)

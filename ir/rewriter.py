@@ -10,7 +10,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.dims import equal
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Block, Function, Op, Value
-from graphc.ir.opdef import Inferred
+from graphc.ir.opdef import OPS, Inferred
 from graphc.ir.types import TensorType
 
 WIDE = 256
@@ -116,14 +116,46 @@ class Rewriter:
 
         Raises `GraphcError` when the number of results, a dtype, a rank or a size differs.
         """
+        self._check_replacements(op, values)
+        for old, new in zip(op.results, values, strict=True):
+            self.replace_value(old, new)
+        self.erase(op)
+
+    def hand_over(self, op: Op, values: Sequence[Value], after: Op | None) -> None:
+        """Like `replace`, but whoever holds a result of `op`, such as code that is still recording, may go on using it.
+
+        The results of `op` become those of the ops that give `values`, which stand between `after` (None: the start of
+        the block) and `op`. A value from elsewhere, or one that is meant twice, gets a convert to its own dtype.
+        """
+        self._check_replacements(op, values)
+        convert = OPS["convert"]
+        results = op.results
+        for i, value in enumerate(values):
+            old, new, owner = results[i], value, value.owner
+            made = isinstance(owner, Op) and owner.block is op.block and owner.is_before(op)
+            if not made or (after is not None and not after.is_before(owner)) or owner.results[new.index] is not new:
+                # What was handed over before is where `value` was.
+                source = next((o for o, v in zip(results[:i], values, strict=False) if v is value), value)
+                new = convert.build(self.before(op), (source,), convert.make_attributes(dtype=value.dtype)).results[0]
+            self.replace_value(new, old)
+            self._exchange(old, new)
+        self.erase(op)
+
+    def _exchange(self, old: Value, new: Value) -> None:
+        """Let two results of ops be each other's; nothing reads `new`."""
+        for value, other in ((old, new), (new, old)):
+            owner = value.owner
+            assert isinstance(owner, Op)
+            owner.results = (*owner.results[: value.index], other, *owner.results[value.index + 1 :])
+        old.owner, old.index, new.owner, new.index = new.owner, new.index, old.owner, old.index
+        old.type = new.type
+
+    def _check_replacements(self, op: Op, values: Sequence[Value]) -> None:
         if len(values) != len(op.results):
             raise GraphcError(f"{op.name} has {len(op.results)} results, {len(values)} values replace them")
         for old, new in zip(op.results, values, strict=True):
             if not _may_replace(old.type, new.type):
                 raise GraphcError(f"{op.name}: a result {old.type} cannot be replaced by {new.type}")
-        for old, new in zip(op.results, values, strict=True):
-            self.replace_value(old, new)
-        self.erase(op)
 
     def erase(self, op: Op) -> None:
         """Remove an op that nothing reads. Raises `GraphcError` when a result is read."""

@@ -85,6 +85,7 @@ def while_loop(
         lambda count, *flat: ir.and_(ir.lt(count, maximum_iterations), truth(apply(cond, flat))),
         lambda count, *flat: (count + 1, *_like(step(*flat), flat)),
         [np.int32(0), *first],
+        maximum_iterations,
     )
     return _unwrapped(pack(structure, counted[1:]), single)
 

@@ -32,9 +32,10 @@ def cond_op(index: AnyTensor, *captures: AnyTensor) -> tuple[TensorType, ...]:
 
 
 @primitive(name="while")
-def while_op(*values: AnyTensor, carried: int) -> tuple[TensorType, ...]:
+def while_op(*values: AnyTensor, carried: int, bound: Size | None = None) -> tuple[TensorType, ...]:
     """Repeat the second region while the first yields true. The first `carried` operands are the loop's values, the
-    rest captures; both regions take all of them. The second yields the next values."""
+    rest captures; both regions take all of them. The second yields the next values. `bound` promises that the loop
+    runs no more often, and gives it a gradient."""
     raise GraphcError("while has regions; build it with graphc.ops.while_loop")
 
 
@@ -91,7 +92,11 @@ def _cond_types(types: Sequence[TensorType], regions: Sequence[Region]) -> tuple
     return first
 
 
-def _while_types(types: Sequence[TensorType], regions: Sequence[Region], *, carried: int) -> tuple[TensorType, ...]:
+def _while_types(
+    types: Sequence[TensorType], regions: Sequence[Region], *, carried: int, bound: Any
+) -> tuple[TensorType, ...]:
+    if isinstance(bound, int) and bound < 0:
+        raise ShapeError(f"the bound of while is negative: {bound}")
     if len(regions) != 2:
         raise ShapeError(f"while has a condition and a body, not {len(regions)} regions")
     if not 0 <= carried <= len(types):
@@ -214,14 +219,15 @@ def cond(index: Any, *branches: Body) -> Any:
     return _unpack(cond_op.build(builder, (choice, *captures), regions=regions), built[0][1])
 
 
-def while_loop(condition: Body, body: Body, initial: Sequence[Any]) -> tuple[Value, ...]:
-    """Repeat `values = body(*values)` while `condition(*values)`; returns the last values."""
+def while_loop(condition: Body, body: Body, initial: Sequence[Any], bound: Any = None) -> tuple[Value, ...]:
+    """Repeat `values = body(*values)` while `condition(*values)`, which holds at most `bound` times; returns the last
+    values."""
     builder = _builder()
     values = [value for value in builder.values(tuple(initial), None, while_op) if value is not None]
     types = [value.type for value in values]
     regions = (_region(builder, condition, types, "the condition")[0], _region(builder, body, types, "the body")[0])
     captures = _capture(regions)
-    attributes = while_op.make_attributes(carried=len(values))
+    attributes = while_op.make_attributes(carried=len(values), bound=bound)
     return while_op.build(builder, (*values, *captures), attributes, regions).results
 
 

@@ -42,7 +42,7 @@ class Body:
         parameters = list(block.parameters)
         clone_ops(source, block, values)
         chosen = [parameters[i] for i in wanted]
-        differentiator.inline_composites(block, chosen)
+        differentiator.prepare(block, chosen)
         # Stands between the parts: forward ops that are replaced meanwhile stay before it.
         fence = barrier.build(Builder(block, block.last, function=function), ())
         seeds = [block.add_parameter(block.outputs[i].type) for i in seeded]

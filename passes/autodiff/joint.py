@@ -2,7 +2,11 @@
 
 A reverse walk over the block keeps the cotangent of each value that has one; a cotangent of zero is None, never an
 array. Gradient rules refer freely to forward values; what is saved and what is computed again is decided afterwards
-(`passes/partition.py`). See Griewank and Walther, "Evaluating Derivatives", chapter 3.
+(`passes/partition`). See Griewank and Walther, "Evaluating Derivatives", chapter 3.
+
+The block may still be recorded, that is, lack its terminator. Forward ops may be replaced by others (composites by
+their decompositions, loops by scans, branches by ones that hand out residuals), but the values that they gave stay the
+values that they are, so that code which is recording may use them afterwards.
 """
 
 from __future__ import annotations
@@ -12,13 +16,13 @@ from typing import Any
 
 from graphc.ir import ops
 from graphc.ir.builder import Builder
-from graphc.ir.errors import UnsupportedError
+from graphc.ir.errors import ShapeError, UnsupportedError
 from graphc.ir.graph import Block, Function, Op, Value
 from graphc.ir.location import ROOT, Location, Scope
 from graphc.ir.module import Module
-from graphc.ir.opdef import Composite
+from graphc.ir.opdef import OPS, Composite
 from graphc.ir.rewriter import Rewriter
-from graphc.passes.autodiff.activity import active_values, is_inexact
+from graphc.passes.autodiff.activity import STOPS, active_results
 
 Pair = tuple[Function, Function, list[int]]
 """Forward and backward function of a callee, and the indices of its parameters that the backward one takes."""
@@ -26,6 +30,11 @@ MakePair = Callable[["Differentiator", Function, Sequence[int], Sequence[int]], 
 
 MARK = "gradient"
 """The scope below which backward ops stand, under the scope of the forward op."""
+
+REFERRING = frozenset({"call", "custom_gradient"})
+"""Ops without regions whose meaning is that of functions they name."""
+
+_TERMINATORS = (OPS["return"].op_class, OPS["yield"].op_class)
 
 
 class Differentiator:
@@ -35,6 +44,7 @@ class Differentiator:
         self.module = module
         self.rewriter = Rewriter()
         self._pairs: dict[tuple[str, tuple[int, ...], tuple[int, ...]], Pair] = {}
+        self._marked: dict[Location, Location] = {}
 
     def pair(self, callee: Function, seeded: tuple[int, ...], wanted: tuple[int, ...], make: MakePair) -> Pair:
         """The forward and backward function for calls of `callee` of this kind, made by `make` when first asked for."""
@@ -43,13 +53,19 @@ class Differentiator:
             self._pairs[key] = make(self, callee, seeded, wanted)
         return self._pairs[key]
 
-    def fresh(self, name: str) -> str:
-        """A function name that is not taken."""
-        number, found = 1, name
-        while found in self.module.functions:
-            found = f"{name}_{number}"
-            number += 1
-        return found
+    def gradients(
+        self, block: Block, loss: Value, wanted: Sequence[Value], function: Function | None = None
+    ) -> list[Value | None]:
+        """Append the gradients of `loss`, a real scalar of the block, by values of the block; None where it is zero.
+
+        Raises `ShapeError` for a loss that is none, otherwise as `backward`.
+        """
+        if loss.shape != () or not loss.dtype.is_float:
+            raise ShapeError(f"a gradient is of a real scalar, not of {loss.type}")
+        with Builder(block, _end(block), function=function or block.function) as builder:
+            builder.location = Location.of(ROOT.child(MARK))
+            seed = ops.constant(value=1.0, dtype=loss.dtype)
+        return self.backward(block, [(loss, seed)], wanted, function)
 
     def backward(
         self,
@@ -58,42 +74,67 @@ class Differentiator:
         wanted: Sequence[Value],
         function: Function | None = None,
     ) -> list[Value | None]:
-        """Append the backward ops before the terminator; returns the cotangent of each wanted value.
+        """Append the backward ops, before the terminator if there is one; returns the cotangent of each wanted value.
 
-        `seeds` pairs outputs with their cotangents. Composites without a gradient of their own are inlined first.
+        `seeds` pairs values with their cotangents. Composites without a gradient of their own are inlined first.
         Raises `UnsupportedError`, with its place, for an op without a gradient that the result depends on.
         """
-        self.inline_composites(block, wanted)
-        active = active_values(self.module, block, wanted)
-        forward = [op for op in block if op.next is not None]
-        builder = Builder(block, block.last, function=function or block.function)
+        active = self.prepare(block, wanted)
+        end = _end(block)
+        forward = [op for op in block if op is not end]
+        builder = Builder(block, end, function=function or block.function)
+        made = {value for value in wanted if value.op is not None}
+        found: dict[Value, Value | None] = {}
         cotangents: dict[Value, Value | None] = {}
         with builder:
             for value, seed in seeds:
                 self.accumulate(cotangents, value, seed, active)
             for op in reversed(forward):
+                if made and not made.isdisjoint(op.results):
+                    found.update((value, cotangents.get(value)) for value in op.results)
                 self.op(builder, op, cotangents, active)
-        return [cotangents.get(value) for value in wanted]
+        self.rewriter.flush()
+        found.update(cotangents)
+        return [found.get(value) for value in wanted]
 
-    def inline_composites(self, block: Block, wanted: Sequence[Value]) -> None:
-        """Replace active composites that declare no gradient by their decompositions, until none is left."""
-        found = True
-        while found:
-            active = active_values(self.module, block, wanted)
-            found = False
-            for op in list(block):
-                definition = op.definition
-                if isinstance(definition, Composite) and definition.vjp_rule is None and _is_active(op, active):
-                    self.rewriter.replace(op, *definition.expand(self.rewriter.before(op), op))
-                    found = True
+    def prepare(self, block: Block, wanted: Sequence[Value]) -> set[Value]:
+        """Replace active composites that declare no gradient by their decompositions, and loops by scans.
+
+        Returns the values whose derivative by `wanted` may not be zero, these included. One walk.
+        """
+        from graphc.passes.autodiff.loops import as_scan
+
+        active = {value for value in wanted if value.dtype.is_float or value.dtype.is_complex}
+        replaced: set[Op] = set()
+        end = _end(block)
+        op = block.first
+        while op is not None and op is not end:
+            following = op.next
+            if op.name not in STOPS and op not in replaced and any(value in active for value in op.operands):
+                results = active_results(self.module, op, active)
+                values: Sequence[Value] | None = None
+                before = op.prev
+                if results and op.name == "while":
+                    values = as_scan(self.rewriter.before(op), op)
+                elif results and isinstance(op.definition, Composite) and op.definition.vjp_rule is None:
+                    values = op.definition.expand(self.rewriter.before(op), op)
+                if values is None:
+                    active.update(results)
+                else:
+                    replaced.add(op)
+                    self.rewriter.hand_over(op, values, before)
+                    following = block.first if before is None else before.next
+            op = following
+        self.rewriter.flush()
+        return active
 
     def op(self, builder: Builder, op: Op, cotangents: dict[Value, Value | None], active: set[Value]) -> None:
         """Pass the cotangents of the results of one op on to its operands."""
         received = [cotangents.pop(value, None) for value in op.results]
         if all(cotangent is None for cotangent in received) or not any(value in active for value in op.operands):
             return
-        builder.location = marked(op.location)
-        if op.regions or op.name == "call":
+        builder.location = self.marked(op.location)
+        if op.regions or op.name in REFERRING:
             from graphc.passes.autodiff.regions import differentiate_region_op
 
             passed = differentiate_region_op(self, builder, op, received, active)
@@ -124,6 +165,13 @@ class Differentiator:
         before = cotangents.get(value)
         cotangents[value] = cotangent if before is None else ops.add(before, cotangent)
 
+    def marked(self, location: Location) -> Location:
+        """The location of the backward ops of a forward op; see `marked`."""
+        found = self._marked.get(location)
+        if found is None:
+            found = self._marked[location] = marked(location)
+        return found
+
 
 def marked(location: Location) -> Location:
     """The location of the backward ops of a forward op: its scope under the mark, once however often marked."""
@@ -141,5 +189,6 @@ def zeros(value: Value) -> Value:
     return ops.full(value.shape, 0, value.dtype)
 
 
-def _is_active(op: Op, active: set[Value]) -> bool:
-    return any(value in active for value in op.operands) and any(is_inexact(value) for value in op.results)
+def _end(block: Block) -> Op | None:
+    """The terminator of the block, None while it is being recorded."""
+    return block.last if isinstance(block.last, _TERMINATORS) else None

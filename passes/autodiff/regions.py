@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from graphc.ir import ops
 from graphc.ir.builder import Builder
-from graphc.ir.errors import UnsupportedError
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Function, Op, Region, Result, Value
 from graphc.ir.ops.control import call_function, cond_op, scan_op
 from graphc.ir.types import TensorType
@@ -29,30 +29,23 @@ def differentiate_region_op(
 ) -> Passed:
     """The cotangents of the operands of a region op or call. The forward op gives way to one that hands out residuals.
 
-    Raises `UnsupportedError` for `while`.
+    `differentiator.prepare` has made scans of loops.
     """
     if op.name == "cond":
         return _cond(differentiator, builder, op, received, active)
     if op.name == "scan":
         return _scan(differentiator, builder, op, received, active)
-    if op.name == "call":
-        return _call(differentiator, builder, op, received, active)
-    raise UnsupportedError("while has no gradient: how often it runs is not known; use scan, whose length is").at(
-        str(op.location)
-    )
+    return _call(differentiator, builder, op, received, active)
 
 
 def _indices(flags: Sequence[object]) -> list[int]:
     return [i for i, flag in enumerate(flags) if flag]
 
 
-def _replaced(differentiator: Differentiator, op: Op, new: Op) -> tuple[Value, ...]:
-    """Let readers of `op` read the first results of `new`; returns the rest, the residuals."""
+def _replaced(differentiator: Differentiator, op: Op, new: Op, after: Op | None) -> tuple[Value, ...]:
+    """Let the results of `op` be the first ones of `new`, which stands after `after`; returns the rest, the residuals."""
     count = len(op.results)
-    rewriter = differentiator.rewriter
-    for old, value in zip(op.results, new.results, strict=False):
-        rewriter.replace_value(old, value)
-    rewriter.erase(op)
+    differentiator.rewriter.hand_over(op, new.results[:count], after)
     return new.results[count:]
 
 
@@ -76,10 +69,11 @@ def _cond(differentiator: Differentiator, builder: Builder, op: Op, received: Re
             return [values[filled[i]] if i in filled else _zeros_of(type) for i, type in enumerate(slots)]
 
         forward.append(body.forward_region(function, hand_out))
+    after = op.prev
     new = cond_op.build(
         differentiator.rewriter.before(op), (index, *captures), op.attributes, tuple(forward), op.location
     )
-    kept = _replaced(differentiator, op, new)
+    kept = _replaced(differentiator, op, new, after)
 
     backward: list[Region] = []
     for body, branch, place in zip(bodies, residuals, places, strict=True):
@@ -143,8 +137,9 @@ def _scan(differentiator: Differentiator, builder: Builder, op: Op, received: Re
     read = body.read_parameters() & at_hand
 
     region = body.forward_region(builder.function, lambda values: [values[value] for value in residuals])
+    after = op.prev
     new = scan_op.build(differentiator.rewriter.before(op), operands, op.attributes, (region,), op.location)
-    kept = _replaced(differentiator, op, new)
+    kept = _replaced(differentiator, op, new, after)
 
     # Operands of the reverse scan: cotangents carried, sums carried; residuals, cotangents and slices cut; captures.
     xs = [i for i in range(carried, carried + sliced) if body.parameters[i] in read]
@@ -188,10 +183,11 @@ def _call(differentiator: Differentiator, builder: Builder, op: Op, received: Re
     seeded = _indices([cotangent is not None for cotangent in received])
     wanted = _indices([value in active for value in operands])
     forward, backward, read = differentiator.pair(callee, tuple(seeded), tuple(wanted), _make_pair)
+    after = op.prev
     results = call_function(differentiator.rewriter.before(op), forward, operands, op.location)
     owner = results[0].op
     assert owner is not None
-    kept = _replaced(differentiator, op, owner)
+    kept = _replaced(differentiator, op, owner, after)
     seeds = [cotangent for cotangent in received if cotangent is not None]
     found = call_function(builder, backward, [*(operands[i] for i in read), *kept, *seeds])
     passed: Passed = [None] * len(operands)
@@ -203,21 +199,33 @@ def _call(differentiator: Differentiator, builder: Builder, op: Op, received: Re
 def _make_pair(differentiator: Differentiator, callee: Function, seeded: Sequence[int], wanted: Sequence[int]) -> Pair:
     """The forward and backward function of a callee, and which of its parameters the backward one takes."""
     module = differentiator.module
-    forward = module.add_function(differentiator.fresh(f"{callee.name}_forward"), public=False)
+    forward = module.add_function(module.free_name(f"{callee.name}_forward"), public=False)
     body = Body.of(differentiator, callee.block, seeded, wanted, forward)
     at_hand = set(body.parameters)
     residuals = body.residuals(at_hand)
-    read = [i for i, value in enumerate(body.parameters) if value in body.read_parameters()]
+    read = _read_parameters(body, residuals)
     for parameter in callee.parameters:
         forward.add_parameter(parameter.type, parameter.value.name, parameter.role)
     forward.guards.update(callee.guards)
     body.forward_into(forward.block, forward, lambda values: [values[value] for value in residuals])
     forward.results = [Result() for _ in forward.outputs]
 
-    backward = module.add_function(differentiator.fresh(f"{callee.name}_backward"), public=False)
+    backward = module.add_function(module.free_name(f"{callee.name}_backward"), public=False)
     values: dict[Value, Value] = {}
     for value in (*(body.parameters[i] for i in read), *residuals, *body.seeds):
-        values[value] = backward.add_parameter(value.type, value.name)
+        values[value] = backward.add_argument(value)
     body.backward_into(backward.block, values, backward, lambda found: found)
     backward.results = [Result() for _ in backward.outputs]
+    backward.guards.update(forward.guards)
     return forward, backward, read
+
+
+def _read_parameters(body: Body, residuals: Sequence[Value]) -> list[int]:
+    """The parameters that the backward part takes: those it reads, and those it needs for the symbols they bind."""
+    reading = body.read_parameters()
+    bound = {size for value in (*reading, *residuals, *body.seeds) for size in value.shape}
+    for value in body.parameters:
+        if any(size not in bound for size in value.shape if isinstance(size, Dim)):
+            reading.add(value)
+            bound.update(value.shape)
+    return [i for i, value in enumerate(body.parameters) if value in reading]

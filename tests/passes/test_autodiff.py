@@ -197,5 +197,5 @@ def test_what_cannot_be_differentiated_is_said():
         (last,) = control.while_loop(lambda v: total(v) < 10, lambda v: v * 2, [b])
         return total(last)
 
-    with pytest.raises(UnsupportedError, match=r"while has no gradient: how often it runs is not known; use scan"):
+    with pytest.raises(UnsupportedError, match=r"while has no gradient without a bound on how often it runs"):
         differentiate(module_of(loop), wrt=["b"])
