@@ -19,6 +19,7 @@ class NumpyDialect(FunctionalDialect):
     """See `spelling.py` for the ops."""
 
     framework = "NumPy"
+    is_eager = True
     spelling: dict[str, Spelling] = SPELLING
     helpers = {name: source.strip() for name, source in HELPERS.items()}
     imports = {

@@ -38,6 +38,9 @@ MOST_OPS = 6
 MOST_CALLS = 2
 """Calls nested in one statement; operators and what the dialect calls light do not count."""
 
+FEW = 1024
+"""Arrays of so many elements are not worth a `del`."""
+
 _SIZE_PRECEDENCE = {0: ATOM, 1: PRODUCT, 2: SUM, 3: TERNARY}
 _STREAMS = ("x", "y", "z")
 _LAYER_ROLES = frozenset({"q", "k", "v", "query", "key", "value", "gate", "scores"})
@@ -104,6 +107,10 @@ class BodyWriter:
         """Values whose names belong to a surrounding body: they are never released here."""
         self.sizes: dict[Dim, str] = {}
         self.sizes_read: dict[Dim, None] = {}
+        self.ordered = False
+        """Whether ops run in the order of the items, so that operands die where the plan of memory says."""
+        self.large: set[str] = set()
+        """Names that held an array worth freeing."""
         self._count_uses()
 
     # --- set-up -----------------------------------------------------------------------------------------------
@@ -343,16 +350,27 @@ class BodyWriter:
         if inlinable and self.uses.get(results[0]) == 1:
             self.pending[results[0]] = Pending(expression, reads, ops, calls, alone)
             return
+        self._settle()
         freed = self.release(reads)
         targets = ", ".join(self.name_result(value, freed) for value in results)
         self.emit(f"{targets} = {expression.text}")
 
     def materialise(self, value: Value) -> None:
         """Write what is pending for `value` as a statement of its own."""
+        self._settle(value)
         waiting = self.pending.pop(value)
         freed = self.release(waiting.reads)
         name = self.name_result(value, freed)
         self.emit(f"{name} = {waiting.expression.text}")
+
+    def _settle(self, before: Value | None = None) -> None:
+        """Where order counts, write what is pending (longer than `before`): later it would keep what it reads alive."""
+        if self.ordered:
+            for value in list(self.pending):
+                if value is before:
+                    break
+                if value in self.pending and self.pending[value].reads and value.ndim:
+                    self.materialise(value)
 
     def named(self, value: Value | None) -> str:
         """The value as a name or other atom that can be read any number of times."""
@@ -393,6 +411,8 @@ class BodyWriter:
     def _hold(self, value: Value, base: str) -> str:
         name = self.names.take(base)
         self.known[value] = Expression(name)
+        if worth_freeing(value):
+            self.large.add(name)
         return name
 
     # --- calls ------------------------------------------------------------------------------------------------
@@ -527,6 +547,16 @@ def layer_role(value: Value) -> str | None:
             return None
         value = op.operands[0]
     return None
+
+
+def worth_freeing(value: Value) -> bool:
+    """Whether the array is more than a few numbers."""
+    count = 1
+    for size in value.type.shape:
+        if not isinstance(size, int):
+            return True
+        count *= size
+    return count > FEW
 
 
 def block_items(block: Block) -> list[Op]:

@@ -73,6 +73,8 @@ class Dialect(ABC):
     scalars_anywhere: ClassVar[bool] = True
     """Whether functions take Python numbers in place of arrays, as operators do."""
 
+    is_eager: ClassVar[bool] = False
+    """Whether statements run as they stand and arrays live as long as names hold them: plans of memory are kept."""
     has_classes: ClassVar[bool] = False
     """Whether scopes become classes that make their members, rather than functions over a nested dict."""
 

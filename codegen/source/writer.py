@@ -13,6 +13,7 @@ from graphc.codegen.source.dialect import Code, Dialect, Path, Update
 from graphc.codegen.source.documentation import quoted
 from graphc.codegen.source.expressions import PRODUCT, UNARY
 from graphc.codegen.source.formatting import formatted, with_imports
+from graphc.codegen.source.freeing import with_deletions
 from graphc.codegen.source.members import Layers, Members, Places, ancestors, relative
 from graphc.codegen.source.naming import Names, class_name, identifier, plural, stem
 from graphc.codegen.source.scopes import Node, owner_of, scope_tree
@@ -22,6 +23,7 @@ from graphc.ir.errors import UnsupportedError
 from graphc.ir.graph import Function, Op, Value
 from graphc.ir.module import Module
 from graphc.ir.recipes import Recipe
+from graphc.passes.partition.backward import is_backward
 
 GENERIC = re.compile(r"(input|inputs|input_layer|keras_tensor|arg|x)(_?\d+)?")
 """Names of a model's only input that say nothing: it is called `x`."""
@@ -410,6 +412,7 @@ class ModuleWriter:
         members = Members(self.dialect, self.layers, self.places, node.owner, self.function_names)
         names = Names(self.dialect.reserved | set(self.function_names.values()) | {c.name for c in self.definitions})
         writer = BodyWriter(self.dialect, members, items, node.outputs, names)
+        writer.ordered = self._keeps_order(items)
         if function is not None:
             results = zip(function.results, function.outputs, strict=True)
             writer.result_names = {value: identifier(result.name) for result, value in results if result.name}
@@ -457,7 +460,7 @@ class ModuleWriter:
             for dim in (*symbols(guard.left), *symbols(guard.right)):
                 writer.size(dim)
             guards += guard_lines(guard, writer, function)
-        lines = [*writer.sizes_at_top(root.inputs, names), *guards, *writer.lines]
+        lines = [*writer.sizes_at_top(root.inputs, names), *guards, *freeing(writer)]
         return Method(self.dialect.method_name(function, self.module), parameters, lines, function)
 
     def _function(self, function: Function) -> PrivateFunction:
@@ -466,6 +469,7 @@ class ModuleWriter:
         names = Names(self.dialect.reserved | set(self.function_names.values()))
         ops = [op for op in function.block if op.next is not None]
         writer = BodyWriter(self.dialect, members, ops, function.outputs, names, indent=4)
+        writer.ordered = self._keeps_order(ops)
         parameters: list[str] = []
         for parameter in function.parameters:
             name = names.take(identifier(parameter.name))
@@ -476,7 +480,16 @@ class ModuleWriter:
         writer.write_return()
         values = [p.value for p in function.parameters]
         top = writer.sizes_at_top(values, dict(zip(values, parameters, strict=True)))
-        return self.function_names[function.name], parameters, [*top, *writer.lines]
+        return self.function_names[function.name], parameters, [*top, *freeing(writer)]
+
+    def _keeps_order(self, items: Sequence[Item]) -> bool:
+        """Whether the body has a backward part, whose memory is planned, and the target runs as it is written."""
+        return self.dialect.is_eager and any(isinstance(item, Op) and is_backward(item) for item in items)
+
+
+def freeing(writer: BodyWriter) -> list[str]:
+    """The lines of a body; where its memory is planned, arrays are let go of after their last use."""
+    return with_deletions(writer.lines, writer.large) if writer.ordered else writer.lines
 
 
 def unread(writer: BodyWriter, inputs: Sequence[Value]) -> str | None:

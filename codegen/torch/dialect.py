@@ -63,6 +63,7 @@ class TorchDialect(Dialect):
         "nn": "from torch import nn",
     }
     scalars_anywhere = False
+    is_eager = True
     has_classes = True
     indent = 8
     reserved = frozenset({"self", "torch", "nn", "F", "load", "Path", "Model", *HELPERS})

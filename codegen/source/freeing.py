@@ -1,0 +1,59 @@
+"""`del` statements that let go of arrays after their last use, where names would hold them to the end of a function.
+
+Most names are soon used again, and short bodies end soon. A training step is one long body, whose plan of memory counts
+on every array being freed where it is read last.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+
+def with_deletions(lines: Sequence[str], names: AbstractSet[str]) -> list[str]:
+    """The statements of a body, each followed by a `del` of those of `names` that are read there for the last time.
+
+    A name that the same statement assigns again is left; so is everything from the first `return` or `with` on, where
+    the body ends. Nested blocks count as one statement. Linear.
+    """
+    statements = ast.parse("\n".join(lines)).body
+    count = next((i for i, each in enumerate(statements) if isinstance(each, ast.Return | ast.With)), len(statements))
+    last: dict[str, int] = {}
+    deleted: list[list[str]] = [[] for _ in statements]
+    held: set[str] = set()
+    for i, statement in enumerate(statements):
+        stored, loaded = _names(statement)
+        for name in loaded & held:
+            last[name] = i
+        if i >= count:
+            continue
+        for name in stored & names:
+            if name in held and last[name] < i:
+                deleted[last[name]].append(name)
+            held.add(name)
+            last[name] = i
+    for name in sorted(held):
+        if last[name] < count - 1:
+            deleted[last[name]].append(name)
+    out: list[str] = []
+    for i, (statement, gone) in enumerate(zip(statements, deleted, strict=True)):
+        end = statements[i + 1].lineno - 1 if i + 1 < len(statements) else len(lines)
+        out += lines[statement.lineno - 1 : end]
+        if gone:
+            out.append(f"del {', '.join(sorted(gone))}")
+    return out
+
+
+def _names(statement: ast.stmt) -> tuple[set[str], set[str]]:
+    """The names that a statement surely assigns, and those it reads: what a nested block assigns it also keeps."""
+    stored: set[str] = set()
+    loaded: set[str] = set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name):
+            (loaded if isinstance(node.ctx, ast.Load) else stored).add(node.id)
+    if not isinstance(statement, ast.Assign):
+        loaded |= stored
+        if not isinstance(statement, ast.If):
+            stored = set()
+    return stored, loaded

@@ -1,0 +1,38 @@
+"""Arrays of a training step are let go of where they are read last."""
+
+from graphc.codegen.source.freeing import with_deletions
+
+
+def test_what_is_read_last_is_deleted() -> None:
+    lines = ["y = f(x)", "z = g(y)", "w = h(z, y)", "u = k(w)", "return u"]
+    assert with_deletions(lines, {"y", "z", "w", "u"}) == [
+        "y = f(x)",
+        "z = g(y)",
+        "w = h(z, y)",
+        "del y, z",
+        "u = k(w)",
+        "return u",
+    ]
+
+
+def test_a_name_that_is_assigned_again_needs_none() -> None:
+    lines = ["y = f(x)", "y = g(y)", "z = g(y)", "y = f(x)", "z = h(z, y)", "return z"]
+    assert with_deletions(lines, {"y", "z"}) == [
+        "y = f(x)",
+        "y = g(y)",
+        "z = g(y)",
+        "del y",
+        "y = f(x)",
+        "z = h(z, y)",
+        "return z",
+    ]
+
+
+def test_parameters_and_small_arrays_stay() -> None:
+    lines = ["y = f(x)", "s = total(y)", "z = g(s)", "w = g(z)", "v = w + 1", "return v"]
+    assert with_deletions(lines, {"z"})[3:] == ["w = g(z)", "del z", "v = w + 1", "return v"]
+
+
+def test_blocks_count_as_one_statement() -> None:
+    lines = ["y = f(x)", "z = y + 1", "for row in x:", "    z = u = g(y, row)", "w = h(z)", "v = w + 1", "return v"]
+    assert with_deletions(lines, {"y", "z", "u"}) == [*lines[:4], "del y", "w = h(z)", "del z", *lines[5:]]
