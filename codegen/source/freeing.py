@@ -54,6 +54,15 @@ def _names(statement: ast.stmt) -> tuple[set[str], set[str]]:
             (loaded if isinstance(node.ctx, ast.Load) else stored).add(node.id)
     if not isinstance(statement, ast.Assign):
         loaded |= stored
-        if not isinstance(statement, ast.If):
-            stored = set()
+        stored = _surely(statement)
     return stored, loaded
+
+
+def _surely(statement: ast.stmt) -> set[str]:
+    """What a statement assigns whichever branch is taken; a loop may run no times."""
+    if isinstance(statement, ast.Assign):
+        return _names(statement)[0]
+    if isinstance(statement, ast.If):
+        branches = [set[str]().union(*map(_surely, branch)) for branch in (statement.body, statement.orelse)]
+        return branches[0] & branches[1]
+    return set()

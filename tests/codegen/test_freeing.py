@@ -36,3 +36,8 @@ def test_parameters_and_small_arrays_stay() -> None:
 def test_blocks_count_as_one_statement() -> None:
     lines = ["y = f(x)", "z = y + 1", "for row in x:", "    z = u = g(y, row)", "w = h(z)", "v = w + 1", "return v"]
     assert with_deletions(lines, {"y", "z", "u"}) == [*lines[:4], "del y", "w = h(z)", "del z", *lines[5:]]
+
+
+def test_what_one_branch_assigns_may_not_exist() -> None:
+    lines = ["if p:", "    y = f(x)", "    z = y", "else:", "    z = x", "w = h(z)", "v = w + 1", "return v"]
+    assert with_deletions(lines, {"y", "z"}) == [*lines[:6], "del z", *lines[6:]]
