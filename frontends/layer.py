@@ -20,6 +20,7 @@ from graphc.frontends.input_spec import InputSpec, check_inputs
 from graphc.frontends.naming import automatic_name, snake_case
 from graphc.frontends.nodes import Node, is_symbolic, record
 from graphc.frontends.recording import Recording, current_recording
+from graphc.frontends.remat import RematScope, current_remat_scope
 from graphc.frontends.scopes import user_line
 from graphc.frontends.structures import flatten, map_structure
 from graphc.frontends.symbolic import SymbolicTensor, keras_shape, size_of
@@ -49,6 +50,9 @@ class Layer(WeightOwner):
     _arguments: dict[str, Any] | None
     """What `__init__` was given, by name, for a `get_config` that a subclass does not write; None if it is unclear."""
 
+    _remat_scope: RematScope | None
+    """The `RematScope` that the layer was made in."""
+
     _input_shape: Any = None
     """The `input_shape` option: what a Sequential that begins with this layer takes."""
 
@@ -57,6 +61,7 @@ class Layer(WeightOwner):
         # Set before `__init__`, so that attributes assigned ahead of `super().__init__()` are tracked too.
         for name, value in (("_tracker", Tracker()), ("inbound_nodes", []), ("built", False), ("_trainable", True)):
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "_remat_scope", current_remat_scope())
         object.__setattr__(self, "_arguments", _given_arguments(cls, args, kwargs))
         return self
 
@@ -222,7 +227,10 @@ class Layer(WeightOwner):
             training = self._resolve_training(kwargs)
             token = _training.set(training)
             try:
-                found = self.call(*args, **kwargs)
+                if self._remat_scope is None or Builder.current() is None:
+                    found = self.call(*args, **kwargs)
+                else:
+                    found = self._remat_scope.call(self, args, kwargs)
             finally:
                 _training.reset(token)
             self.built = True

@@ -35,10 +35,12 @@ _NAMES = {
     "Initializer": "graphc.frontends.initializers",
     "InputSpec": "graphc.frontends.input_spec",
     "Regularizer": "graphc.frontends.regularizers",
+    "RematScope": "graphc.frontends.remat",
     "Spec": "graphc.frontends",
     "load": "graphc.frontends",
     "lower": "graphc.frontends",
     "name_scope": "graphc.frontends",
+    "remat": "graphc.frontends.remat",
     "trace": "graphc.frontends",
     "run_passes": "graphc.passes",
     "Model": "graphc.runtime",
@@ -88,6 +90,8 @@ if TYPE_CHECKING:
     from graphc.frontends.initializers import Initializer as Initializer
     from graphc.frontends.input_spec import InputSpec as InputSpec
     from graphc.frontends.regularizers import Regularizer as Regularizer
+    from graphc.frontends.remat import RematScope as RematScope
+    from graphc.frontends.remat import remat as remat
     from graphc.frontends.symbolic import KerasTensor as KerasTensor
     from graphc.ir import interpret as interpret
     from graphc.ir import parse as parse

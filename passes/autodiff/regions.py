@@ -43,7 +43,7 @@ def _indices(flags: Sequence[object]) -> list[int]:
 
 
 def _replaced(differentiator: Differentiator, op: Op, new: Op, after: Op | None) -> tuple[Value, ...]:
-    """Let the results of `op` be the first ones of `new`, which stands after `after`; returns the rest, the residuals."""
+    """Let `new`, which stands after `after`, give the results of `op`; returns what it gives besides, residuals."""
     count = len(op.results)
     differentiator.rewriter.hand_over(op, new.results[:count], after)
     return new.results[count:]
