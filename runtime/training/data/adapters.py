@@ -1,0 +1,425 @@
+"""What gives batches: of arrays, of a `PyDataset` or another sequence of batches, of what can be iterated.
+
+`adapter(...)` makes one; `start(epoch, step)` gives the batches of an epoch from any step on, so that a run that was
+interrupted goes on where it stopped. Where data can be read again, `steps_per_epoch` cuts an endless sequence of passes
+into epochs. Pass p is shuffled by the permutation of the key `fold_in(key, 2p)`, whatever the target.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import warnings
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from graphc.ir.dims import ceil_div
+from graphc.ir.errors import GraphcError
+from graphc.runtime.training.data.arrays import (
+    Array,
+    Batch,
+    as_arrays,
+    check_finite,
+    class_weights,
+    length,
+    take,
+)
+from graphc.runtime.training.data.dataset import PyDataset
+from graphc.runtime.training.data.order import fold_in, permutation
+
+BATCH_SIZE = 32
+"""How many examples a batch has when nothing is said, as in Keras."""
+
+
+class Adapter(ABC):
+    """Data as batches `(x, y, sample_weight)`."""
+
+    what: str
+    """What the data is, in messages."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.steps: int | None = options.steps_per_epoch
+        """How many steps an epoch has; None where only the data's end tells."""
+        self.exhausted = False
+        """Whether the data ended before an epoch did: there is no more."""
+
+    @abstractmethod
+    def example(self) -> Batch:
+        """A batch, to see what the data is like; it will come again."""
+
+    @abstractmethod
+    def items(self, epoch: int, step: int) -> Iterator[Any]:
+        """The batches of an epoch from `step` on, as they come from the data."""
+
+    def start(self, epoch: int, step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from `step` on, to be read to its end before another epoch starts.
+
+        Raises `GraphcError` that names epoch and step, counted from 1, when the data itself raises (the error is its
+        cause), and for what is no batch. Data that ends too early is warned of, and then `exhausted`.
+        """
+        items, given = self.items(epoch, step), step
+        while True:
+            place = f"epoch {epoch + 1}, step {given + 1}"
+            try:
+                item = next(items)
+            except StopIteration:
+                break
+            except Exception as error:
+                raise GraphcError(f"{self.what} raised {type(error).__name__} at {place}: {error}") from error
+            yield self.prepared(item, f"at {place}")
+            given += 1
+        if self.steps is None:
+            self.exhausted = given == 0
+        else:
+            self.exhausted = given < self.steps
+        if self.exhausted:
+            wanted = "a batch" if self.steps is None else f"{self.steps} batches"
+            warnings.warn(
+                f"{self.what} ran out: epoch {epoch + 1} needs {wanted}, {given} came. It stops here; "
+                f"give a generator that goes on, or data that can be read again, such as a PyDataset",
+                stacklevel=2,
+            )
+
+    def prepared(self, item: Any, place: str) -> Batch:
+        """An item as a batch of arrays, checked."""
+        batch = unpacked(item, self.what)
+        arrays = tuple(as_arrays(a, n) for a, n in zip(batch, ("x", "y", "sample_weight"), strict=True))
+        x, y, sample_weight = arrays
+        try:
+            length(x, y, sample_weight)
+        except GraphcError as error:
+            raise error.at(f"what {self.what} gave {place}") from None
+        if self.options.class_weight is not None:
+            if sample_weight is not None:
+                raise GraphcError("give either class_weight or sample_weight")
+            sample_weight = class_weights(y, self.options.class_weight)
+        if self.options.check_finite:
+            check_finite((x, y, sample_weight), place)
+        return x, y, sample_weight
+
+
+class Options:
+    """What was asked for beside the data."""
+
+    def __init__(
+        self,
+        batch_size: int | None,
+        shuffle: bool | str,
+        class_weight: Mapping[int, float] | None,
+        steps_per_epoch: int | None,
+        key: Array,
+        initial_epoch: int,
+        repeat: bool,
+        check_finite: bool,
+    ) -> None:
+        for name, count in (("batch_size", batch_size), ("steps_per_epoch", steps_per_epoch)):
+            if count is not None and (isinstance(count, bool) or int(count) != count or count < 1):
+                raise GraphcError(f"{name} is an integer of 1 or more, not {count!r}")
+        if shuffle not in (True, False, "batch"):
+            raise GraphcError(f"shuffle is True, False or 'batch', not {shuffle!r}")
+        self.batch_size = BATCH_SIZE if batch_size is None else int(batch_size)
+        self.shuffle = shuffle
+        self.class_weight = class_weight
+        self.steps_per_epoch = None if steps_per_epoch is None else int(steps_per_epoch)
+        self.key = np.asarray(key, np.uint32)
+        self.initial_epoch = initial_epoch
+        self.repeat = repeat
+        self.check_finite = check_finite
+
+    def order(self, number: int, size: int) -> Array:
+        """The order of `size` things in pass `number`."""
+        return permutation(fold_in(self.key, 2 * number), size)
+
+
+class Passes(Adapter):
+    """Data that can be read again and again."""
+
+    def __init__(self, options: Options, count: int | None) -> None:
+        super().__init__(options)
+        self.count = count
+        """How many batches a pass has, where that is known."""
+        if self.steps is None:
+            self.steps = count
+        self._stream: tuple[int, Iterator[Any]] | None = None
+
+    @abstractmethod
+    def read(self, number: int, first: int) -> Iterator[Any]:
+        """The batches of pass `number` from the batch `first` on."""
+
+    def items(self, epoch: int, step: int) -> Iterator[Any]:
+        if self.options.steps_per_epoch is None:
+            yield from self.read(epoch, step)
+            return
+        wanted = self.options.steps_per_epoch - step
+        if not self.options.repeat:
+            yield from itertools.islice(self.read(epoch, step), wanted)
+            return
+        at = (epoch - self.options.initial_epoch) * self.options.steps_per_epoch + step
+        # The passes go on from epoch to epoch; elsewhere is gone only after a resume.
+        where, stream = self._stream or (None, None)
+        if stream is None or where != at:
+            stream = self._passes_from(at)
+        for item in itertools.islice(stream, wanted):
+            at += 1
+            self._stream = at, stream
+            yield item
+
+    def _passes_from(self, at: int) -> Iterator[Any]:
+        """All batches from number `at` of the endless sequence on."""
+        numbers = itertools.count(self.options.initial_epoch)
+        if self.count:
+            skipped, at = divmod(at, self.count)
+            numbers = itertools.count(self.options.initial_epoch + skipped)
+        for number in numbers:
+            seen = 0
+            first = at if self.count else 0
+            for item in self.read(number, first):
+                seen += 1
+                if not self.count and at:
+                    at -= 1
+                    continue
+                yield item
+            if not seen:
+                return
+            if self.count:
+                at = 0
+
+
+class ArrayAdapter(Passes):
+    """Batches of arrays in memory, or in memory-mapped files: only what is in a batch is read."""
+
+    what = "the data"
+
+    def __init__(self, x: Any, y: Any, sample_weight: Any, options: Options) -> None:
+        x, y, sample_weight = (as_arrays(a, n) for a, n in ((x, "x"), (y, "y"), (sample_weight, "sample_weight")))
+        self.size = length(x, y, sample_weight)
+        if options.class_weight is not None:
+            if sample_weight is not None:
+                raise GraphcError("give either class_weight or sample_weight")
+            sample_weight = class_weights(y, options.class_weight)
+        self.arrays: Batch = x, y, sample_weight
+        super().__init__(options, int(ceil_div(self.size, options.batch_size)))  # type: ignore[arg-type]
+        self._order: tuple[int, Array] | None = None
+
+    def example(self) -> Batch:
+        return self._at(slice(0, self.options.batch_size))
+
+    def read(self, number: int, first: int) -> Iterator[Batch]:
+        size = self.options.batch_size
+        order = self._ordered(number)
+        for start in range(first * size, self.size, size):
+            yield self._at(slice(start, start + size) if order is None else order[start : start + size])
+
+    def prepared(self, item: Any, place: str) -> Batch:
+        if self.options.check_finite:
+            check_finite(item, place)
+        return item
+
+    def _at(self, index: slice | Array) -> Batch:
+        x, y, sample_weight = self.arrays
+        return take(x, index), take(y, index), take(sample_weight, index)
+
+    def _ordered(self, number: int) -> Array | None:
+        """The order of the examples in pass `number`."""
+        if not self.options.shuffle:
+            return None
+        if self._order is None or self._order[0] != number:
+            if self.options.shuffle == "batch":
+                size = self.options.batch_size
+                assert self.count is not None
+                starts = self.options.order(number, self.count) * size
+                order = (starts[:, None] + np.arange(size)).ravel()
+                order = order[order < self.size]
+            else:
+                order = self.options.order(number, self.size)
+            self._order = number, order
+        return self._order[1]
+
+
+class DatasetAdapter(Passes):
+    """Batches of a `PyDataset`, or of another object with `__getitem__` and `__len__`; shuffled batch by batch."""
+
+    def __init__(self, data: Any, options: Options) -> None:
+        self.data = data
+        self.what = f"{type(data).__name__}"
+        count = data.num_batches if hasattr(data, "num_batches") else len(data)
+        if count is None and options.steps_per_epoch is None:
+            raise GraphcError(f"{self.what} has no end (num_batches is None): give steps_per_epoch")
+        if count == 0:
+            raise GraphcError(f"{self.what} has no batches")
+        super().__init__(options, count)
+        self._passed = options.initial_epoch
+
+    def example(self) -> Batch:
+        return self.prepared(self.data[0], "as batch 0")
+
+    def read(self, number: int, first: int) -> Iterator[Any]:
+        while self._passed < number:  # after a resume: what the data set does to itself between epochs
+            self._call("on_epoch_begin")
+            self._call("on_epoch_end")
+            self._passed += 1
+        self._call("on_epoch_begin")
+        yield from self._ahead(self._numbers(number, first))
+        self._call("on_epoch_end")
+        self._passed += 1
+
+    def _call(self, hook: str) -> None:
+        getattr(self.data, hook, lambda: None)()
+
+    def _numbers(self, number: int, first: int) -> Iterator[int]:
+        if self.count is None:
+            return itertools.count(first)
+        if not self.options.shuffle:
+            return iter(range(first, self.count))
+        return iter(self.options.order(number, self.count)[first:].tolist())
+
+    def _ahead(self, numbers: Iterator[int]) -> Iterator[Any]:
+        """The items of these numbers in order, read ahead by threads where the data set has workers."""
+        workers = getattr(self.data, "workers", 1)
+        if workers <= 1:
+            yield from map(self.data.__getitem__, numbers)
+            return
+        with ThreadPoolExecutor(workers) as pool:
+            waiting = deque(
+                pool.submit(self.data.__getitem__, number)
+                for number in itertools.islice(numbers, max(workers, getattr(self.data, "max_queue_size", 10)))
+            )
+            try:
+                while waiting:
+                    item = waiting.popleft().result()
+                    waiting.extend(
+                        pool.submit(self.data.__getitem__, number) for number in itertools.islice(numbers, 1)
+                    )
+                    yield item
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+class IterableAdapter(Passes):
+    """Batches of what can be iterated again, such as torch's `DataLoader`."""
+
+    def __init__(self, data: Any, options: Options) -> None:
+        self.data = data
+        self.what = type(data).__name__
+        try:
+            count: int | None = len(data)
+        except TypeError:
+            count = None
+        super().__init__(options, count)
+
+    def example(self) -> Batch:
+        for item in self.data:
+            return self.prepared(item, "as batch 0")
+        raise GraphcError(f"{self.what} gives no batches")
+
+    def read(self, number: int, first: int) -> Iterator[Any]:
+        return itertools.islice(iter(self.data), first, None)
+
+
+class GeneratorAdapter(Adapter):
+    """Batches of a generator or another iterator, which can be read once."""
+
+    def __init__(self, data: Iterator[Any], options: Options) -> None:
+        super().__init__(options)
+        self.data = data
+        self.what = "the generator"
+        self._taken = 0
+        self._waiting: list[Any] = []
+
+    def example(self) -> Batch:
+        if not self._waiting:
+            try:
+                self._waiting.append(next(self.data))
+            except StopIteration:
+                raise GraphcError(f"{self.what} gives no batches") from None
+            except Exception as error:
+                raise GraphcError(f"{self.what} raised {type(error).__name__} at the first batch: {error}") from error
+        return self.prepared(self._waiting[0], "as the first batch")
+
+    def items(self, epoch: int, step: int) -> Iterator[Any]:
+        steps = self.options.steps_per_epoch
+        if self.options.repeat:
+            at = step if steps is None else (epoch - self.options.initial_epoch) * steps + step
+            for _ in range(self._taken, at):  # after a resume: what the run before had taken
+                if next(self._all(), None) is None:
+                    return
+        yield from itertools.islice(self._all(), None if steps is None else steps - step)
+
+    def _all(self) -> Iterator[Any]:
+        while True:
+            if self._waiting:
+                item = self._waiting.pop()
+            else:
+                try:
+                    item = next(self.data)
+                except StopIteration:
+                    return
+            self._taken += 1
+            yield item
+
+
+def unpacked(item: Any, what: str) -> Batch:
+    """An item of data as `(x, y, sample_weight)`: it is x, or a tuple or list of one to three."""
+    if not isinstance(item, (tuple, list)):
+        return item, None, None
+    if not 1 <= len(item) <= 3:
+        raise GraphcError(
+            f"{what} gives tuples of {len(item)}; a batch is x, (x, y) or (x, y, sample_weight), where x and y may be "
+            f"lists or dicts of arrays"
+        )
+    x, y, sample_weight = (*item, None, None)[:3]
+    return x, y, sample_weight
+
+
+def adapter(
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    batch_size: int | None = None,
+    shuffle: bool | str = False,
+    class_weight: Mapping[int, float] | None = None,
+    steps_per_epoch: int | None = None,
+    key: Any = (0, 0),
+    initial_epoch: int = 0,
+    repeat: bool = True,
+    check_finite: bool = False,
+) -> Adapter:
+    """The adapter for data as `fit` takes it.
+
+    `x` is an array, or a list, tuple or dict of them; a `PyDataset` or another object with `__getitem__` and `__len__`
+    that gives batches; what can be iterated over batches; or a generator of them. `key`, uint32[2], is the run's: it
+    orders the examples. `initial_epoch` is where the run began. Without `repeat`, as for evaluation, each start reads
+    from the front, and `steps_per_epoch` beyond the data's end is warned of. `check_finite` refuses NaN and infinities.
+
+    Raises `GraphcError`, `ShapeError` or `DTypeError` for what is no data: arrays that differ in length or are empty,
+    Python objects, labels beside data that brings its own.
+    """
+    options = Options(batch_size, shuffle, class_weight, steps_per_epoch, key, initial_epoch, repeat, check_finite)
+    if isinstance(x, Adapter):
+        return x
+    if x is None:
+        raise GraphcError("there is no data: x is None")
+    if isinstance(x, (list, tuple, dict, str, bytes, int, float)) or hasattr(x, "__array__"):
+        return ArrayAdapter(x, y, sample_weight, options)
+    make: Callable[[Any, Options], Adapter]
+    if isinstance(x, type) or inspect.isroutine(x):
+        raise GraphcError(f"data is {x!r}, which has to be called: pass what it gives")
+    if isinstance(x, PyDataset) or (hasattr(x, "__getitem__") and hasattr(x, "__len__")):
+        make = DatasetAdapter
+    elif hasattr(x, "__next__"):
+        make = GeneratorAdapter
+    elif hasattr(x, "__iter__"):
+        make = IterableAdapter
+    else:
+        raise GraphcError(f"data is arrays, a PyDataset, a generator or another iterable of batches, not {x!r}")
+    if y is not None or sample_weight is not None:
+        raise GraphcError(f"{type(x).__name__} gives y and sample weights itself, as (x, y, sample_weight)")
+    return make(x, options)
