@@ -5,7 +5,8 @@ from __future__ import annotations
 from graphc.codegen.source.dialect import Spelled
 from graphc.ir.dims import Dim, Size, bounds
 from graphc.ir.graph import Op
-from graphc.ir.types import TensorType
+from graphc.ir.ops.convolution import plain_kernel
+from graphc.ir.types import Shape, TensorType
 
 
 def full_geometry(op: Op) -> tuple[str, str]:
@@ -28,6 +29,14 @@ def geometry(op: Op) -> list[str]:
     if attributes["groups"] != 1:
         out.append(f"groups={attributes['groups']}")
     return out
+
+
+def kernel_shape(op: Op) -> Shape:
+    """The shape of the kernel of a convolution or one of its gradients, as [*window, in / groups, out]."""
+    kernel = op.operands[1]
+    assert kernel is not None
+    shape = op.attribute_dict["shape"] if op.name == "convolution_kernel_gradient" else kernel.type.shape
+    return plain_kernel(shape, op.attribute_dict["filters_first"])
 
 
 def window_steps(op: Op) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -87,4 +96,14 @@ def index_text(op: Op) -> str:
     return ", ".join(parts) or "()"
 
 
-__all__ = ["full_geometry", "geometry", "index_text", "least", "may_be_empty", "reshaped", "tuple_text", "window_steps"]
+__all__ = [
+    "full_geometry",
+    "geometry",
+    "index_text",
+    "kernel_shape",
+    "least",
+    "may_be_empty",
+    "reshaped",
+    "tuple_text",
+    "window_steps",
+]

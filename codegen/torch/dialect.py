@@ -61,12 +61,13 @@ class TorchDialect(Dialect):
         "F": "import torch.nn.functional as F",
         "load_model": "from safetensors.torch import load_model",
         "nn": "from torch import nn",
+        "grad": "from torch.nn import grad",
     }
     scalars_anywhere = False
     is_eager = True
     has_classes = True
     indent = 8
-    reserved = frozenset({"self", "torch", "nn", "F", "load", "Path", "Model", *HELPERS})
+    reserved = frozenset({"self", "torch", "nn", "F", "grad", "load", "Path", "Model", *HELPERS})
     taken_members = MODULE_MEMBERS
     light = frozenset(
         {"relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "transpose", "reshape", "convert"}

@@ -228,4 +228,69 @@ def same_pairs(sizes, window, strides, dilation):
     ]
     return [(total // 2, total - total // 2) for total in totals]
 ''',
+    "same_input_gradient": '''
+def same_input_gradient(gradient, dy, kernel, shape, strides, dilation, groups):
+    """`gradient`, a function of torch.nn.grad, where padding gave ceil(size / stride) windows."""
+    reached = [
+        (n - 1) * stride + d * (k - 1) + 1
+        for n, stride, d, k in zip(dy.shape[2:], strides, dilation, kernel.shape[2:], strict=True)
+    ]
+    padded = [max(pair) for pair in zip(shape[2:], reached, strict=True)]
+    dx = gradient((*shape[:2], *padded), kernel, dy, strides, 0, dilation, groups)
+    for axis, (size, whole) in enumerate(zip(shape[2:], padded, strict=True), 2):
+        dx = dx.narrow(axis, (whole - size) // 2, size)
+    return dx
+''',
+    "convolution_kernel_gradient": '''
+def convolution_kernel_gradient(dy, x, shape, stride=1, padding=0, dilation=1, groups=1):
+    """The gradient of a convolution's kernel, of this shape; torch.nn.grad's is slower at small images."""
+    axes = x.ndim - 2
+    steps = [step if isinstance(step, tuple) else (step,) * axes for step in (stride, padding, dilation)]
+    kernel, mask = x.new_empty(shape), (False, True, False)
+    backward = torch.ops.aten.convolution_backward
+    return backward(dy, x, kernel, None, *steps, False, (0,) * axes, groups, mask)[1]
+''',
+    "largest": '''
+def largest(x, *args, **options):
+    """Where in each image the largest element of each window of a pooling is, the first of equals."""
+    x = x.contiguous(memory_format=torch.channels_last)  # PyTorch's kernel is several times faster so
+    return F.max_pool2d(x, *args, return_indices=True, **options)[1].contiguous()
+''',
+    "pooled_scatter": '''
+def pooled_scatter(x, dy, *args, **options):
+    """The gradient of a max pooling."""
+    places = largest(x, *args, **options).flatten(2)
+    return torch.zeros_like(x).flatten(2).scatter_add_(2, places, dy.flatten(2)).view_as(x)
+''',
+    "pooled_gather": '''
+def pooled_gather(x, values, *args, **options):
+    """The elements of `values` where a max pooling of `x` takes its own."""
+    places = largest(x, *args, **options)
+    return values.flatten(2).gather(2, places.flatten(2)).view_as(places)
+''',
+    "selected": '''
+def selected(choose, x, window, strides, padding, dilation, identity):
+    """The flat index in `x` of what `choose` takes of each window, -1 where all of it is padding."""
+    places = torch.arange(x.numel(), device=x.device).view(x.shape)
+    places = F.pad(places, [n for pair in reversed(padding) for n in pair], value=-1)
+    for axis, (k, stride, d) in enumerate(zip(window, strides, dilation, strict=True)):
+        places = places.unfold(axis, d * (k - 1) + 1, stride)[..., ::d]
+    places = places.flatten(x.ndim)
+    inside = places >= 0
+    best = choose(torch.where(inside, x.flatten()[places.clamp(min=0)], identity), -1, keepdim=True)
+    first = inside.to(torch.uint8).argmax(-1, keepdim=True)  # before padding that ties
+    return places.gather(-1, torch.where(inside.gather(-1, best), best, first)).squeeze(-1)
+''',
+    "scatter_at": '''
+def scatter_at(dy, places, shape):
+    """The sums of the elements of `dy` at flat indices of `shape`; those at -1 are dropped."""
+    out = dy.new_zeros(math.prod(shape) + 1)
+    out.index_add_(0, torch.where(places < 0, out.numel() - 1, places).flatten(), dy.flatten())
+    return out[:-1].view(shape)
+''',
+    "gather_at": '''
+def gather_at(values, places):
+    """The elements of `values` at flat indices, 0 at -1."""
+    return torch.where(places < 0, 0, values.flatten()[places.clamp(min=0)])
+''',
 }

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.codegen.source.dialect import Layer
-from graphc.codegen.source.geometry import window_steps
+from graphc.codegen.source.geometry import kernel_shape, window_steps
+from graphc.codegen.torch.convolution import padded_input
 from graphc.codegen.torch.dtypes import dtype_text
-from graphc.codegen.torch.windows import padded_input
 from graphc.ir.dtypes import f32
 from graphc.ir.graph import Op
 from graphc.ir.recipes import Permute, Step
@@ -52,12 +52,12 @@ def conv(op: Op) -> Layer | None:
     rank = x.ndim - 2
     if attributes["channels_last"] or rank not in (1, 2, 3) or not op.results[0].dtype.is_float:
         return None
-    source, padding = padded_input(op)
+    *window, inputs, outputs = kernel_shape(op)
+    source, padding = padded_input(op, x.shape, tuple(window))
     strides, dilation = window_steps(op)
-    *window, inputs, outputs = kernel.shape
     groups = attributes["groups"]
-    to_torch = Permute((rank + 1, rank, *range(rank)))
-    weights: dict[str, tuple[int, tuple[Step, ...]]] = {"weight": (1, (to_torch,))}
+    to_torch = () if attributes["filters_first"] else (Permute((rank + 1, rank, *range(rank))),)
+    weights: dict[str, tuple[int, tuple[Step, ...]]] = {"weight": (1, to_torch)}
     if bias is not None:
         weights["bias"] = (2, ())
     arguments = _arguments(

@@ -8,9 +8,10 @@ from typing import Any
 from graphc.codegen.numpy.spelling import identity
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import index_text, may_be_empty, reshaped, tuple_text
+from graphc.codegen.torch.convolution import conv, input_gradient, kernel_gradient
 from graphc.codegen.torch.dtypes import dtype_text
 from graphc.codegen.torch.learning import LEARNING
-from graphc.codegen.torch.windows import batch_norm, conv, group_norm, layer_norm, pool, reduce_window, rms_norm
+from graphc.codegen.torch.windows import batch_norm, group_norm, layer_norm, pool, reduce_window, rms_norm, select
 from graphc.ir.dtypes import f64
 from graphc.ir.graph import Op, Value
 
@@ -364,7 +365,11 @@ SPELLING: dict[str, Spelling] = {
     "linear": linear,
     "convolution": conv,
     "conv": conv,
+    "convolution_input_gradient": input_gradient,
+    "convolution_kernel_gradient": kernel_gradient,
     "reduce_window": reduce_window,
+    "select_and_scatter": select("scatter"),
+    "select_and_gather": select("gather"),
     "max_pool": pool("max"),
     "avg_pool": pool("avg"),
     "relu": "F.relu({0})",

@@ -1,79 +1,15 @@
-"""Convolutions, pooling and norms of channels-first data in `torch.nn.functional`."""
+"""Pooling and norms of channels-first data in `torch.nn.functional`."""
 
 from __future__ import annotations
 
 from graphc.codegen.numpy.spelling import identity
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import tuple_text, window_steps
+from graphc.codegen.torch.convolution import known_pairs, padded_input, shown
 from graphc.codegen.torch.dtypes import dtype_text
 from graphc.ir.dims import Dim
+from graphc.ir.dtypes import DType
 from graphc.ir.graph import Op
-from graphc.ir.sliding import covered, padding_pairs
-
-
-def _spatial_pairs(op: Op) -> list[tuple[int, int]] | None:
-    """The padding of a convolution or pool along each spatial axis of channels-first data, where it is known."""
-    attributes = op.attribute_dict
-    x = op.operands[0]
-    assert x is not None
-    strides, dilation = window_steps(op)
-    window = attributes["window"] if "window" in attributes else op.operands[1].type.shape[: x.ndim - 2]  # type: ignore[union-attr]
-    if attributes["padding"] == "same" and set(strides) == {1}:
-        totals = [covered(k, d) - 1 for k, d in zip(window, dilation, strict=True)]
-        return [(total // 2, total - total // 2) for total in totals]  # type: ignore[operator]
-    pairs = padding_pairs(x.type.shape[2:], window, strides, attributes["padding"], dilation)
-    known = all(isinstance(size, int) for pair in pairs for size in pair)
-    return list(pairs) if known else None  # type: ignore[arg-type]
-
-
-def _shown(values: tuple[int, ...]) -> str:
-    return str(values[0]) if len(set(values)) == 1 else tuple_text(values)
-
-
-def padded_input(op: Op, value: str = "") -> tuple[str, str]:
-    """The template of a convolution's input, padded where its own padding cannot, and that padding."""
-    pairs = _spatial_pairs(op)
-    strides, dilation = window_steps(op)
-    if pairs is None:
-        x, kernel = op.operands[0], op.operands[1] if len(op.operands) > 1 else None
-        assert x is not None
-        window = op.attribute_dict.get("window") or (kernel.type.shape[: x.ndim - 2] if kernel is not None else ())
-        if op.attribute_dict["padding"] == "same":
-            tail = f", {value}" if value else ""
-            texts = ", ".join(tuple_text(each) for each in (tuple(window), strides, dilation))  # type: ignore[arg-type]
-            return f"pad_windows({{0}}, {texts}{tail})", "0"
-        slots = [f"{{padding.{i}.{side}}}" for i in reversed(range(len(strides))) for side in (0, 1)]
-        return f"F.pad({{0}}, ({', '.join(slots)}){f', value={value}' if value else ''})", "0"
-    if all(low == high for low, high in pairs):
-        return "{0}", _shown(tuple(low for low, _ in pairs))
-    if op.attribute_dict["padding"] == "same" and set(strides) == {1} and op.name in ("conv", "convolution"):
-        return "{0}", '"same"'
-    flat = ", ".join(f"{low}, {high}" for low, high in reversed(pairs))
-    return f"F.pad({{0}}, ({flat}){f', value={value}' if value else ''})", "0"
-
-
-def conv(op: Op) -> Spelled | None:
-    attributes = op.attribute_dict
-    x, dtype = op.operands[0], op.results[0].dtype
-    assert x is not None
-    rank = x.ndim - 2
-    if attributes["channels_last"] or rank not in (1, 2, 3) or not dtype.is_float:
-        return None
-    source, padding = padded_input(op)
-    strides, dilation = window_steps(op)
-    axes = ", ".join(map(str, (rank + 1, rank, *range(rank))))
-    arguments = [source, f"{{1}}.permute({axes})"]
-    if len(op.operands) > 2 and op.operands[2] is not None:
-        arguments.append("{2}")
-    if set(strides) != {1}:
-        arguments.append(f"stride={_shown(strides)}")
-    if padding != "0":
-        arguments.append(f"padding={padding}")
-    if set(dilation) != {1}:
-        arguments.append(f"dilation={_shown(dilation)}")
-    if attributes["groups"] != 1:
-        arguments.append(f"groups={attributes['groups']}")
-    return f"F.conv{rank}d({', '.join(arguments)})"
 
 
 def pool(kind: str) -> Spelling:
@@ -85,8 +21,8 @@ def pool(kind: str) -> Spelling:
         rank = len(window)
         if attributes["channels_last"] or rank not in (1, 2, 3) or x.ndim != rank + 2 or not dtype.is_float:
             return None
-        source, padding = padded_input(op, "-torch.inf")
-        pairs = _spatial_pairs(op)
+        source, padding = padded_input(op, x.type.shape, window, value="-torch.inf")
+        pairs = known_pairs(op, x.type.shape, window)
         strides, dilation = window_steps(op)
         own = pairs is not None and all(low == high for low, high in pairs)
         if kind == "avg" and not own:
@@ -98,13 +34,13 @@ def pool(kind: str) -> Spelling:
                 f"F.pad({{0}}, ({', '.join(f'{p}, {q}' for p, q in reversed(pairs))}), value=-torch.inf)",
                 "0",
             )
-        arguments = [source, _shown(window)]
+        arguments = [source, shown(window)]
         if strides != window:
-            arguments.append(_shown(strides) if len(arguments) == 2 else f"stride={_shown(strides)}")
+            arguments.append(shown(strides) if len(arguments) == 2 else f"stride={shown(strides)}")
         if padding != "0":
             arguments.append(f"padding={padding}")
         if set(dilation) != {1}:
-            arguments.append(f"dilation={_shown(dilation)}")
+            arguments.append(f"dilation={shown(dilation)}")
         if kind == "avg" and padding != "0":
             arguments.append("count_include_pad=False")
         return f"F.{kind}_pool{rank}d({', '.join(arguments)})"
@@ -112,20 +48,62 @@ def pool(kind: str) -> Spelling:
     return spell
 
 
-def reduce_window(op: Op) -> Spelled:
-    attributes, dtype = op.attribute_dict, op.results[0].dtype
+def _steps(op: Op) -> str:
+    """Strides, padding and dilation of a window over all axes of the first operand."""
+    attributes = op.attribute_dict
     strides, dilation = window_steps(op)
-    window = attributes["window"]
-    reduce = {"max": "torch.amax", "min": "torch.amin", "sum": "torch.sum"}[attributes["kind"]]
-    steps = f"{tuple_text(strides)}, {{padding}}, {tuple_text(dilation)}"
+    padding = "{padding}"
     if attributes["padding"] == "valid":
-        steps = steps.replace("{padding}", str(((0, 0),) * len(window)))
+        padding = str(((0, 0),) * len(strides))
     elif attributes["padding"] == "same":
-        pairs = f"same_pairs({{0}}.shape, {{window}}, {tuple_text(strides)}, {tuple_text(dilation)})"
-        steps = steps.replace("{padding}", pairs)
-    least = identity(attributes["kind"], dtype).replace("np.", "torch.")
-    text = f"reduce_windows({reduce}, {{0}}, {{window}}, {steps}, {least})"
-    return f"{text}.to({dtype_text(dtype)})" if attributes["kind"] == "sum" and dtype.is_integer else text
+        padding = f"same_pairs({{0}}.shape, {{window}}, {tuple_text(strides)}, {tuple_text(dilation)})"
+    return f"{tuple_text(strides)}, {padding}, {tuple_text(dilation)}"
+
+
+def reduce_window(op: Op) -> Spelled:
+    kind, dtype = op.attribute_dict["kind"], op.results[0].dtype
+    reduce = {"max": "torch.amax", "min": "torch.amin", "sum": "torch.sum"}[kind]
+    text = f"reduce_windows({reduce}, {{0}}, {{window}}, {_steps(op)}, {_identity(kind, dtype)})"
+    return f"{text}.to({dtype_text(dtype)})" if kind == "sum" and dtype.is_integer else text
+
+
+def _identity(kind: str, dtype: DType) -> str:
+    return identity(kind, dtype).replace("np.", "torch.")
+
+
+def select(name: str) -> Spelling:
+    """`select_and_scatter` and `select_and_gather`: those of a max pooling by PyTorch's own, others by flat indices."""
+
+    def spell(op: Op) -> Spelled:
+        pooling = _pooling(op)
+        if pooling is not None:
+            return f"pooled_{name}({{0}}, {{1}}, {', '.join(pooling)})"
+        kind = op.attribute_dict["kind"]
+        least = _identity(kind, op.results[0].dtype)
+        found = f"selected(torch.arg{kind}, {{0}}, {{window}}, {_steps(op)}, {least})"
+        return f"{name}_at({{1}}, {found}, {{0}}.shape)" if name == "scatter" else f"{name}_at({{1}}, {found})"
+
+    return spell
+
+
+def _pooling(op: Op) -> list[str] | None:
+    """The arguments of `F.max_pool2d` for the same windows, where there are such: at each place the same choice."""
+    attributes, x = op.attribute_dict, op.operands[0]
+    assert x is not None
+    strides, dilation = window_steps(op)
+    window, padding = attributes["window"], attributes["padding"]
+    if attributes["kind"] != "max" or x.ndim != 4 or not x.dtype.is_float:
+        return None
+    pairs = ((0, 0),) * 4 if padding == "valid" else padding
+    if padding == "same" or any(low != high or not isinstance(low, int) for low, high in pairs):
+        return None
+    before = tuple(low for low, _ in pairs)
+    outside = (*window[:2], *strides[:2], *(low + 1 for low in before[:2]))
+    if set(outside) != {1} or any(2 * low > k for low, k in zip(before[2:], window[2:], strict=True)):
+        return None
+    steps = {"padding": (before[2:], 0), "dilation": (dilation[2:], 1)}
+    named = [f"{name}={shown(values)}" for name, (values, usual) in steps.items() if set(values) != {usual}]
+    return [shown(window[2:]), shown(strides[2:]), *named]
 
 
 # --- norms ------------------------------------------------------------------------------------------------------
