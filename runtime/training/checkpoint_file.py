@@ -9,6 +9,7 @@ memory beyond the largest; nothing in a file is executed or unpickled.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +96,7 @@ def _code(name: str, type: TensorType) -> str:
 def _bytes(name: str, array: Array, type: TensorType) -> memoryview:
     if array.shape != type.shape or array.dtype != type.dtype.numpy:
         raise GraphcError(f"{name!r} is {array.dtype}{list(array.shape)}, declared as {type}")
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # bfloat16 has no buffer of its own
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data  # bfloat16 has no buffer of its own
 
 
 def _encoded(value: Any, place: str, arrays: dict[str, Array], taken: set[str]) -> Any:
@@ -132,7 +133,7 @@ class Checkpoint:
     `types` are the arrays by name, without those of `state`, which are in it.
     """
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
+    def __init__(self, path: Path, file: io.BufferedReader) -> None:
         self.path = path
         self._file = file
         size = os.fstat(file.fileno()).st_size
@@ -154,8 +155,7 @@ class Checkpoint:
         array = np.empty(type.shape, type.dtype.numpy)
         if array.nbytes:
             self._file.seek(self._data + place)
-            view = memoryview(array.reshape(-1).view(np.uint8))
-            if self._file.readinto(view) != array.nbytes:  # type: ignore[attr-defined]
+            if self._file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
                 raise FormatError(f"{self.path.name} became shorter while it was read")
         return array
 
@@ -196,7 +196,7 @@ def open_checkpoint(path: Path) -> Iterator[Checkpoint]:
         yield checkpoint
 
 
-def _read_header(file: IO[bytes], size: int) -> bytes:
+def _read_header(file: io.BufferedReader, size: int) -> bytes:
     start = file.read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > min(size - 8, _LARGEST_HEADER):
@@ -268,7 +268,7 @@ def _sizes(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
-def _check_digest(file: IO[bytes], header: bytes, metadata: Mapping[str, Any]) -> None:
+def _check_digest(file: io.BufferedReader, header: bytes, metadata: Mapping[str, Any]) -> None:
     wanted = metadata.get("sha256")
     if not isinstance(wanted, str) or re.fullmatch("[0-9a-f]{64}", wanted) is None:
         raise FormatError("it has no digest")
