@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -140,6 +140,13 @@ def write_manifest(folder: Path, target: str, module: Module, stored: Mapping[st
     )
     (folder / MANIFEST).write_text(json.dumps(manifest.to_json(), indent=2) + "\n", encoding="utf-8")
     return manifest
+
+
+def refresh_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest` into `folder` with the digests of the files as they are there now."""
+    files = {name: file_digest(folder / name) for name in manifest.files}
+    text = json.dumps(replace(manifest, files=files).to_json(), indent=2)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def write_weights(path: Path, arrays: Mapping[str, Array]) -> None:

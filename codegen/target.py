@@ -3,19 +3,92 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from graphc.ir.errors import DTypeError, GraphcError, ShapeError
 from graphc.ir.graph import Op
 from graphc.ir.module import Module
 from graphc.ir.recipes import Recipe
 
 Array = np.ndarray[Any, Any]
-EntryFunction = Callable[..., tuple[Array, ...]]
+
+
+class EntryFunction(ABC):
+    """An entry of a loaded artifact, on NumPy arrays in input order.
+
+    A call returns the results in order, without those that update a weight: their values replace the weight in the
+    loaded artifact, for all of its entries, after every read of the call.
+    """
+
+    @abstractmethod
+    def native(self, *arrays: Array) -> tuple[Any, ...]:
+        """The results as the framework's own arrays, for which a call need not wait where the framework does not."""
+
+    @abstractmethod
+    def to_numpy(self, results: Sequence[Any]) -> tuple[Array, ...]:
+        """What `native` returned, as NumPy arrays."""
+
+    def __call__(self, *arrays: Array) -> tuple[Array, ...]:
+        return self.to_numpy(self.native(*arrays))
+
+
+class Loaded(ABC):
+    """An artifact in this process: its entries, over weights that stay in the target's memory between calls.
+
+    `changed`: whether weights may differ from those in the files.
+    """
+
+    entries: Mapping[str, EntryFunction]
+    changed: bool = False
+
+    @property
+    @abstractmethod
+    def stored(self) -> Sequence[str]:
+        """The names under which weights are stored: those of the manifest."""
+
+    @abstractmethod
+    def read(self, name: str) -> Array:
+        """A copy of what the target holds of a stored weight now, whichever entry updated it last.
+
+        Raises `GraphcError` for a name that is not stored.
+        """
+
+    def write(self, name: str, array: Array) -> None:
+        """Give a stored weight another value, which every entry sees from its next call on.
+
+        Raises `GraphcError` for a name that is not stored, `ShapeError` or `DTypeError` for an array that is not like
+        the one held.
+        """
+        shape, dtype = self.described(name)
+        array = np.asarray(array)
+        if array.shape != shape:
+            raise ShapeError(f"the stored weight {name!r} has shape {list(shape)}, not {list(array.shape)}")
+        if array.dtype != dtype:
+            raise DTypeError(f"the stored weight {name!r} is {dtype}, not {array.dtype}")
+        self.changed = True
+        self.replace(name, array)
+
+    @abstractmethod
+    def described(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """The shape and dtype of a stored weight. Raises `GraphcError` for a name that is not stored."""
+
+    @abstractmethod
+    def replace(self, name: str, array: Array) -> None:
+        """`write` for an array that is known to fit. It may be changed afterwards, so it is copied."""
+
+    @abstractmethod
+    def write_weights(self, folder: Path) -> None:
+        """Replace the weights in `folder`, a copy of the artifact, by those held now; the manifest is not touched."""
+
+
+def not_stored(name: str) -> GraphcError:
+    """The error for a name under which an artifact stores no weight."""
+    return GraphcError(f"the artifact stores no weight {name!r}")
 
 
 class Target(ABC):
@@ -54,9 +127,5 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def load(self, folder: Path) -> Mapping[str, EntryFunction]:
-        """Each entry of an artifact as a function on NumPy arrays, in input order.
-
-        It returns a tuple of the results in order, without those that update a weight: their values replace the
-        weight in the loaded artifact, for all of its entries, after every read of the call.
-        """
+    def load(self, folder: Path) -> Loaded:
+        """An artifact of this target, ready to be called. Raises `FormatError` for a folder that is broken."""

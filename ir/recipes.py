@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,26 @@ class Recipe:
         if len(self.sources) == 1:
             return {self.sources[0]: array}
         return dict(zip(self.sources, np.split(array, self.splits, self.axis), strict=True))
+
+    def source_types(
+        self, shape: tuple[int, ...], kind: np.dtype[Any]
+    ) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """The shape and dtype of each source array, from those of the weight."""
+        for step in reversed(self.steps):
+            match step:
+                case Permute(axes):
+                    shape = tuple(shape[int(i)] for i in np.argsort(axes))
+                case Reshape(before, _):
+                    shape = before
+                case Cast(before, _):
+                    kind = before.numpy
+        if len(self.sources) == 1:
+            return {self.sources[0]: (shape, kind)}
+        sizes = [limit - start for start, limit in pairwise((0, *self.splits, shape[self.axis]))]
+        return {
+            name: ((*shape[: self.axis], size, *shape[self.axis + 1 :]), kind)
+            for name, size in zip(self.sources, sizes, strict=True)
+        }
 
     def to_json(self) -> dict[str, Any]:
         """As the manifest writes it; `Recipe.from_json` reads it back."""

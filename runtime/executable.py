@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shutil
 import weakref
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graphc import codegen
-from graphc.codegen.artifact import MANIFEST, Entry, Manifest, atomic_folder, read_manifest
-from graphc.codegen.target import EntryFunction
+from graphc.codegen.artifact import MANIFEST, Entry, Manifest, atomic_folder, read_manifest, refresh_manifest
+from graphc.codegen.target import EntryFunction, Loaded
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Function
 from graphc.runtime.signature import checked_inputs, signature
+from graphc.runtime.weights import ExecutableWeights
 
 Array = np.ndarray[Any, Any]
 SOURCE = "model.py"
@@ -57,10 +57,12 @@ class Executable:
             weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.manifest: Manifest = read_manifest(self.folder)
         self.target: str = self.manifest.target
-        functions: Mapping[str, EntryFunction] = codegen.target(self.target).load(self.folder)
+        self.loaded: Loaded = codegen.target(self.target).load(self.folder)
         self.entries: dict[str, EntryCall] = {
-            name: EntryCall(name, entry, functions[name]) for name, entry in self.manifest.entries.items()
+            name: EntryCall(name, entry, self.loaded.entries[name]) for name, entry in self.manifest.entries.items()
         }
+        self.weights = ExecutableWeights(self.loaded, self.manifest)
+        """What the target holds now, by the source's names and in its layout; see `ExecutableWeights`."""
 
     def __call__(self, *arrays: Any, **named: Any) -> Array | tuple[Array, ...]:
         """Run the main entry; see `EntryCall.__call__`."""
@@ -91,11 +93,17 @@ class Executable:
         return path.read_text(encoding="utf-8")
 
     def save(self, folder: Path | str) -> None:
-        """Write the artifact to `folder`, whole or not at all. Its weights are those it was compiled with."""
+        """Write the artifact to `folder`, whole or not at all, with the weights as they are now.
+
+        Where no entry updates weights and none was written, it is the folder that was compiled, byte for byte.
+        """
         with atomic_folder(Path(folder)) as temporary:
             for name in (*self.manifest.files, MANIFEST):
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self.folder / name, temporary / name)
+            if self.loaded.changed:
+                self.loaded.write_weights(temporary)
+                refresh_manifest(temporary, self.manifest)
 
     def __repr__(self) -> str:
         return f"<Executable for {self.target}: {', '.join(map(repr, self.entries.values()))}>"

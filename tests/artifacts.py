@@ -22,7 +22,7 @@ def loaded(module: Module | str, name: str, folder: Path, passes: str | None = N
     """The entries of the artifact of a module on a target, written into `folder`."""
     module = parse(module) if isinstance(module, str) else module
     write_artifact(module, name, folder, passes)
-    return target(name).load(folder)
+    return target(name).load(folder).entries
 
 
 def agrees(module: Module | str, name: str, folder: Path, *arrays: Array, roundings: int = 8) -> tuple[Array, ...]:

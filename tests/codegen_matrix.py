@@ -169,7 +169,7 @@ def _load(module: Module, chosen: Target) -> EntryFunction:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         write_manifest(path, chosen.name, module, chosen.write(module, path))
-        return chosen.load(path)["main"]
+        return chosen.load(path).entries["main"]
 
 
 def _compared(run: Run, found: Sequence[Array]) -> str:

@@ -55,11 +55,11 @@ def answer(request: Request, folder: Path) -> Reply:
             artifact = folder / "artifact"
             write_artifact(parse(request.text, request.weights), request.target, artifact, request.passes)
         loader = target(request.target)
-        loaded = loader.load(artifact)
+        loaded = loader.load(artifact).entries
         outputs: list[list[Array]] = []
         for entry, inputs, count in request.calls:
             if count > 1:  # calls before this one may have updated weights
-                loaded = loader.load(artifact)
+                loaded = loader.load(artifact).entries
             results: tuple[Array, ...] = ()
             for _ in range(count):
                 results = loaded[entry](*inputs)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from graphc.codegen.jax.dialect import JaxDialect
-from graphc.codegen.source.loading import load_entries
+from graphc.codegen.source.loading import TreeArtifact
 from graphc.codegen.source.support import can_write, check_inputs
 from graphc.codegen.source.writer import write_source
-from graphc.codegen.target import EntryFunction, Target
+from graphc.codegen.target import Array, Target
 from graphc.ir.dtypes import ALL, i4, u4
 from graphc.ir.graph import Op
 from graphc.ir.module import Module
@@ -34,8 +33,20 @@ class JaxTarget(Target):
         check_inputs(module, DTYPES, self.name)
         return write_source(module, JaxDialect(has_wide_types(module)), folder)
 
-    def load(self, folder: Path) -> Mapping[str, EntryFunction]:
-        return load_entries(folder, JaxDialect, np.asarray, np.asarray)
+    def load(self, folder: Path) -> JaxArtifact:
+        return JaxArtifact(folder)
+
+
+class JaxArtifact(TreeArtifact):
+    """A `model.py` in JAX. Weights are JAX's arrays, replaced by those that an entry returns."""
+
+    dialect = JaxDialect
+
+    def held(self, array: Array) -> Any:
+        import jax
+
+        with jax.enable_x64(True):  # which keeps the array's dtype, whatever that is
+            return jax.numpy.array(array)
 
 
 def has_wide_types(module: Module) -> bool:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from graphc.codegen.numpy.dialect import NumpyDialect
-from graphc.codegen.source.loading import load_entries
+from graphc.codegen.source.loading import TreeArtifact
 from graphc.codegen.source.support import can_write, check_inputs
 from graphc.codegen.source.writer import write_source
-from graphc.codegen.target import EntryFunction, Target
+from graphc.codegen.target import Array, Target
 from graphc.ir.dtypes import ALL, i4, u4
 from graphc.ir.graph import Op
 from graphc.ir.module import Module
@@ -36,8 +34,17 @@ class NumpyTarget(Target):
         check_inputs(module, DTYPES, self.name)
         return write_source(module, self.dialect, folder)
 
-    def load(self, folder: Path) -> Mapping[str, EntryFunction]:
-        return load_entries(folder, NumpyDialect, np.asarray, np.asarray)
+    def load(self, folder: Path) -> NumpyArtifact:
+        return NumpyArtifact(folder)
+
+
+class NumpyArtifact(TreeArtifact):
+    """A `model.py` in NumPy."""
+
+    dialect = NumpyDialect
+
+    def held(self, array: Array) -> Array:
+        return array.copy()
 
 
 TARGET = NumpyTarget()

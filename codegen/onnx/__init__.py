@@ -5,8 +5,8 @@ Start at `target.py` (files and entries), then `graph.py` (how a graph is writte
 
 An artifact has `model.onnx` for the main entry and `model.<entry>.onnx` for each other one. Weights are initializers
 under their own names, kernels of convolutions permuted (the manifest has the recipe). They are in the model file, or in
-`model.onnx.data` when there is more than a gigabyte or when several entries share them. A weight that an entry updates
-is an input with the stored value as its default; its new value is an output.
+`model.onnx.data` when there is more than a gigabyte or when several entries share them. Where an entry updates weights,
+each weight is an input with the stored value as its default, and the new value of an updated one is an output.
 
 Where a node of ONNX Runtime 1.32 does not mean what the op means, the op is spelled by others: NaN in max-reductions,
 argmax and pools, casts of floats to integers, integer division, powers, sums and products, sigmoid's tail, group norm,

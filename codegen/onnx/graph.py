@@ -73,20 +73,23 @@ class GraphWriter:
         return tensor
 
     def add_weight(self, value: Value, name: str, weights: StoredWeights) -> None:
-        """An initializer that stands for a parameter; tied names share one. A weight that an entry updates is an input
-        as well, whose default the initializer is."""
+        """An initializer that stands for a parameter; tied names share one. Where weights can be set, it is the default
+        of an input."""
         if name not in self._weights:
             reserved = self.unique(name)
             if reserved != name:
                 raise UnsupportedError(f"the weight {name!r} has the name of an input")
             self._weights.add(name)
             weights.add(self.proto, name)
-            if name in weights.mutable:
-                if at_border(value.type) is not value.type:
-                    raise UnsupportedError(f"ONNX Runtime cannot update the weight {name!r} of {value.dtype}")
-                self.proto.input.append(value_info(name, value.type))
-            if name in weights.permutations:
-                self.stored[name] = weights.permutations[name]
+            permutation = weights.permutations.get(name)
+            if permutation is not None:
+                self.stored[name] = permutation
+            if name in weights.mutable and not weights.is_input(name):
+                raise UnsupportedError(f"ONNX Runtime cannot update the weight {name!r} of {value.dtype}")
+            if weights.is_input(name):
+                shape = value.type.shape
+                stored = shape if permutation is None else [shape[axis] for axis in permutation]
+                self.proto.input.append(value_info(name, TensorType.of(value.dtype, stored)))
         self.values[value] = Tensor(name, value.dtype)
 
     def want(self, value: Value, name: str) -> None:

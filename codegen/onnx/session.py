@@ -1,7 +1,8 @@
-"""Runs artifacts on ONNX Runtime. A weight that an entry updates stays in the runtime's memory between calls.
+"""Runs artifacts on ONNX Runtime.
 
-Each such weight has two buffers. An entry reads the current one and writes the other, then they change roles: no buffer
-is an input and an output of one run, so a result that reads the old value is right whatever the runtime's order.
+Where an entry updates weights, all weights are inputs with a default, and are bound to buffers that stay in the
+runtime's memory: see `state.py`. Elsewhere they are constants of the session, which folds and packs them; writing one
+makes the session anew, at the next call.
 
 Sessions are ONNX Runtime's with its defaults (all graph optimizations, a thread a core), but for the pass that merges
 equal subexpressions, which would undo rematerialisation. `OMP_NUM_THREADS` limits their threads.
@@ -9,29 +10,31 @@ equal subexpressions, which would undo rematerialisation. `OMP_NUM_THREADS` limi
 
 from __future__ import annotations
 
-import ctypes
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnx.external_data_helper import load_external_data_for_tensor
+from onnx import TensorProto
+from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 from onnxruntime import InferenceSession, IOBinding, OrtValue
 
 from graphc.codegen.artifact import Entry, Manifest, Port
-from graphc.codegen.onnx.graph import at_border
-from graphc.codegen.onnx.kernels import ELEMENT_TYPES
+from graphc.codegen.onnx.graph import raw_data
+from graphc.codegen.onnx.state import State
+from graphc.codegen.onnx.values import array_of, ort_value
+from graphc.codegen.target import EntryFunction, Loaded, not_stored
 from graphc.ir.dtypes import DType
 from graphc.ir.dtypes import dtype as dtype_of
-from graphc.ir.errors import FormatError
-from graphc.ir.types import TensorType
+from graphc.ir.errors import FormatError, UnsupportedError
 
 Array = np.ndarray[Any, Any]
-EntryFunction = Callable[..., tuple[Array, ...]]
 
 
 def session(path: Path) -> InferenceSession:
@@ -51,18 +54,113 @@ def session(path: Path) -> InferenceSession:
         raise
 
 
-def load_entries(files: Mapping[str, Path], manifest: Manifest) -> dict[str, EntryFunction]:
-    """The entries of an artifact as functions on arrays; updates of weights are seen by all of them."""
-    sessions = {name: session(path) for name, path in files.items()}
-    entries = manifest.entries
-    ports = [port for entry in entries.values() for port in entry.outputs]
-    updates = {port.updates: untied(port.updates, manifest.tied) for port in ports if port.updates is not None}
-    if not updates:
-        return {name: PlainEntry(loaded, entries[name]) for name, loaded in sessions.items()}
-    state = State()
-    for path in files.values():
-        state.add_from(path, set(updates.values()))
-    return {name: StatefulEntry(loaded, entries[name], updates, state) for name, loaded in sessions.items()}
+class OnnxArtifact(Loaded):
+    """The model files of an artifact by entry, and the weights they share."""
+
+    def __init__(self, folder: Path, files: Mapping[str, Path], manifest: Manifest) -> None:
+        self.files = files
+        self._all_files = [folder / name for name in manifest.files]
+        self._names = dict.fromkeys(manifest.weights)
+        self._written: dict[str, Array] = {}
+        """Constants that differ from the files'."""
+        updaters: dict[str, list[str]] = {}
+        for name, entry in manifest.entries.items():
+            for port in entry.outputs:
+                if port.updates is not None:
+                    updaters.setdefault(untied(port.updates, manifest.tied), []).append(name)
+        self.changed = bool(updaters)
+        sessions = {name: session(path) for name, path in files.items()}
+        settable = {info.name for each in sessions.values() for info in each.get_overridable_initializers()}
+        self.state = State({name: self._stored_array(name) for name in self._names if name in settable}, updaters)
+        if updaters:
+            self._entries = {
+                name: StatefulEntry(sessions[name], entry, manifest.tied, self.state)
+                for name, entry in manifest.entries.items()
+            }
+        else:
+            self._entries = {name: PlainEntry(sessions[name], entry) for name, entry in manifest.entries.items()}
+        self.entries = self._entries
+
+    @property
+    def stored(self) -> Sequence[str]:
+        return list(self._names)
+
+    def read(self, name: str) -> Array:
+        self._check(name)
+        if name in self.state:
+            return self.state.current(name).array.copy()
+        if name in self._written:
+            return self._written[name].copy()
+        return self._stored_array(name)
+
+    def described(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        self._check(name)
+        if name in self.state:
+            array = self.state.current(name).array
+            return array.shape, array.dtype
+        tensor = self._tensors[name][1]
+        return tuple(tensor.dims), np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+
+    def replace(self, name: str, array: Array) -> None:
+        if name in self.state:
+            self.state.current(name).array[...] = array
+            return
+        kind = dtype_of(array.dtype)
+        if kind.bits == 4:
+            raise UnsupportedError(f"ONNX Runtime takes no other value for the weight {name!r} of {kind}")
+        self._written[name] = array.copy()
+        for entry in self._entries.values():
+            entry.outdated = self._renew
+
+    def write_weights(self, folder: Path) -> None:
+        for path in self.files.values():
+            model = onnx.load(str(path), load_external_data=False)
+            for tensor in model.graph.initializer:
+                if tensor.name in self._names:
+                    data = raw_data(self.read(tensor.name), dtype_of(self.described(tensor.name)[1]))
+                    if tensor.data_location == TensorProto.EXTERNAL:
+                        info = ExternalDataInfo(tensor)
+                        with open(folder / info.location, "r+b") as file:
+                            file.seek(info.offset or 0)
+                            file.write(data)
+                    else:
+                        tensor.raw_data = data
+            (folder / path.name).write_bytes(model.SerializeToString())
+
+    def _renew(self) -> None:
+        """Make the sessions anew, with constants as they are now.
+
+        A session's own way of replacing initializers comes after constants were folded, which is too late.
+        """
+        with TemporaryDirectory() as folder:
+            for file in self._all_files:
+                shutil.copyfile(file, Path(folder) / file.name)
+            self.write_weights(Path(folder))
+            for name, path in self.files.items():
+                self._entries[name].renew(session(Path(folder) / path.name))
+
+    def _check(self, name: str) -> None:
+        if name not in self._names:
+            raise not_stored(name)
+
+    @cached_property
+    def _tensors(self) -> dict[str, tuple[Path, TensorProto]]:
+        """Each stored weight's initializer, in a file that has it."""
+        found: dict[str, tuple[Path, TensorProto]] = {}
+        for path in self.files.values():
+            for tensor in onnx.load(str(path), load_external_data=False).graph.initializer:
+                if tensor.name in self._names:
+                    found.setdefault(tensor.name, (path, tensor))
+        return found
+
+    def _stored_array(self, name: str) -> Array:
+        path, tensor = self._tensors[name]
+        if tensor.data_location == TensorProto.EXTERNAL:
+            with_data = TensorProto()
+            with_data.CopyFrom(tensor)
+            load_external_data_for_tensor(with_data, str(path.parent))
+            tensor = with_data
+        return np.array(onnx.numpy_helper.to_array(tensor))
 
 
 def untied(weight: str, tied: Mapping[str, str]) -> str:
@@ -72,71 +170,54 @@ def untied(weight: str, tied: Mapping[str, str]) -> str:
     return weight
 
 
-@dataclass
-class State:
-    """The weights that entries update: for each the current buffer, the one to write next, and how often (modulo 2)
-    they changed roles."""
-
-    current: dict[str, OrtValue] = field(default_factory=dict[str, OrtValue])
-    spare: dict[str, OrtValue] = field(default_factory=dict[str, OrtValue])
-    turns: dict[str, int] = field(default_factory=dict[str, int])
-
-    def add_from(self, path: Path, names: Set[str]) -> None:
-        """Take up the stored values of these weights, where a model has them and they are not known yet."""
-        model = onnx.load(str(path), load_external_data=False)
-        for tensor in model.graph.initializer:
-            if tensor.name in names and tensor.name not in self.current:
-                if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                    load_external_data_for_tensor(tensor, str(path.parent))
-                self.add(tensor.name, onnx.numpy_helper.to_array(tensor))
-
-    def add(self, name: str, array: Array) -> None:
-        # Copies, because a value made of an array goes on using the array's memory.
-        kind = dtype_of(array.dtype)
-        self.current[name], self.spare[name] = ort_value(array.copy(), kind), ort_value(array.copy(), kind)
-        self.turns[name] = 0
-
-    def turn(self, names: Iterable[str]) -> None:
-        """What was written becomes current."""
-        for name in names:
-            self.current[name], self.spare[name] = self.spare[name], self.current[name]
-            self.turns[name] ^= 1
-
-
-class PlainEntry:
-    """An entry of an artifact whose weights never change."""
+class PlainEntry(EntryFunction):
+    """An entry of an artifact in which none updates weights."""
 
     def __init__(self, session: InferenceSession, entry: Entry) -> None:
         self.session = session
+        self.outdated: Callable[[], None] | None = None
+        """Renews the session, where a constant of it was written."""
         self.inputs = _named_ports(session, entry.inputs)
         self.outputs = [info.name for info in session.get_outputs()]
         self.dtypes = [dtype_of(port.dtype) for port in entry.outputs]
 
-    def __call__(self, *arrays: Array) -> tuple[Array, ...]:
+    def native(self, *arrays: Array) -> tuple[OrtValue, ...]:
+        if self.outdated is not None:
+            self.outdated()
         feeds = {name: ort_value(a, kind) for (name, kind), a in zip(self.inputs, arrays, strict=True)}
-        return tuple(map(array_of, self.session.run_with_ort_values(self.outputs, feeds), self.dtypes))
+        return tuple(self.session.run_with_ort_values(self.outputs, feeds))
+
+    def to_numpy(self, results: Sequence[OrtValue]) -> tuple[Array, ...]:
+        return tuple(map(array_of, results, self.dtypes))
+
+    def renew(self, session: InferenceSession) -> None:
+        self.session, self.outdated = session, None
 
 
-class StatefulEntry:
-    """An entry of an artifact in which some entry updates weights. `updates`: weights as ports name them → as stored.
+class StatefulEntry(EntryFunction):
+    """An entry of an artifact in which some entry updates weights.
 
     Bindings of weights are made once for each combination of buffers, of which a training loop meets two.
     """
 
-    def __init__(self, session: InferenceSession, entry: Entry, updates: Mapping[str, str], state: State) -> None:
+    def __init__(self, session: InferenceSession, entry: Entry, tied: Mapping[str, str], state: State) -> None:
         self.session = session
+        self.outdated: Callable[[], None] | None = None
         self.state = state
         self.inputs = _named_ports(session, entry.inputs)
         names = [info.name for info in session.get_outputs()]
         ports = dict(zip(names, entry.outputs, strict=True))
         self.results = {name: dtype_of(port.dtype) for name, port in ports.items() if port.updates is None}
-        self.writes = {name: updates[port.updates] for name, port in ports.items() if port.updates is not None}
+        self.writes = {name: untied(port.updates, tied) for name, port in ports.items() if port.updates is not None}
         self.reads = [info.name for info in session.get_overridable_initializers()]
-        self.touched = sorted({*self.reads, *self.writes.values()})
+        groups = state.group_of
+        self.written_groups = sorted({groups[weight] for weight in self.writes.values()})
+        self.touched = sorted({groups[name] for name in self.reads if name in groups} | {*self.written_groups})
         self._bindings: dict[tuple[int, ...], IOBinding] = {}
 
-    def __call__(self, *arrays: Array) -> tuple[Array, ...]:
-        """Run on arrays in input order; returns the results that update nothing."""
+    def native(self, *arrays: Array) -> tuple[OrtValue, ...]:
+        if self.outdated is not None:
+            self.outdated()
         binding = self._binding()
         held = [ort_value(array, kind) for (_, kind), array in zip(self.inputs, arrays, strict=True)]
         for (name, _), value in zip(self.inputs, held, strict=True):
@@ -145,20 +226,26 @@ class StatefulEntry:
             binding.bind_output(name)  # a new buffer for each run
         self.session.run_with_iobinding(binding)
         outputs = binding.get_outputs()[len(self.writes) :]
-        found = tuple(map(array_of, outputs, self.results.values()))
-        self.state.turn(self.writes.values())
-        return found
+        for group in self.written_groups:
+            self.state.turns[group] ^= 1
+        return tuple(outputs)
+
+    def to_numpy(self, results: Sequence[OrtValue]) -> tuple[Array, ...]:
+        return tuple(map(array_of, results, self.results.values()))
+
+    def renew(self, session: InferenceSession) -> None:
+        self.session, self.outdated, self._bindings = session, None, {}
 
     def _binding(self) -> IOBinding:
         turns = self.state.turns
-        key = tuple([turns[name] for name in self.touched])
+        key = tuple([turns[group] for group in self.touched])
         binding = self._bindings.get(key)
         if binding is None:
             binding = self._bindings[key] = self.session.io_binding()
             for name in self.reads:
-                binding.bind_ortvalue_input(name, self.state.current[name])
+                binding.bind_ortvalue_input(name, self.state.current(name).value)
             for name, weight in self.writes.items():
-                binding.bind_ortvalue_output(name, self.state.spare[weight])
+                binding.bind_ortvalue_output(name, self.state.spare(weight).value)
         return binding
 
 
@@ -166,24 +253,3 @@ def _named_ports(session: InferenceSession, ports: Sequence[Port]) -> list[tuple
     """The session's name and the dtype of each input; the session lists them in order, weights apart."""
     names = [info.name for info in session.get_inputs()]
     return [(name, dtype_of(port.dtype)) for name, port in zip(names, ports, strict=True)]
-
-
-def ort_value(array: Array, dtype: DType) -> OrtValue:
-    """An array as a value of the runtime. It may go on using the array's memory."""
-    kind = at_border(TensorType.of(dtype)).dtype
-    array = np.ascontiguousarray(array, kind.numpy).reshape(np.shape(array))
-    if kind.numpy.isbuiltin == 1:
-        return OrtValue.ortvalue_from_numpy(array)
-    bits = array.view(np.uint16 if kind.bits == 16 else np.uint8)
-    return OrtValue.ortvalue_from_numpy_with_onnx_type(bits, ELEMENT_TYPES[kind])
-
-
-def array_of(value: OrtValue, dtype: DType) -> Array:
-    """A value of the runtime as an array of its own."""
-    kind = at_border(TensorType.of(dtype)).dtype
-    if kind.numpy.isbuiltin == 1:
-        return value.numpy().astype(dtype.numpy)
-    shape = value.shape()
-    size = int(np.prod(shape)) * kind.numpy.itemsize
-    data = ctypes.string_at(value.data_ptr(), size) if size else b""
-    return np.frombuffer(bytearray(data), kind.numpy).reshape(shape)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from graphc.codegen.target import EntryFunction, Target
+from graphc.codegen.target import Loaded, Target
 from graphc.ir.errors import UnsupportedError
 from graphc.ir.graph import Function, Op
 from graphc.ir.module import Module
@@ -56,14 +56,14 @@ class OnnxTarget(Target):
             (folder / file_name(function.name, number)).write_bytes(model.SerializeToString())
         return weights.recipes
 
-    def load(self, folder: Path) -> Mapping[str, EntryFunction]:
+    def load(self, folder: Path) -> Loaded:
         from graphc.codegen.artifact import check_listed, read_manifest
-        from graphc.codegen.onnx.session import load_entries
+        from graphc.codegen.onnx.session import OnnxArtifact
 
         manifest = read_manifest(folder)
         files = {name: folder / file_name(name, number) for number, name in enumerate(manifest.entries)}
         check_listed(folder, manifest, *(file.name for file in files.values()))
-        return load_entries(files, manifest)
+        return OnnxArtifact(folder, files, manifest)
 
 
 def _refuse_complex(module: Module) -> None:
@@ -84,8 +84,8 @@ def file_name(entry: str, number: int) -> str:
 
 
 def write_function(function: Function, weights: StoredWeights) -> ModelProto:
-    """A function as a model. Its inputs are the function's, and the weights that an entry updates, which have their
-    stored value as a default. Its outputs are the function's results."""
+    """A function as a model. Its inputs are the function's and, where an entry updates weights, all weights, which have
+    their stored value as a default. Its outputs are the function's results."""
     from onnx import ModelProto
 
     from graphc.codegen.onnx.graph import GraphWriter

@@ -8,7 +8,7 @@ from typing import Any
 
 from onnx import GraphProto, TensorProto
 
-from graphc.codegen.onnx.graph import raw_data, tensor_proto
+from graphc.codegen.onnx.graph import at_border, raw_data, tensor_proto
 from graphc.codegen.onnx.kernels import ELEMENT_TYPES
 from graphc.codegen.onnx.spelling.contraction import wanted_permutation
 from graphc.ir.dtypes import DType
@@ -25,7 +25,10 @@ INLINE = 1024
 
 @dataclass
 class StoredWeights:
-    """The weights of an artifact. `mutable` ones are updated by an entry; `permutations` says which are stored how."""
+    """The weights of an artifact. `mutable` ones are updated by an entry; `permutations` says which are stored how.
+
+    Where some are mutable, all are inputs of the graphs, so that optimizer slots or frozen weights can be set as well.
+    """
 
     module: Module
     mutable: frozenset[str]
@@ -56,6 +59,11 @@ class StoredWeights:
             if name not in mutable and len(layouts) == 1 and None not in layouts
         }
         return StoredWeights(module, frozenset(mutable), permutations)  # type: ignore[arg-type]
+
+    def is_input(self, name: str) -> bool:
+        """Whether the weight can be given another value than the stored one. The runtime's interface lacks 4 bits."""
+        type = self.module.weights.info(name).type
+        return bool(self.mutable) and at_border(type) is type
 
     @property
     def size(self) -> int:

@@ -46,15 +46,16 @@ class ModelBuilder:
         self._places: dict[Dim, tuple[Node, int]] = {}
         self._sizes: dict[Size, Node] = {}
         self._taken: dict[str, int] = {}
+        self._weights: dict[str, Node] = {}
 
     def build(self, function: Function, weights: WeightTable, recipes: dict[str, Recipe]) -> Any:
         """The model of a function; notes in `recipes` how each weight is stored."""
+        for parameter in function.parameters:  # first, so that each has its own name, by which it is found again
+            if parameter.weight is not None:
+                self._add_weight(parameter.value, weights.source(parameter.weight).name, weights, recipes)
         for parameter in function.parameters:
             if parameter.weight is None:
                 self._add_input(parameter.value, parameter.name)
-        for parameter in function.parameters:
-            if parameter.weight is not None:
-                self._add_weight(parameter.value, weights.source(parameter.weight).name, weights, recipes)
         for op in function.block:
             if op.next is not None:
                 self._write(op)
@@ -89,8 +90,10 @@ class ModelBuilder:
         recipe = Recipe((name,), steps)
         if recipes.setdefault(name, recipe) != recipe:
             raise UnsupportedError(f"entries want the weight {name!r} in different layouts, which openvino lacks yet")
-        array = recipe.apply({name: weights[name]})
-        self.values[value] = self._named(opset.constant(np.ascontiguousarray(array)), name)
+        if name not in self._weights:
+            array = recipe.apply({name: weights[name]})
+            self._weights[name] = self._named(opset.constant(np.ascontiguousarray(array).reshape(array.shape)), name)
+        self.values[value] = self._weights[name]
         self.stored[value] = steps
 
     def _write(self, op: Op) -> None:

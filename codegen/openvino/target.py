@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
-
-from graphc.codegen.target import EntryFunction, Target
-from graphc.ir.errors import FormatError, UnsupportedError
+from graphc.codegen.target import Loaded, Target
+from graphc.ir.errors import UnsupportedError
 from graphc.ir.graph import Op
 from graphc.ir.module import Module
 from graphc.ir.recipes import Recipe
-
-Array = np.ndarray[Any, Any]
 
 
 class OpenvinoTarget(Target):
@@ -60,36 +55,16 @@ class OpenvinoTarget(Target):
             openvino.save_model(model, str(path), compress_to_fp16=False)
         return recipes
 
-    def load(self, folder: Path) -> Mapping[str, EntryFunction]:
+    def load(self, folder: Path) -> Loaded:
         from graphc.codegen.artifact import check_listed, read_manifest
+        from graphc.codegen.openvino.loading import OpenvinoArtifact
 
         manifest = read_manifest(folder)
         files = {name: folder / file_name(name, number) for number, name in enumerate(manifest.entries)}
         check_listed(folder, manifest, *(file.name for file in files.values()))
-        return {name: load_model(file) for name, file in files.items()}
+        return OpenvinoArtifact(files, manifest)
 
 
 def file_name(entry: str, number: int) -> str:
     """The main entry is `model.xml` (and `.bin`), each other one `model.<entry>.xml`."""
     return f"model.{entry}.xml" if number else "model.xml"
-
-
-def load_model(path: Path) -> EntryFunction:
-    """A model file as a function on arrays. Raises `FormatError` for one that OpenVINO does not read."""
-    import openvino
-
-    # The plugin would compute in bfloat16 where the CPU has it; a model file cannot forbid that.
-    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    if threads.isdecimal():
-        options["INFERENCE_NUM_THREADS"] = int(threads)
-    try:
-        model = openvino.Core().compile_model(str(path), "CPU", options)
-    except RuntimeError as error:
-        raise FormatError(f"{path} is not a model that OpenVINO reads: {error}") from None
-
-    def run(*arrays: Array) -> tuple[Array, ...]:
-        found = model([np.ascontiguousarray(array).reshape(np.shape(array)) for array in arrays])
-        return tuple(np.array(found[i]) for i in range(len(model.outputs)))
-
-    return run

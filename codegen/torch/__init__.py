@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from graphc.codegen.source.loading import load_entries
 from graphc.codegen.source.support import can_write, check_inputs
 from graphc.codegen.source.writer import write_source
-from graphc.codegen.target import EntryFunction, Target
+from graphc.codegen.target import Loaded, Target
 from graphc.codegen.torch.dialect import TorchDialect
 from graphc.ir.dtypes import bf16, bool_, c64, c128, f16, f32, f64, i8, i16, i32, i64, u8, u32
 from graphc.ir.graph import Op
@@ -44,12 +43,10 @@ class TorchTarget(Target):
         check_inputs(module, DTYPES, self.name)
         return write_source(module, self.dialect, folder)
 
-    def load(self, folder: Path) -> Mapping[str, EntryFunction]:
-        import torch
+    def load(self, folder: Path) -> Loaded:
+        from graphc.codegen.torch.loading import TorchArtifact
 
-        from graphc.codegen.torch.arrays import to_numpy, to_torch
-
-        return load_entries(folder, TorchDialect, to_torch, to_numpy, torch.no_grad)
+        return TorchArtifact(folder)
 
 
 TARGET = TorchTarget()

@@ -82,6 +82,6 @@ def test_targets_agree(name: str, tmp_path: Path) -> None:
         pytest.skip(f"{name} is not installed")
     wanted = interpret(model(), *arrays(), dtype="float64", entry="value_and_grad")
     write_artifact(model(), name, tmp_path / "artifact", passes="canonicalize,cse,dce")
-    found = targets()[name].load(tmp_path / "artifact")["value_and_grad"](*arrays(np.float32))
+    found = targets()[name].load(tmp_path / "artifact").entries["value_and_grad"](*arrays(np.float32))
     for got, want in zip(found, wanted, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-6)

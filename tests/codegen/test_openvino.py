@@ -161,11 +161,11 @@ def test_updates_are_refused(tmp_path):
 
 
 def test_a_broken_model_file_is_an_error(tmp_path):
-    from graphc.codegen.openvino.target import load_model
+    from graphc.codegen.openvino.loading import OpenvinoEntry
 
     (tmp_path / "model.xml").write_text("<net")
     with pytest.raises(FormatError, match=r"model\.xml is not a model that OpenVINO reads"):
-        load_model(tmp_path / "model.xml")
+        OpenvinoEntry(tmp_path / "model.xml", {})
 
 
 # --- documented exceptions: a test that fails here calls for a better docstring, or says that OpenVINO was mended ----

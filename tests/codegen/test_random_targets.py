@@ -59,7 +59,7 @@ def loaded(name: str) -> EntryFunction:
         pytest.skip(LACKING[name])
     with TemporaryDirectory() as folder:
         write_artifact(module(), name, Path(folder) / "artifact")
-        return targets()[name].load(Path(folder) / "artifact")["main"]
+        return targets()[name].load(Path(folder) / "artifact").entries["main"]
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -39,7 +39,7 @@ def drawn(*shape, seed=0):
 
 def load(module, target, folder):
     write_artifact(module, target, folder)
-    return find_target(target).load(folder)
+    return find_target(target).load(folder).entries
 
 
 def assert_agrees(module, target, folder, *calls):

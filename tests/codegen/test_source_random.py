@@ -37,7 +37,7 @@ def test_random_graphs_mean_the_same(name, tmp_path, announce):
             continue
         written += 1
         main = graph.module.main
-        found = find_target(name).load(folder)[main.name](*graph.inputs)
+        found = find_target(name).load(folder).entries[main.name](*graph.inputs)
         wanted = interpret(graph.module, *graph.inputs)
         wanted = wanted if isinstance(wanted, tuple) else (wanted,)
         kept = [want for want, result in zip(wanted, main.results, strict=True) if result.updates is None]

@@ -52,7 +52,9 @@ class Pretender(Target):
         def spoiled(run):
             return lambda *inputs: tuple(self.spoil(array) for array in run(*inputs))
 
-        return {name: spoiled(run) for name, run in self.numpy.load(folder).items()}
+        loaded = self.numpy.load(folder)
+        loaded.entries = {name: spoiled(run) for name, run in loaded.entries.items()}
+        return loaded
 
 
 @pytest.fixture
