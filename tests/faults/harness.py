@@ -1,0 +1,89 @@
+"""Runs of `worker.py` that are killed and started again, and what they end with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+WORKER = Path(__file__).with_name("worker.py")
+WRITING = ("writing", "written", "synced", "renamed")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained, and how often it is saved."""
+
+    target: str
+    network: str = "perceptron"
+    save_freq: int | str = 3
+    epochs: int = 4
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A moment at which the process is killed: by itself, or from outside when it has said that a batch was done."""
+
+    moment: str
+    number: int
+
+    def __str__(self):
+        return {
+            "batch": f"after step {self.number}",
+            "epoch": f"in epoch {self.number + 1}, just shuffled",
+            "signal": f"from outside, some time after step {self.number}",
+            "writing": f"writing checkpoint {self.number}, half of it in the file",
+            "written": f"writing checkpoint {self.number}, before it is synced",
+            "synced": f"writing checkpoint {self.number}, synced, before it is renamed",
+            "renamed": f"writing checkpoint {self.number}, renamed, before the folder is synced",
+        }[self.moment]
+
+
+def run(folder, setting, kill=None):
+    """Train in `folder`, from its checkpoint if there is one. Whether the process was killed rather than done."""
+    plan = {"target": setting.target, "network": setting.network, "save_freq": setting.save_freq}
+    plan |= {"epochs": setting.epochs, "kill": None}
+    if kill is not None and kill.moment != "signal":
+        plan["kill"] = [kill.moment, kill.number]
+    folder.mkdir(parents=True, exist_ok=True)
+    with subprocess.Popen(
+        [sys.executable, str(WORKER), str(folder), json.dumps(plan)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        if kill is not None and kill.moment == "signal":
+            for line in process.stdout:
+                if line.split()[:1] == ["batch"] and int(line.split()[1]) >= kill.number:
+                    process.send_signal(signal.SIGKILL)
+                    break
+        _, errors = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), errors
+    return process.returncode != 0
+
+
+def final(folder):
+    """The weights and optimizer slots, then what else must be equal, as bytes and text."""
+    with np.load(folder / "final.npz") as arrays:
+        found = [(array.dtype.str, array.shape, array.tobytes()) for array in arrays.values()]
+    return found, (folder / "final.json").read_text(), (folder / "log.csv").read_text()
+
+
+def undisturbed(folder, setting):
+    """What a run ends with that nobody kills."""
+    assert not run(folder, setting)
+    return final(folder)
+
+
+def killed_and_resumed(folder, setting, kills):
+    """What a run ends with that is killed at each of these moments in turn, and started again each time."""
+    for kill in kills:
+        assert run(folder, setting, kill), f"the run ended before it was to be killed {kill}"
+    assert not run(folder, setting)
+    left = [name for name in os.listdir(folder) if name.startswith(".")] + os.listdir(folder / "backup")
+    assert not left, f"left behind: {left}"
+    return final(folder)
