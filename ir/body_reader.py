@@ -159,7 +159,7 @@ class BodyReader:
         except RULE_ERRORS as error:
             problem = f"{name} does not take these operands and attributes ({error})"
             raise ParseError(problem, number, match.start(2) + 1) from error
-        if name == "call":
+        if definition.call_rule is not None:
             self.calls.append(Call(self.function, op, number, match.start(2) + 1))
         if results is None:
             if op.results:
@@ -188,7 +188,7 @@ class BodyReader:
         location: Location,
     ) -> Op:
         operand_types = tuple([v if v is None else v.type for v in operands])
-        if definition.name == "call":  # its types are checked when all functions are read
+        if definition.call_rule is not None:  # its types are checked when all functions are read
             definition.check_operands(operand_types)
             inferred = Inferred(attributes, types, ())
         else:

@@ -85,9 +85,14 @@ class Interpreter:
         attributes = {k: concrete(v, bindings) for k, v in op.attribute_dict.items()}
         if op.regions:
             results = run_region_op(self, op, cast(Sequence[Array], operands), attributes, bindings)
-        elif op.name == "call":
+        elif op.definition.call_rule is not None:
             assert self.module is not None
-            results = self.run(self.module.functions[attributes["callee"]], cast(Sequence[Array], operands))
+            if op.name == "native_gradient":
+                raise UnsupportedError(
+                    "native_gradient has a meaning on torch and jax only; the pass own_gradients replaces it by the "
+                    "IR's own gradient, which can be interpreted"
+                )
+            results = self.run(self.module.functions[op.attributes[0]], cast(Sequence[Array], operands))
         else:
             types = [None if v is None else v.type.dtype for v in op.operands]
             results = evaluate(op.definition, attributes, operands, types)

@@ -15,7 +15,7 @@ Operands annotated `Tensor` are brought to one dtype by the promotion lattice; `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
@@ -120,7 +120,8 @@ class OpDef(Generic[P, R]):
     `name` is the op's name in text, `operands` and `attributes` its signature, `dtypes` what its `Tensor` operands
     may be. `reference(*arrays, **attributes)` is the meaning in NumPy (floats arrive as float64), `vjp(dy, y,
     *operands, **attributes)` gives a cotangent for each operand (None: no gradient). An op that does not `widen` gets
-    its operands in their own dtypes in the reference: its meaning depends on them.
+    its operands in their own dtypes in the reference: its meaning depends on them. An op that names functions has a
+    `call_rule(functions, types, attributes)` for its types; its first attribute is the function that it runs.
     """
 
     is_composite: ClassVar[bool] = False
@@ -147,6 +148,7 @@ class OpDef(Generic[P, R]):
         self.reference_rule: Callable[..., Any] | None = None
         self.vjp_rule: Callable[..., Any] | None = None
         self.region_rule: Callable[..., tuple[TensorType, ...]] | None = None
+        self.call_rule: Callable[[Mapping[str, Function], tuple[TensorType, ...], Attributes], Inferred] | None = None
         self.flops_rule: Callable[..., Any] | None = None
         self.canonical_rule: Callable[..., dict[str, Any]] | None = None
         self.widens = True

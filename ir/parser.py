@@ -11,12 +11,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from graphc.ir.attributes import FunctionRef
 from graphc.ir.body_reader import BodyReader, Call, check_types, value_name
 from graphc.ir.cursor import NAME, VALUE, Cursor, plain_type
 from graphc.ir.errors import GraphcError, ParseError
 from graphc.ir.graph import Function, Parameter, Result, Role, Value
 from graphc.ir.module import Module
-from graphc.ir.ops.control import infer_call
 from graphc.ir.printer import VERSION_LINE
 from graphc.ir.types import TensorType
 from graphc.ir.weights_text import parse_plain_weight, parse_weight
@@ -207,13 +207,15 @@ class _Results:
 
 
 def _check_call(module: Module, call: Call) -> None:
-    name = call.op.attributes[0]
-    callee = module.functions.get(name)
-    if callee is None:
-        raise ParseError(f"there is no function @{name}", call.line, call.column)
+    op = call.op
+    for name in op.attributes:
+        if isinstance(name, FunctionRef) and name not in module.functions:
+            raise ParseError(f"there is no function @{name}", call.line, call.column)
+    rule = op.definition.call_rule
+    assert rule is not None
     try:
-        inferred = infer_call(callee, tuple([v.type for v in call.op.operands if v is not None]))
-        check_types(f"call @{name}", inferred.types, tuple([r.type for r in call.op.results]))
+        inferred = rule(module.functions, tuple([v.type for v in op.operands if v is not None]), op.attributes)
+        check_types(f"{op.name} @{op.attributes[0]}", inferred.types, tuple([r.type for r in op.results]))
     except GraphcError as error:
         raise ParseError(str(error), call.line, call.column) from error
     for guard in inferred.guards:

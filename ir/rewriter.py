@@ -141,6 +141,16 @@ class Rewriter:
             self._exchange(old, new)
         self.erase(op)
 
+    def give(self, op: Op, values: Sequence[Value], ops: Sequence[Op]) -> None:
+        """Let `op` give `values`, all that `ops` of its block give, in place of its own first results, which nothing
+        reads; `ops` are erased. Whoever holds one of the values may go on using it."""
+        for i, value in enumerate(values):
+            value.owner, value.index, value.type = op, i, op.results[i].type
+        op.results = (*values, *op.results[len(values) :])
+        for old in reversed(ops):
+            old.results = ()
+            self.erase(old)
+
     def _exchange(self, old: Value, new: Value) -> None:
         """Let two results of ops be each other's; nothing reads `new`."""
         for value, other in ((old, new), (new, old)):
@@ -219,13 +229,17 @@ class Rewriter:
         for i, later in enumerate(block.parameters[index:], index):
             later.index = i
 
-    def move_before(self, op: Op, anchor: Op) -> None:
-        """Move `op` to stand before `anchor`; the caller answers for dominance."""
+    def move_before(self, op: Op, anchor: Op | None) -> None:
+        """Move `op` to stand before `anchor` (None: at the end of its block); the caller answers for dominance."""
         if op is anchor:
             return
-        op.block.remove(op)
+        block = op.block
+        block.remove(op)
         op.prev = op.next = None
-        anchor.block.insert_before(anchor, op)
+        if anchor is None:
+            block.append(op)
+        else:
+            anchor.block.insert_before(anchor, op)
 
     # --- functions ------------------------------------------------------------------------------------------
 

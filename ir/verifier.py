@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, cast
 
+from graphc.ir.attributes import FunctionRef
 from graphc.ir.body_reader import RULE_ERRORS
 from graphc.ir.dims import Dim, Facts, Size, solve, symbols
 from graphc.ir.errors import GraphcError, VerifyError
 from graphc.ir.graph import ROLES, Block, Function, Op, Value
 from graphc.ir.module import Module
 from graphc.ir.opdef import OPS, Inferred
-from graphc.ir.ops.control import infer_call
 from graphc.ir.types import TensorType
 
 MOST_PROBLEMS = 20
@@ -273,15 +273,17 @@ class _Checker:
         definition = op.definition
         types = tuple([None if value is None else value.type for value in op.operands])
         try:
-            if definition.name != "call":
+            if definition.call_rule is None:
                 return definition.infer(types, op.attributes, op.regions)
             definition.check_operands(types)
-            callee = self.module.functions.get(op.attributes[0])
-            if callee is None:
-                self.report(op, f"calls @{op.attributes[0]}, which there is not")
-                return None
-            self.callees.add(op.attributes[0])
-            return infer_call(callee, tuple([type for type in types if type is not None]))
+            for name in op.attributes:
+                if isinstance(name, FunctionRef):
+                    if name not in self.module.functions:
+                        self.report(op, f"calls @{name}, which there is not")
+                        return None
+                    self.callees.add(name)
+            present = tuple([type for type in types if type is not None])
+            return definition.call_rule(self.module.functions, present, op.attributes)
         except GraphcError as error:
             self.report(op, error.message)
         except RULE_ERRORS as error:

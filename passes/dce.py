@@ -9,6 +9,7 @@ from graphc.ir.graph import Block
 from graphc.ir.module import Module
 from graphc.ir.rewriter import Rewriter
 from graphc.passes.calls import remove_unreachable
+from graphc.passes.outline import trim_outlined
 from graphc.passes.region_dce import trim_captures, trim_results
 from graphc.passes.registry import register_pass
 
@@ -21,6 +22,8 @@ def dce(module: Module) -> None:
         sweep(function.block, rewriter)
     rewriter.flush()
     remove_unreachable(module)
+    for function in trim_outlined(module, rewriter):
+        sweep(function.block, rewriter)
 
 
 def sweep(block: Block, rewriter: Rewriter) -> None:

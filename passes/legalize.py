@@ -17,6 +17,7 @@ from graphc.passes.calls import callees_first, references, remove_unreachable
 from graphc.passes.inline import inline_call
 from graphc.passes.registry import register_pass
 
+_NATIVE = 'native_gradient: only torch and jax have a gradient of their own; leave `gradients="native"` out'
 Supports = Callable[[Op], bool]
 
 PLACES = 3
@@ -68,7 +69,7 @@ class _Legalizer:
     def block(self, block: Block) -> dict[str, None]:
         """Legalise a block and the regions in it; returns the functions it still refers to."""
         named: dict[str, None] = {}
-        call = OPS["call"].op_class
+        inlined = (OPS["call"].op_class, OPS["custom_gradient"].op_class)
         supports = self.supports
         op = block.first
         while op is not None and op.next is not None:
@@ -79,7 +80,8 @@ class _Legalizer:
                     named.update(self.block(region.block))
             elif isinstance(op.definition, Composite):
                 following = self.expand(op, op.definition)
-            elif op.__class__ is call:
+            elif op.__class__ in inlined:
+                self.expanded |= op.__class__ is inlined[1]  # nothing may read its residuals
                 before = op.prev
                 inline_call(op, self.module, self.rewriter)
                 following = block.first if before is None else before.next
@@ -103,6 +105,9 @@ class _Legalizer:
         return first
 
     def report(self, op: Op) -> None:
+        if op.name == "native_gradient":
+            self.lacking.setdefault(_NATIVE, []).append("")
+            return
         operands = ", ".join("_" if v is None else str(v.type) for v in op.operands)
         results = ", ".join(str(v.type) for v in op.results)
         place = f"at {op.location}" if str(op.location) else ""

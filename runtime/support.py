@@ -139,7 +139,7 @@ def support(target: Target, definition: OpDef[..., Any]) -> dict[DType, Level]:
 def _level(target: Target, op: Op) -> Level | None:
     if target.supports(op):
         return "native"
-    if op.name == "call":  # the called function is inlined
+    if op.name in ("call", "custom_gradient"):  # the function is inlined
         return "decomposed"
     if not isinstance(op.definition, Composite):
         return None

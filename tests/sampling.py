@@ -30,6 +30,8 @@ WITHOUT_SAMPLE = {
     "assume_dim": "its result has a symbolic size, bound when it runs",
     "call": "it needs another function",
     "cond": "it has regions",
+    "custom_gradient": "it needs other functions",
+    "native_gradient": "it needs another function",
     "return": "it ends a function and has no results",
     "scan": "it has regions",
     "while": "it has regions",

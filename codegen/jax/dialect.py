@@ -35,6 +35,7 @@ class JaxDialect(FunctionalDialect):
         "threefry2x32_p": "from jax.extend.random import threefry2x32_p",
         "load_file": "from safetensors.flax import load_file",
     }
+    has_native_gradient = True
     reserved = frozenset(
         {"threefry2x32_p", "jax", "jnp", "lax", "np", "params", "load", "nested", "Path", "Model", "forward", *HELPERS}
     )

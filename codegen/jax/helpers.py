@@ -1,6 +1,17 @@
 """Functions pasted into emitted JAX source where it uses them."""
 
 HELPERS = {
+    "value_and_grad": '''
+def value_and_grad(function, arguments, wrt):
+    """The results of `function`, and the gradients of the first by the arguments of these numbers."""
+
+    def split(*arguments):
+        results = function(*arguments)
+        return (results[0], results[1:]) if isinstance(results, tuple) else (results, ())
+
+    (first, others), gradients = jax.value_and_grad(split, wrt, has_aux=True)(*arguments)
+    return first, *others, *gradients
+''',
     "fold_in": '''
 def fold_in(key, number):
     """A new key for the number."""

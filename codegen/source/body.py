@@ -170,7 +170,7 @@ class BodyWriter:
         if layer is not None:
             module = self.dialect.member(self.members.path_of_layer(op))
             spelled, extra = template(layer.call), {"layer": module}
-        elif op.name == "call":
+        elif op.definition.call_rule is not None:
             self._function_call(op)
             return
         else:
@@ -437,7 +437,11 @@ class BodyWriter:
     def _function_call(self, op: Op) -> None:
         values = [value for value in op.operands if value is not None]
         arguments = self._arguments(values)
-        text = self.dialect.function_call(self.members.function_name(op.attribute_dict["callee"]), arguments)
+        name = self.members.function_name(op.attributes[0])
+        if op.name == "native_gradient":
+            text = self.dialect.native_gradient(name, arguments, op.attribute_dict["wrt"])
+        else:
+            text = self.dialect.function_call(name, arguments)
         self.define(op.results, Expression(text, POSTFIX), self.consume(values), 3, 1, False, len(op.results) == 1)
 
     def _loop(self, item: Loop) -> None:

@@ -84,6 +84,9 @@ class Dialect(ABC):
     taken_members: ClassVar[frozenset[str]] = frozenset()
     """Names that members of a class may not take: what the framework's own class has."""
 
+    has_native_gradient: ClassVar[bool] = False
+    """Whether the framework differentiates by itself; see `native_gradient`."""
+
     indent: ClassVar[int] = 4
     """Columns before the statements of a body."""
 
@@ -182,6 +185,10 @@ class Dialect(ABC):
         """The call of another function of the module."""
         return f"{name}({', '.join(arguments)})"
 
+    def native_gradient(self, name: str, arguments: Sequence[str], wrt: Sequence[int]) -> str:
+        """The results of another function of the module, and the gradients of the first by the arguments `wrt`."""
+        return f"value_and_grad({name}, {_tuple(arguments)}, {_tuple(wrt)})"
+
     @abstractmethod
     def updated(self, body: BodyWriter, updates: Sequence[Update], outputs: Sequence[Value]) -> None:
         """Statements that give weights their new values, after every read, and the return of `outputs`."""
@@ -204,3 +211,7 @@ class Dialect(ABC):
     @abstractmethod
     def file(self, writer: ModuleWriter, root: Definition, functions: Sequence[PrivateFunction]) -> str:
         """The file: docstring, `IMPORTS`, classes or functions, entries, `load`."""
+
+
+def _tuple(items: Sequence[object]) -> str:
+    return f"({', '.join(map(str, items))}{',' if len(items) == 1 else ''})"

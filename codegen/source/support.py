@@ -20,6 +20,8 @@ def can_write(dialect: Dialect, op: Op, dtypes: frozenset[DType]) -> bool:
         return True
     if op.name == "call":
         return not _passes_weights(op)
+    if op.name == "native_gradient":
+        return dialect.has_native_gradient
     return dialect.spelled(op) is not None
 
 

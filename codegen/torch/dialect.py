@@ -66,6 +66,7 @@ class TorchDialect(Dialect):
     scalars_anywhere = False
     is_eager = True
     has_classes = True
+    has_native_gradient = True
     indent = 8
     reserved = frozenset({"self", "torch", "nn", "F", "grad", "load", "Path", "Model", *HELPERS})
     taken_members = MODULE_MEMBERS

@@ -10,6 +10,19 @@ def attention_gradient(dy, *operands, **options):
         y = F.scaled_dot_product_attention(query, key, value, **options).transpose(1, 2)
     return torch.autograd.grad(y, operands, dy)
 ''',
+    "value_and_grad": '''
+def value_and_grad(function, arguments, wrt):
+    """The results of `function`, and the gradients of the first by the arguments of these numbers."""
+    arguments = list(arguments)
+    with torch.enable_grad():
+        for i in wrt:
+            arguments[i] = arguments[i].detach().requires_grad_()
+        results = function(*arguments)
+        results = results if isinstance(results, tuple) else (results,)
+        inputs = [arguments[i] for i in wrt]
+        gradients = torch.autograd.grad(results[0], inputs, allow_unused=True, materialize_grads=True)
+    return *(result.detach() for result in results), *gradients
+''',
     "fold_in": '''
 def fold_in(key, number):
     """A new key for the number."""

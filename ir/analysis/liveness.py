@@ -10,6 +10,9 @@ Updates: the new value of a weight is a buffer of its own from the op that makes
 That is the form that is always right (two buffers, swapped between calls); a target that may write in place, since
 every read of the old value comes earlier, needs less.
 
+A target may share more or need more (`Memory`): results that are views of an operand, a workspace that an op holds while
+it runs.
+
 Regions: captures are the outer buffers. A branch of `cond` holds what its ops make; its results become the op's. A loop
 holds each carried value in a buffer of its own from the second pass on (the first pass reads the operands), `scan`
 also the slices of the current step, and the stacked results from the start. A `while` is taken to run twice or more;
@@ -18,7 +21,7 @@ its condition holds all carried values. A `call` holds what the called function 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphc.ir.binding import bind_symbols
@@ -29,6 +32,38 @@ from graphc.ir.types import TensorType
 
 VIEWS = frozenset({"barrier", "name", "reshape", "stop_gradient"})
 """Ops whose results are their operands under another type: they move and hold nothing."""
+
+
+def _renames(op: Op) -> bool:
+    return op.name in VIEWS
+
+
+def _nothing(op: Op, size: Callable[[TensorType], int]) -> int:
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How a target holds values.
+
+    `is_view` says whether the results of an op share its operands' buffers: each that of the operand of its place, or
+    all that of the first where there are more or fewer results. `workspace` is how many bytes an op holds beside its
+    operands and results while it runs; it is given the bytes of a type.
+    """
+
+    is_view: Callable[[Op], bool] = _renames
+    workspace: Callable[[Op, Callable[[TensorType], int]], int] = _nothing
+
+    def sources(self, op: Op) -> Sequence[Value] | None:
+        """For each result of `op` the operand whose buffer it shares, if they do."""
+        if not self.is_view(op):
+            return None
+        operands = list(operand_values(op))
+        return operands if len(operands) == len(op.results) else [operands[0]] * len(op.results)
+
+
+PLAIN = Memory()
+"""Every value is a buffer of its own but for `VIEWS`, and no op needs a workspace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +94,13 @@ def type_bytes(type: TensorType) -> Size:
     return ceil_div(count, 2) if type.dtype.bits == 4 else count * int(type.dtype.size)
 
 
-def live_bytes(function: Function, bindings: Mapping[str, int] | None = None) -> Liveness:
-    """Simulate `function` with these values of its symbols, by name. Linear in the number of ops.
+def live_bytes(function: Function, bindings: Mapping[str, int] | None = None, memory: Memory = PLAIN) -> Liveness:
+    """Simulate `function` with these values of its symbols, by name, as `memory` holds values. Linear in its ops.
 
     Symbols that ops introduce (data-dependent sizes) need a value too. Raises `ShapeError` for one that has none.
     """
     given = dict(bindings or {})
-    simulator = _Simulator(given, given, {})
+    simulator = _Simulator(given, given, {}, memory)
     held = simulator.block(function.block)
     return Liveness(held.peak, held.at, held.live, held.profile, *simulator.parameters(function))
 
@@ -87,16 +122,20 @@ class _Simulator:
     """Simulates blocks under the symbol values `sizes`; called functions once for each set of argument shapes, with
     the values that were `given` at the top for the symbols their ops introduce."""
 
-    def __init__(self, sizes: dict[str, int], given: dict[str, int], calls: _Calls) -> None:
+    def __init__(self, sizes: dict[str, int], given: dict[str, int], calls: _Calls, memory: Memory) -> None:
         self.sizes = sizes
         self.given = given
         self.calls = calls
+        self.memory = memory
         self.known: dict[TensorType, int] = {}
 
     def bytes(self, value: Value) -> int:
-        found = self.known.get(value.type)
+        return self.type_bytes(value.type)
+
+    def type_bytes(self, type: TensorType) -> int:
+        found = self.known.get(type)
         if found is None:
-            found = self.known[value.type] = evaluate(type_bytes(value.type), self.sizes)
+            found = self.known[type] = evaluate(type_bytes(type), self.sizes)
         return found
 
     def total(self, values: Sequence[Value]) -> int:
@@ -119,7 +158,7 @@ class _Simulator:
     def block(self, block: Block, owned: Sequence[Value] = (), pinned: bool = False) -> _Held:
         """Simulate a block that holds those of its parameters that are `owned`, to their last use or, `pinned`, to the
         block's end."""
-        buffer_of, last_use, count = _buffers(block)
+        buffer_of, last_use, count = _buffers(block, self.memory)
         if pinned:
             last_use |= dict.fromkeys(owned, count - 1)
         ending: list[list[Value]] = [[] for _ in range(count)]
@@ -151,15 +190,15 @@ class _Simulator:
 
     def inside(self, op: Op, results: list[Value]) -> _Held:
         """What `op` holds beside what is live before it: its results, or more while its regions run."""
-        most = _Held(self.total(results), op, results)
-        if op.regions or op.name == "call":
+        most = _Held(self.total(results) + self.memory.workspace(op, self.type_bytes), op, results)
+        if op.regions or op.definition.call_rule is not None:
             for held in self.nested(op, results):
                 if held.peak > most.peak:
                     most = held
         return most
 
     def nested(self, op: Op, results: list[Value]) -> list[_Held]:
-        if op.name == "call":
+        if op.definition.call_rule is not None:
             return [self.call(op)]
         blocks = [region.block for region in op.regions]
         if op.name == "cond":
@@ -184,16 +223,18 @@ class _Simulator:
         function = op.block.function
         if function is None or function.module is None:
             raise GraphcError("a call is simulated in a module, which has the function that is called")
-        callee = function.module.functions[op.attribute_dict["callee"]]
+        if op.name == "native_gradient":
+            raise GraphcError("what the framework's own gradient holds is not known; the IR's own has a planned peak")
+        callee = function.module.functions[op.attributes[0]]
         shapes = [tuple(evaluate(size, self.sizes) for size in value.type.shape) for value in operand_values(op)]
         key = callee, tuple(size for shape in shapes for size in shape)
         if key not in self.calls:
             bound = {symbol.name: evaluate(size, {}) for symbol, size in bind_symbols(callee, shapes).items()}
-            self.calls[key] = _Simulator(self.given | bound, self.given, self.calls).block(callee.block)
+            self.calls[key] = _Simulator(self.given | bound, self.given, self.calls, self.memory).block(callee.block)
         return self.calls[key]
 
 
-def _buffers(block: Block) -> tuple[dict[Value, Value], dict[Value, int], int]:
+def _buffers(block: Block, memory: Memory) -> tuple[dict[Value, Value], dict[Value, int], int]:
     """The value whose buffer each view has, the position of the last use of each buffer, and how many ops there are.
 
     A result that nothing reads is last used by the op that makes it; a parameter that nothing reads is not listed.
@@ -204,8 +245,9 @@ def _buffers(block: Block) -> tuple[dict[Value, Value], dict[Value, int], int]:
     for position, op in enumerate(block):
         for operand in operand_values(op):
             last_use[buffer_of.get(operand, operand)] = position
-        if op.name in VIEWS:
-            for result, operand in zip(op.results, operand_values(op), strict=True):
+        sources = memory.sources(op)
+        if sources is not None:
+            for result, operand in zip(op.results, sources, strict=True):
                 buffer_of[result] = buffer_of.get(operand, operand)
         else:
             last_use |= dict.fromkeys(op.results, position)

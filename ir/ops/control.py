@@ -12,7 +12,7 @@ from typing import Any
 from graphc.ir.attributes import FunctionRef
 from graphc.ir.binding import bind_symbols
 from graphc.ir.builder import Builder
-from graphc.ir.dims import Size
+from graphc.ir.dims import Guard, Size
 from graphc.ir.dtypes import INTEGERS, bool_
 from graphc.ir.errors import DTypeError, GraphcError, ShapeError
 from graphc.ir.graph import Function, Op, Region, Value
@@ -270,6 +270,14 @@ def call_function(
 
 def infer_call(function: Function, types: tuple[TensorType, ...]) -> Inferred:
     """Result types of a call with arguments of these types. Raises `ShapeError` or `DTypeError`."""
+    results, guards = infer_function(function, types)
+    return Inferred(call.make_attributes(callee=FunctionRef(function.name)), results, guards)
+
+
+def infer_function(
+    function: Function, types: tuple[TensorType, ...]
+) -> tuple[tuple[TensorType, ...], tuple[Guard, ...]]:
+    """Result types of a function for arguments of these types, and the guards that are left to the caller."""
     if len(types) != len(function.parameters):
         raise ShapeError(f"@{function.name} takes {len(function.parameters)} arguments, {len(types)} were passed")
     for parameter, type in zip(function.parameters, types, strict=True):
@@ -278,8 +286,7 @@ def infer_call(function: Function, types: tuple[TensorType, ...]) -> Inferred:
     bindings = bind_symbols(function, [type.shape for type in types])
     guards = [guard.substitute(bindings) for guard in function.guards]
     results = tuple(type.substitute(bindings) for type in function.result_types)
-    attributes = call.make_attributes(callee=FunctionRef(function.name))
-    return Inferred(attributes, results, tuple(guard for guard in guards if guard.holds is None))
+    return results, tuple(guard for guard in guards if guard.holds is None)
 
 
-__all__ = ["IndexTensor", "call_function", "cond", "infer_call", "scan", "while_loop"]
+__all__ = ["IndexTensor", "call_function", "cond", "infer_call", "infer_function", "scan", "while_loop"]

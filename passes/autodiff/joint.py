@@ -62,7 +62,7 @@ class Differentiator:
         """
         if loss.shape != () or not loss.dtype.is_float:
             raise ShapeError(f"a gradient is of a real scalar, not of {loss.type}")
-        with Builder(block, _end(block), function=function or block.function) as builder:
+        with Builder(block, end_of(block), function=function or block.function) as builder:
             builder.location = Location.of(ROOT.child(MARK))
             seed = ops.constant(value=1.0, dtype=loss.dtype)
         return self.backward(block, [(loss, seed)], wanted, function)
@@ -80,7 +80,7 @@ class Differentiator:
         Raises `UnsupportedError`, with its place, for an op without a gradient that the result depends on.
         """
         active = self.prepare(block, wanted)
-        end = _end(block)
+        end = end_of(block)
         forward = [op for op in block if op is not end]
         builder = Builder(block, end, function=function or block.function)
         made = {value for value in wanted if value.op is not None}
@@ -106,7 +106,7 @@ class Differentiator:
 
         active = {value for value in wanted if value.dtype.is_float or value.dtype.is_complex}
         replaced: set[Op] = set()
-        end = _end(block)
+        end = end_of(block)
         op = block.first
         while op is not None and op is not end:
             following = op.next
@@ -189,6 +189,6 @@ def zeros(value: Value) -> Value:
     return ops.full(value.shape, 0, value.dtype)
 
 
-def _end(block: Block) -> Op | None:
+def end_of(block: Block) -> Op | None:
     """The terminator of the block, None while it is being recorded."""
     return block.last if isinstance(block.last, _TERMINATORS) else None

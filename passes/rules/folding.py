@@ -16,7 +16,7 @@ from graphc.ir.module import Array
 from graphc.ir.rewriter import Rewriter
 from graphc.passes.driver import Rewritten, Rule, rule
 
-_KEPT = frozenset({"barrier", "name", "stop_gradient", "call", "assume_dim", "return", "yield"})
+_KEPT = frozenset({"barrier", "name", "stop_gradient", "assume_dim", "return", "yield"})
 """Ops that say something beyond their value."""
 
 _DIVISIONS = frozenset({"div", "rem", "floor_div", "mod"})
@@ -40,7 +40,13 @@ def folding(limit: int) -> Rule:
 
 def _folds(op: Op, limit: int) -> bool:
     definition = op.definition
-    if op.regions or definition.name in _KEPT or definition.introduces_symbols or definition.has_effect:
+    if (
+        op.regions
+        or definition.call_rule is not None
+        or definition.name in _KEPT
+        or definition.introduces_symbols
+        or definition.has_effect
+    ):
         return False
     in_region = not isinstance(op.block.owner, Function)
     most = min(limit, INLINE_CONSTANT) if in_region else limit

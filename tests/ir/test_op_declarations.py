@@ -28,6 +28,8 @@ FUNCTIONS_INSTEAD = {"cond", "while", "scan"}
 WITHOUT_REFERENCE = {
     "call": "the interpreter runs the callee",
     "cond": "the interpreter runs a region",
+    "custom_gradient": "the interpreter runs the function",
+    "native_gradient": "only torch and jax have one; the pass own_gradients replaces it",
     "return": "it ends a function",
     "scan": "the interpreter runs the region",
     "while": "the interpreter runs the regions",

@@ -25,9 +25,11 @@ WITHOUT_GRADIENT = {
     "assume_dim": "it would pad by a size that is known only when it runs",
     "call": "the gradient of the callee is another function",
     "cond": "the gradient of a branch is another region",
+    "custom_gradient": "it names its gradient",
     "digamma": "its derivative, the trigamma function, is no op yet",
+    "native_gradient": "the framework's own gradient has none here",
     "scan": "the gradient of its body is another region, run in reverse",
-    "while": "the number of steps is not known",
+    "while": "with a bound it becomes a scan, else the number of steps is not known",
 }
 """Primitives with floating operands and results that declare no gradient by a rule, and why."""
 
