@@ -1,0 +1,96 @@
+"""Which values to save for one price of a byte: a minimum cut.
+
+A forward value that the backward part needs is saved, which costs its bytes, or computed again, which costs the FLOPs of
+its op and needs that op's operands. The cheapest choice is a minimum cut of a graph with a node for each value (needed
+or not) and one for each op (run again or not): an edge from the op to each of its values with the value's bytes, one
+from the source to the op with its FLOPs at their price, and edges that cannot be cut from an op's operands to the op and
+from what the backward part reads to the sink. PyTorch's `min_cut_rematerialization_partition` cuts such a graph too; here the
+FLOPs stand in the cut, so that a sweep over their price gives the lower convex hull of saved bytes and FLOPs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
+from graphc.passes.partition.joint_graph import JointGraph
+
+LARGEST = 2**29
+"""Capacities are scaled so that all together come to this: scipy's flows are 32-bit integers."""
+
+
+class Cutter:
+    """Cuts one graph at any price; `pinned` values are saved at no cost, `never` ops are not run again."""
+
+    def __init__(self, graph: JointGraph, never: Collection[int] = ()) -> None:
+        self.graph = graph
+        forward = graph.forward
+        self.needed = graph.read_by_backward()
+        ops: dict[int, int] = {}
+        values: dict[int, int] = {}
+        stack = list(self.needed)
+        while stack:
+            value = stack.pop()
+            if value in values:
+                continue
+            values[value] = 2 + len(values) + len(ops)
+            op = graph.maker[value]
+            assert 0 <= op < forward
+            if op not in ops:
+                ops[op] = 2 + len(values) + len(ops)
+                stack += [read for read in graph.reads[op] if graph.is_forward(read)]
+        self.values, self.ops = values, ops
+        self.never = {op for op in ops if graph.fixed[op]} | set(never)
+        self.bytes_total = sum(graph.bytes[value] for value in values)
+
+    def cut(self, price: float, pinned: Collection[int] = ()) -> list[int]:
+        """The values to save when a FLOP costs as much as `price` bytes, without the `pinned` ones."""
+        graph, values, ops = self.graph, self.values, self.ops
+        pins = set(pinned)
+        infinite = float(2 * LARGEST)
+        tails: list[int] = []
+        heads: list[int] = []
+        capacity: list[float] = []
+
+        def edge(tail: int, head: int, amount: float) -> None:
+            tails.append(tail)
+            heads.append(head)
+            capacity.append(amount)
+
+        limited = 0.0
+        for op, node in ops.items():
+            flops = price * graph.flops[op]
+            if op in self.never:
+                edge(0, node, infinite)
+            else:
+                edge(0, node, flops)
+                limited += flops
+            for read in graph.reads[op]:
+                if read in values and read not in pins:
+                    edge(values[read], node, infinite)
+        for value, node in values.items():
+            if value not in pins:
+                edge(ops[graph.maker[value]], node, float(graph.bytes[value]))
+                limited += graph.bytes[value]
+        for value in self.needed:
+            if value not in pins:
+                edge(values[value], 1, infinite)
+        amounts = np.array(capacity)
+        scale = min(1.0, LARGEST / max(limited, 1.0))
+        scaled = np.where(amounts >= infinite, 2 * LARGEST - 1, np.ceil(amounts * scale)).astype(np.int32)
+        count = 2 + len(values) + len(ops)
+        network = csr_array((scaled, (np.array(tails), np.array(heads))), shape=(count, count))
+        flow = maximum_flow(network, 0, 1).flow
+        residual = network - flow
+        residual.data[residual.data < 0] = 0
+        residual.eliminate_zeros()
+        reached = np.zeros(count, bool)
+        reached[breadth_first_order(residual, 0, return_predecessors=False)] = True
+        return [
+            value
+            for value, node in values.items()
+            if value not in pins and not reached[node] and reached[ops[graph.maker[value]]]
+        ]

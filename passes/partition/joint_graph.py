@@ -1,0 +1,132 @@
+"""A function with forward and backward ops as numbers, which planning works on: bytes, FLOPs, who reads what.
+
+Ops are numbered with the forward ones first, then the backward ones, each in their order. An op is backward if it
+stands below autodiff's mark or depends on one that does (the update of a weight). Values are numbered as well; those
+that are given (parameters and what is made of constants alone) cost nothing and are at hand everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from graphc.ir.analysis.cost import op_cost
+from graphc.ir.analysis.liveness import PLAIN, Memory, type_bytes
+from graphc.ir.dims import Size, evaluate
+from graphc.ir.graph import Function, Op, Value, operand_values
+from graphc.ir.types import TensorType
+from graphc.passes.partition.backward import is_backward
+
+GIVEN = -1
+"""The buffer of a value that the caller holds."""
+
+NEVER_AGAIN = frozenset({"while", "assume_dim"})
+"""Ops that are not recomputed: what they cost is not known, or their symbols may be bound only once."""
+
+
+@dataclass(slots=True)
+class JointGraph:
+    """`forward` ops come first in `ops`. For each op: the values it reads and makes, FLOPs, workspace, and for a view
+    the values whose buffers its results share. For each value: its bytes (0 where given) and the op that makes it."""
+
+    function: Function
+    sizes: Mapping[str, int]
+    ops: list[Op]
+    forward: int
+    values: list[Value]
+    number: dict[Value, int]
+    bytes: list[int]
+    maker: list[int]
+    reads: list[list[int]]
+    makes: list[list[int]]
+    flops: list[int]
+    workspace: list[int]
+    shares: list[list[int] | None]
+    fixed: list[bool]
+    """Whether an op may not be recomputed."""
+    outputs: set[int] = field(default_factory=set[int])
+
+    def is_forward(self, value: int) -> bool:
+        """Whether the value is made by a forward op that costs something."""
+        return 0 <= self.maker[value] < self.forward and self.bytes[value] > 0
+
+    def read_by_backward(self) -> list[int]:
+        """The forward values that backward ops read, in order of their first use."""
+        found: dict[int, None] = {}
+        for op in range(self.forward, len(self.ops)):
+            found.update((value, None) for value in self.reads[op] if self.is_forward(value))
+        return list(found)
+
+
+def joint_graph(function: Function, sizes: Mapping[str, int], memory: Memory = PLAIN) -> JointGraph:
+    """The graph of `function` at these sizes of its symbols, as `memory` holds values.
+
+    Raises `ShapeError` for a symbol without a size. Linear in the number of ops.
+    """
+    backward: set[Op] = set()
+    first: list[Op] = []
+    second: list[Op] = []
+    made_backward: set[Value] = set()
+    for op in function.block:
+        if op.next is None:
+            break
+        if is_backward(op) or any(value in made_backward for value in operand_values(op)):
+            backward.add(op)
+            made_backward.update(op.results)
+            second.append(op)
+        else:
+            first.append(op)
+    ops = [*first, *second]
+    known_bytes: dict[TensorType, int] = {}
+
+    def size_of(type: TensorType) -> int:
+        found = known_bytes.get(type)
+        if found is None:
+            found = known_bytes[type] = evaluate(type_bytes(type), dict(sizes))
+        return found
+
+    known_flops: dict[tuple[object, ...], int] = {}
+
+    def flops_of(op: Op) -> int:
+        key = (op.__class__, op.attributes, *(None if v is None else v.type for v in op.operands))
+        if op.regions or op.name == "call":
+            return _evaluated(op_cost(op).flops, sizes)
+        if key not in known_flops:
+            known_flops[key] = _evaluated(op_cost(op).flops, sizes)
+        return known_flops[key]
+
+    values: list[Value] = list(function.block.parameters)
+    number = {value: i for i, value in enumerate(values)}
+    graph = JointGraph(
+        function, sizes, ops, len(first), values, number, [0] * len(values), [GIVEN] * len(values), *_no()
+    )
+    given = set(values)
+    for i, op in enumerate(ops):
+        operands = list(operand_values(op))
+        sources = memory.sources(op)
+        free = all(value in given for value in operands) and op not in backward
+        free = free and (op.name == "constant" or (sources is not None and bool(operands)))
+        graph.reads.append([number[value] for value in operands])
+        graph.makes.append([])
+        for value in op.results:
+            number[value] = len(values)
+            graph.makes[-1].append(len(values))
+            values.append(value)
+            graph.bytes.append(0 if free else size_of(value.type))
+            graph.maker.append(i)
+        if free:
+            given.update(op.results)
+        graph.flops.append(0 if sources is not None else flops_of(op))
+        graph.workspace.append(memory.workspace(op, size_of))
+        graph.shares.append(None if sources is None else [number[value] for value in sources])
+        graph.fixed.append(op.name in NEVER_AGAIN or op.definition.has_effect or op.definition.introduces_symbols)
+    graph.outputs = {number[value] for value in function.outputs}
+    return graph
+
+
+def _no() -> tuple[list[list[int]], list[list[int]], list[int], list[int], list[list[int] | None], list[bool]]:
+    return [], [], [], [], [], []
+
+
+def _evaluated(size: Size, sizes: Mapping[str, int]) -> int:
+    return size if isinstance(size, int) else evaluate(size, dict(sizes))
