@@ -14,7 +14,7 @@ from graphc import Input, Model, layers
 FOLDER = Path(__file__).parent
 
 
-def digits_cnn() -> Model:
+def digits_cnn(dropout: float = 0.2) -> Model:
     """8 × 8 grey images to a score for each of the ten digits."""
     image = Input((8, 8, 1), name="image")
     x = layers.Conv2D(16, 3, padding="same", use_bias=False, name="stem")(image)
@@ -26,7 +26,7 @@ def digits_cnn() -> Model:
     x = layers.MaxPooling2D(2)(x)
     x = layers.Conv2D(32, 3, padding="same", activation="relu", name="head_conv")(x)
     x = layers.GlobalAveragePooling2D()(x)
-    x = layers.Dropout(0.2)(x)
+    x = layers.Dropout(dropout)(x)
     return Model(image, layers.Dense(10, name="logits")(x), name="digits_cnn")
 
 
