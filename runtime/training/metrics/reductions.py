@@ -1,0 +1,89 @@
+"""Sums and means over examples, weighted if asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from graphc.frontends import ops
+from graphc.ir.dtypes import DType
+from graphc.ir.errors import ShapeError
+from graphc.runtime.training.loss_functions import same_rank
+from graphc.runtime.training.metrics.metric import Metric
+
+
+def over_examples(values: Any, sample_weight: Any, reduce: Callable[..., Any], dtype: DType) -> tuple[Any, Any]:
+    """A value for each example, times its weight, and the weights [examples] (None without): axes behind the first are
+    reduced, those that the weights do not have before they are multiplied in."""
+    values = ops.cast(values, dtype)
+    if sample_weight is not None:
+        values, sample_weight = same_rank(values, ops.cast(sample_weight, dtype))
+        have, wanted = len(values.shape), len(sample_weight.shape)
+        if wanted > have:
+            raise ShapeError(f"sample weights of shape {sample_weight.shape} for values of shape {values.shape}")
+        if have > wanted:
+            values = reduce(values, axis=tuple(range(wanted, have)))
+        sample_weight = ops.broadcast_to(sample_weight, values.shape)
+        values = values * sample_weight
+        if wanted > 1:
+            sample_weight = reduce(sample_weight, axis=tuple(range(1, wanted)))
+    if len(values.shape) > 1:
+        values = reduce(values, axis=tuple(range(1, len(values.shape))))
+    return values, sample_weight
+
+
+class Sum(Metric):
+    """The sum of the values, each times its weight. One variable, `total`."""
+
+    def __init__(self, name: str | None = "sum", dtype: Any = None) -> None:
+        super().__init__(dtype, name)
+        self.total = self.add_variable(name="total")
+
+    def update_state(self, values: Any, sample_weight: Any = None) -> None:
+        values, _ = over_examples(values, sample_weight, ops.sum, self.dtype)
+        self.total.assign_add(ops.sum(values))
+
+    def result(self) -> Any:
+        return ops.cast(self.total, self.dtype)
+
+
+class Mean(Metric):
+    """The mean of the values, each counted by its weight; 0 of none. Two variables, `total` and `count`."""
+
+    def __init__(self, name: str | None = "mean", dtype: Any = None) -> None:
+        super().__init__(dtype, name)
+        self.total = self.add_variable(name="total")
+        self.count = self.add_variable(name="count")
+
+    def update_state(self, values: Any, sample_weight: Any = None) -> None:
+        values, sample_weight = over_examples(values, sample_weight, ops.mean, self.dtype)
+        self.total.assign_add(ops.sum(values))
+        if sample_weight is not None:
+            count = ops.sum(sample_weight)
+        else:
+            count = values.shape[0] if len(values.shape) else 1
+        self.count.assign_add(ops.cast(count, self.dtype))
+
+    def result(self) -> Any:
+        return ops.divide_no_nan(ops.convert_to_tensor(self.total), ops.convert_to_tensor(self.count))
+
+
+class MeanMetricWrapper(Mean):
+    """The mean over examples of `fn(y_true, y_pred, **kwargs)`, which gives a value for each."""
+
+    def __init__(self, fn: Callable[..., Any], name: str | None = None, dtype: Any = None, **kwargs: Any) -> None:
+        super().__init__(name or getattr(fn, "__name__", None) or type(fn).__name__, dtype)
+        self._fn, self._kwargs = fn, kwargs
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        super().update_state(self._fn(y_true, y_pred, **self._kwargs), sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        own = type(self) is not MeanMetricWrapper
+        return super().get_config() | ({} if own else {"fn": self._fn}) | self._kwargs
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Metric:
+        from graphc.frontends.serialization import deserialize_nested
+
+        return cls(**{key: deserialize_nested(value) for key, value in config.items()})
