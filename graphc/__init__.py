@@ -25,6 +25,8 @@ _NAMES = {
     "TargetError": "graphc.ir.errors",
     "UnsupportedError": "graphc.ir.errors",
     "VerifyError": "graphc.ir.errors",
+    "custom_gradient": "graphc.frontends.custom_gradient",
+    "grad": "graphc.runtime.differentiation",
     "interpret": "graphc.ir",
     "parse": "graphc.ir",
     "Input": "graphc.frontends",
@@ -48,6 +50,7 @@ _NAMES = {
     "compile": "graphc.runtime",
     "load_artifact": "graphc.runtime",
     "targets": "graphc.runtime",
+    "value_and_grad": "graphc.runtime.differentiation",
     "verify": "graphc.tools.verification",
 }
 """Functions and classes: name → the module that has it."""
@@ -86,6 +89,7 @@ if TYPE_CHECKING:
     from graphc.frontends import regularizers as regularizers
     from graphc.frontends import trace as trace
     from graphc.frontends import utils as utils
+    from graphc.frontends.custom_gradient import custom_gradient as custom_gradient
     from graphc.frontends.dtype_policy import DTypePolicy as DTypePolicy
     from graphc.frontends.initializers import Initializer as Initializer
     from graphc.frontends.input_spec import InputSpec as InputSpec
@@ -112,6 +116,8 @@ if TYPE_CHECKING:
     from graphc.runtime import models as models
     from graphc.runtime import saving as saving
     from graphc.runtime import targets as targets
+    from graphc.runtime.differentiation import grad as grad
+    from graphc.runtime.differentiation import value_and_grad as value_and_grad
     from graphc.tools.verification import verify as verify
 
 

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Sequence
 
 from graphc.ir.builder import Builder
 from graphc.ir.cloning import clone_op
-from graphc.ir.dims import Dim, symbols
-from graphc.ir.errors import GraphcError, ShapeError, UnsupportedError
+from graphc.ir.errors import ShapeError, UnsupportedError
 from graphc.ir.graph import Block, Function, Op, Result, Value
 from graphc.ir.module import Module
 from graphc.ir.opdef import OPS
 from graphc.ir.ops.functions import native_gradient
+from graphc.ir.outlining import size_arguments, take_guards
 from graphc.ir.rewriter import Rewriter
 
 _TERMINATORS = (OPS["return"].op_class, OPS["yield"].op_class)
@@ -56,9 +56,7 @@ def outline_gradient(
     with Builder(outlined.block) as builder:
         builder.finish([values[value] for value in results])
     outlined.results = [Result() for _ in results]
-    if owner is not None:
-        bound = set(outlined.symbols)
-        outlined.guards.update((g, None) for g in owner.guards if {*symbols(g.left), *symbols(g.right)} <= bound)
+    take_guards(outlined, owner)
     places = {value: i for i, value in enumerate(arguments)}
     reached = [value for value in dict.fromkeys(wrt) if value in places]
     attributes = native_gradient.make_attributes(function=outlined.name, wrt=[places[value] for value in reached])
@@ -128,15 +126,7 @@ def _arguments(inner: Sequence[Op], owner: Function | None) -> list[Value]:
     """What the ops read from outside, and parameters of `owner` for sizes that none of these binds."""
     made = {value for op in inner for value in op.results}
     found = dict.fromkeys(v for op in inner for v in op.operands if v is not None and v not in made)
-    bound = {size for value in found for size in value.shape}
-    used = {s for op in inner for value in op.results for s in value.type.symbols}
-    used.update(s for value in found for s in value.type.symbols)
-    for symbol in sorted((s for s in used if s not in bound), key=str):
-        binding = next((p.value for p in owner.parameters if symbol in p.type.shape), None) if owner else None
-        if binding is None:
-            raise UnsupportedError(f"gradients='native' needs a value with the size {symbol}, which there is not")
-        found[binding] = None
-    return list(found)
+    return [*found, *size_arguments(inner, list(found), owner)]
 
 
 def _replace(block: Block, moved: Sequence[Op], results: Sequence[Value], new: Op) -> None:

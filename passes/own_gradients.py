@@ -1,4 +1,4 @@
-"""`own_gradients`: gradients that a framework was to take, taken by the IR: they can be interpreted and run anywhere."""
+"""`own_gradients`: gradients that a framework was to take, taken by the IR, so that they run anywhere."""
 
 from __future__ import annotations
 

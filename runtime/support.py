@@ -45,6 +45,27 @@ WRITTEN = {
           } : f32[2]
           return %y
         }""",
+    "custom_gradient": """
+        private func @g(%x: f32[2] input) -> f32[2] {
+          %y = sin %x : f32[2]
+          return %y
+        }
+        private func @g_gradient(%x: f32[2] input, %y: f32[2] input, %dy: f32[2] input) -> f32[2] {
+          return %dy
+        }
+        func @f(%x: f32[2] input) -> f32[2] {
+          %y = custom_gradient %x {function = @g, gradient = @g_gradient, outputs = 1, wrt = [0]} : f32[2]
+          return %y
+        }""",
+    "native_gradient": """
+        private func @loss(%x: f32[] input) -> f32[] {
+          %y = sin %x : f32[]
+          return %y
+        }
+        func @f(%x: f32[] input) -> (f32[], f32[]) {
+          %y, %dx = native_gradient %x {function = @loss, wrt = [0]} : f32[], f32[]
+          return %y, %dx
+        }""",
     "while": """
         func @f(%x: f32[] input, %n: f32[] input) -> f32[] {
           %y = while %x, %n {carried = 1} (%a: f32[], %b: f32[]) {

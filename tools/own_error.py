@@ -61,7 +61,7 @@ class Perturbed(Interpreter):
 
     def run_op(self, op: Op, operands: Sequence[Array | None], bindings: dict[Any, Any]) -> Arrays:
         results = super().run_op(op, operands, bindings)
-        if op.regions or op.name == "call":  # the ops inside were moved
+        if op.regions or op.definition.call_rule is not None:  # the ops inside were moved
             return results
         return [
             self.moved(op, operands, array, bindings) if value.dtype.is_float and op.name not in EXACT else array

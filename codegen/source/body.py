@@ -481,7 +481,8 @@ class BodyWriter:
             if not waiting or len(outputs) == 1:
                 break
             for value in waiting:
-                self.materialise(value)
+                if value in self.pending:  # what one of them settles may be another
+                    self.materialise(value)
         return ", ".join(texts)
 
     def sizes_at_top(self, parameters: Sequence[Value], names: Mapping[Value, str]) -> list[str]:

@@ -3,6 +3,7 @@ symbolic tensors; and the declared ops of the IR under their own names where Ker
 
 from typing import Any
 
+from graphc.frontends.custom_gradient import custom_gradient
 from graphc.frontends.ops.control import cond, scan, switch, while_loop
 from graphc.frontends.ops.dispatch import FUNCTIONS
 from graphc.frontends.ops.elementwise import *  # noqa: F403

@@ -30,6 +30,10 @@ def active_results(module: Module | None, op: Op, active: set[Value]) -> list[Va
         block = module.functions[op.attributes[0]].block
         flags = [value in active for value in op.operands]
         return _selected(op.results, outputs_active(module, block, flags))
+    if op.name == "custom_gradient":
+        attributes = op.attribute_dict
+        reached = any(op.operands[i] in active for i in attributes["wrt"])
+        return [value for value in op.results[: attributes["outputs"]] if reached and is_inexact(value)]
     if op.name == "cond":
         flags = [value in active for value in op.operands[1:]]
         branches = [outputs_active(module, region.block, flags) for region in op.regions]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphc.ir.builder import Builder
 from graphc.ir.cloning import clone_function
-from graphc.ir.errors import GraphcError, ShapeError
+from graphc.ir.errors import DTypeError, GraphcError, ShapeError
 from graphc.ir.graph import Block, Function, Result, Value
 from graphc.ir.module import Module
 from graphc.ir.rewriter import Rewriter
@@ -84,6 +84,6 @@ def _chosen(function: Function, wrt: Sequence[str] | None) -> list[int]:
             known = ", ".join(p.weight or p.name for p in parameters)
             raise GraphcError(f"@{function.name} has no parameter {name!r}; it has {known}")
         if not is_inexact(parameters[found[0]].value):
-            raise GraphcError(f"{name!r} is {parameters[found[0]].type}; a gradient is by floating-point parameters")
+            raise DTypeError(f"{name!r} is {parameters[found[0]].type}; a gradient is by floating-point parameters")
         chosen.append(found[0])
     return chosen

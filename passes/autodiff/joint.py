@@ -21,6 +21,7 @@ from graphc.ir.graph import Block, Function, Op, Value
 from graphc.ir.location import ROOT, Location, Scope
 from graphc.ir.module import Module
 from graphc.ir.opdef import OPS, Composite
+from graphc.ir.ops.control import call_function
 from graphc.ir.rewriter import Rewriter
 from graphc.passes.autodiff.activity import STOPS, active_results
 
@@ -114,6 +115,10 @@ class Differentiator:
                 results = active_results(self.module, op, active)
                 values: Sequence[Value] | None = None
                 before = op.prev
+                if results and op.name == "custom_gradient" and self.split_residuals(op):
+                    following = block.first if before is None else before.next
+                    op = following
+                    continue
                 if results and op.name == "while":
                     values = as_scan(self.rewriter.before(op), op)
                 elif results and isinstance(op.definition, Composite) and op.definition.vjp_rule is None:
@@ -127,6 +132,20 @@ class Differentiator:
             op = following
         self.rewriter.flush()
         return active
+
+    def split_residuals(self, op: Op) -> bool:
+        """Let residuals that a gradient recorded before reads come from a plain call: they have ordinary derivatives.
+
+        Returns whether there were any.
+        """
+        residuals = op.results[op.attribute_dict["outputs"] :]
+        if not any(value.uses for value in residuals):
+            return False
+        arguments = [value for value in op.operands if value is not None]
+        plain = call_function(self.rewriter.before(op), self.module.functions[op.attributes[0]], arguments, op.location)
+        for old, new in zip(residuals, plain[-len(residuals) :], strict=True):
+            self.rewriter.replace_value(old, new)
+        return True
 
     def op(self, builder: Builder, op: Op, cotangents: dict[Value, Value | None], active: set[Value]) -> None:
         """Pass the cotangents of the results of one op on to its operands."""

@@ -1,4 +1,4 @@
-"""Gradients through `cond`, `scan` and `call`.
+"""Gradients through `cond`, `scan`, `call` and functions with a gradient of their own.
 
 The body is copied and differentiated in place, which gives a block of forward and then backward ops. It is cut in two:
 the forward part also hands out its residuals, the forward values that the backward part reads, and the backward part
@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.ir import ops
+from graphc.ir.binding import bind_symbols
 from graphc.ir.builder import Builder
+from graphc.ir.cloning import inline_function
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Function, Op, Region, Result, Value
 from graphc.ir.ops.control import call_function, cond_op, scan_op
 from graphc.ir.types import TensorType
-from graphc.passes.autodiff.activity import loop_activity
+from graphc.passes.autodiff.activity import is_inexact, loop_activity
 from graphc.passes.autodiff.body import Body
 from graphc.passes.autodiff.joint import Differentiator, Pair, zeros
 
@@ -35,6 +37,8 @@ def differentiate_region_op(
         return _cond(differentiator, builder, op, received, active)
     if op.name == "scan":
         return _scan(differentiator, builder, op, received, active)
+    if op.name == "custom_gradient":
+        return _custom(differentiator, builder, op, received)
     return _call(differentiator, builder, op, received, active)
 
 
@@ -229,3 +233,21 @@ def _read_parameters(body: Body, residuals: Sequence[Value]) -> list[int]:
             reading.add(value)
             bound.update(value.shape)
     return [i for i, value in enumerate(body.parameters) if value in reading]
+
+
+# --- custom gradients -------------------------------------------------------------------------------------------
+
+
+def _custom(differentiator: Differentiator, builder: Builder, op: Op, received: Received) -> Passed:
+    """What the function that the op names as its gradient computes, written out."""
+    attributes = op.attribute_dict
+    function = differentiator.module.functions[attributes["gradient"]]
+    outputs = zip(op.results[: attributes["outputs"]], received, strict=False)
+    cotangents = [zeros(value) if seed is None else seed for value, seed in outputs if is_inexact(value)]
+    arguments = [*(value for value in op.operands if value is not None), *op.results, *cotangents]
+    bindings = bind_symbols(function, [value.shape for value in arguments])
+    found = inline_function(builder, function, arguments, bindings)
+    passed: Passed = [None] * len(op.operands)
+    for i, value in zip(attributes["wrt"], found, strict=True):
+        passed[i] = value
+    return passed
