@@ -221,6 +221,10 @@ class Block:
             op.order = anchor.order - ORDER_GAP
             return
         previous.next = op
+        if anchor.next is None:  # at the end of a block there is room, before its terminator as behind it
+            op.order = previous.order + ORDER_GAP
+            anchor.order = op.order + ORDER_GAP
+            return
         op.order = (previous.order + anchor.order) // 2
         if op.order == previous.order:
             self._renumber()

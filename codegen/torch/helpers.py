@@ -72,8 +72,9 @@ def threefry(key, high, low):
 def sort(dim, *xs):
     """The tensors in the order that makes the first ascend; equal elements keep theirs, NaN comes last."""
     first, order = xs[0].sort(dim=dim, stable=True)
-    bits = [x.view(torch.int32) if x.dtype == torch.uint32 else x for x in xs[1:]]
-    return first, *(x.gather(dim, order).view(y.dtype) for x, y in zip(bits, xs[1:], strict=True))
+    others = [x.view(torch.int32) if x.dtype == torch.uint32 else x for x in xs[1:]]
+    others = [x.gather(dim, order) for x in others]
+    return first, *(y.view(x.dtype) if x.dtype == torch.uint32 else y for x, y in zip(xs[1:], others, strict=True))
 ''',
     "visible": '''
 def visible(places, others, causal=False, window=None):

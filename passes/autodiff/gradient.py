@@ -78,12 +78,14 @@ def _chosen(function: Function, wrt: Sequence[str] | None) -> list[int]:
     if wrt is None:
         return [i for i, p in enumerate(parameters) if p.role == "param" and is_inexact(p.value)]
     chosen: list[int] = []
+    numbers = {p.weight: i for i, p in enumerate(parameters) if p.weight is not None}
+    numbers |= {p.name: i for i, p in enumerate(parameters)}
     for name in wrt:
-        found = [i for i, p in enumerate(parameters) if name in (p.name, p.weight)]
-        if not found:
+        found = numbers.get(name)
+        if found is None:
             known = ", ".join(p.weight or p.name for p in parameters)
             raise GraphcError(f"@{function.name} has no parameter {name!r}; it has {known}")
-        if not is_inexact(parameters[found[0]].value):
-            raise DTypeError(f"{name!r} is {parameters[found[0]].type}; a gradient is by floating-point parameters")
-        chosen.append(found[0])
+        if not is_inexact(parameters[found].value):
+            raise DTypeError(f"{name!r} is {parameters[found].type}; a gradient is by floating-point parameters")
+        chosen.append(found)
     return chosen

@@ -23,6 +23,7 @@ from graphc.ir.module import Module
 from graphc.ir.opdef import OPS, Composite
 from graphc.ir.ops.control import call_function
 from graphc.ir.rewriter import Rewriter
+from graphc.ir.types import TensorType
 from graphc.passes.autodiff.activity import STOPS, active_results
 
 Pair = tuple[Function, Function, list[int]]
@@ -203,9 +204,9 @@ def marked(location: Location) -> Location:
     return Location.of(scope, location.file, location.line, location.origins)
 
 
-def zeros(value: Value) -> Value:
-    """Zeros of the type of `value`, where a cotangent must be a value."""
-    return ops.full(value.shape, 0, value.dtype)
+def zeros(like: Value | TensorType) -> Value:
+    """Zeros of this type, where there must be a value."""
+    return ops.full(like.shape, False if like.dtype.is_bool else 0, like.dtype)
 
 
 def end_of(block: Block) -> Op | None:

@@ -42,6 +42,10 @@ def differentiate_region_op(
     return _call(differentiator, builder, op, received, active)
 
 
+def _seed(cotangent: Value | None, like: Value) -> Value:
+    return zeros(like) if cotangent is None else cotangent
+
+
 def _indices(flags: Sequence[object]) -> list[int]:
     return [i for i, flag in enumerate(flags) if flag]
 
@@ -70,7 +74,7 @@ def _cond(differentiator: Differentiator, builder: Builder, op: Op, received: Re
         filled = dict(zip(place, branch, strict=True))
 
         def hand_out(values: dict[Value, Value], filled: dict[int, Value] = filled) -> list[Value]:
-            return [values[filled[i]] if i in filled else _zeros_of(type) for i, type in enumerate(slots)]
+            return [values[filled[i]] if i in filled else zeros(type) for i, type in enumerate(slots)]
 
         forward.append(body.forward_region(function, hand_out))
     after = op.prev
@@ -94,10 +98,6 @@ def _cond(differentiator: Differentiator, builder: Builder, op: Op, received: Re
     for i, value in zip(wanted, found, strict=True):
         passed[1 + i] = value
     return passed
-
-
-def _zeros_of(type: TensorType) -> Value:
-    return ops.full(type.shape, 0, type.dtype)
 
 
 def _slots(branches: Sequence[Sequence[TensorType]]) -> tuple[list[TensorType], list[list[int]]]:
@@ -164,9 +164,8 @@ def _scan(differentiator: Differentiator, builder: Builder, op: Op, received: Re
         return [*found[:first], *totals, *found[first:last]]
 
     body.backward_into(block, values, builder.function, yielded)
-    seeds = [zeros(value) if seed is None else seed for value, seed in zip(op.results, received, strict=True)]
-    start = [*(seeds[i] for i in carries), *(zeros(operands[i]) for i in caught)]
-    cut = [*kept, *(seeds[i] for i in stacks), *(operands[i] for i in xs)]
+    start = [*(_seed(received[i], operands[i]) for i in carries), *(zeros(operands[i]) for i in caught)]
+    cut = [*kept, *(received[i] for i in stacks), *(operands[i] for i in xs)]
     reverse = scan_op.make_attributes(
         carried=len(start), sliced=len(cut), length=attributes["length"], reverse=not attributes["reverse"]
     )

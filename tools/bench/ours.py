@@ -21,13 +21,14 @@ from graphc.ir.builder import Builder
 from graphc.ir.dims import symbol
 from graphc.ir.dtypes import f32
 from graphc.ir.errors import UnsupportedError
-from graphc.ir.graph import Result
+from graphc.ir.graph import Function, Result
 from graphc.ir.location import ROOT, Location, Scope
 from graphc.ir.module import Module
 from graphc.ir.parser import parse
 from graphc.ir.rewriter import Rewriter
 from graphc.ir.types import TensorType
 from graphc.passes import find_pass
+from graphc.passes.autodiff import differentiate
 from graphc.passes.driver import apply_rules, rule
 from graphc.passes.legalize import legalize
 from graphc.tools.bench.graphs import GRAPHS, Graph, shared_operands
@@ -72,6 +73,7 @@ AIMS = {
     "dead code": 1.5,
     "common subexpressions": 1.5,
     "canonicalize": 10.0,
+    "gradient": 30.0,
 }
 """µs an op, with the collector frozen. Emission has one aim for all targets."""
 
@@ -154,6 +156,21 @@ def replace_half(module: Module) -> None:
                 rewriter.replace(op, first)
 
 
+def scalar(graph: Graph) -> Module:
+    """The graph with the mean of its output as its result."""
+    module = build(graph)
+    terminator = module.main.block.terminator
+    with Builder(module.main.block, terminator):
+        mean = ops.reduce_mean(module.main.outputs[0], axes=(0, 1))
+    Rewriter().set_operands(terminator, [mean])
+    return module
+
+
+def gradient(module: Module) -> Function:
+    """Append the gradient by every input and weight; what is counted are the ops of both parts."""
+    return differentiate(module, wrt=[p.name for p in module.main.parameters])
+
+
 def measure(kind: str, count: int, repeat: int, targets: Sequence[str]) -> list[Measure]:
     """All stages on one graph of about `count` ops; emission for those of `targets` that have its ops."""
     graph = GRAPHS[kind](count)
@@ -182,6 +199,7 @@ def measure(kind: str, count: int, repeat: int, targets: Sequence[str]) -> list[
         changed = GRAPHS[kind](count, extra)
         source = build(changed)
         add(name, source.clone, find_pass(passes).run, len(changed.nodes))
+    add("gradient", lambda: scalar(graph), gradient, sum(1 for _ in gradient(scalar(graph)).block))
     for name in targets:
         target = codegen.target(name)
         try:
