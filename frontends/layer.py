@@ -7,7 +7,7 @@ traced values (records ops in its own scope).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import cache, wraps
 from typing import Any
@@ -166,6 +166,25 @@ class Layer(WeightOwner):
         self._tracker.add(variable)
         return variable
 
+    def add_loss(self, loss: Any) -> None:
+        """Add a scalar, or several, to the loss of the training step that is being recorded; to be called in `call`."""
+        recording = current_recording()
+        for value in flatten(loss):
+            if recording is not None and value is not None:
+                recording.losses.append((self, value))
+
+    @property
+    def losses(self) -> list[Any]:
+        """What the layer and those in it add to the loss: the penalties of weights that are trained, then, while a step
+        is recorded, what `add_loss` was given so far."""
+        penalties = [v.regularizer(v) for v in self.trainable_weights if v.regularizer is not None]
+        recording = current_recording()
+        added = [] if recording is None else recording.losses
+        if not added:
+            return penalties
+        within = {id(layer) for layer in _all_layers(self)}
+        return [*penalties, *(value for layer, value in added if id(layer) in within)]
+
     def __setattr__(self, name: str, value: Any) -> None:
         old = self.__dict__.get(name)
         if old is not None and old is not value and (isinstance(old, (Variable, Layer))):
@@ -234,6 +253,8 @@ class Layer(WeightOwner):
             finally:
                 _training.reset(token)
             self.built = True
+            if self.activity_regularizer is not None:
+                self.add_loss([self.activity_regularizer(output) for output in flatten(found)])
             return found
         except GraphcError as error:
             error.at(self._place())
@@ -333,6 +354,12 @@ class Layer(WeightOwner):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+
+
+def _all_layers(layer: Layer) -> Iterator[Layer]:
+    yield layer
+    for inner in layer._layers:
+        yield from _all_layers(inner)
 
 
 # --- signatures ---------------------------------------------------------------------------------------------------

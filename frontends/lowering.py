@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from graphc.frontends.layer_paths import LayerPaths, join, layer_paths
@@ -15,7 +16,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim, symbol, symbols
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Result, Value
-from graphc.ir.location import Scope
+from graphc.ir.location import ROOT, Scope
 from graphc.ir.module import Module
 from graphc.ir.types import TensorType
 
@@ -32,33 +33,35 @@ def lower(model: Any, training: bool = False) -> Module:
         raise GraphcError(
             f"lower takes a model of the DSL, not {type(model).__name__}; for functions there is graphc.trace"
         )
+    return lower_forward(model, training).module
+
+
+def lower_forward(model: Model, training: bool = False) -> Lowering:
+    """The recording of `forward`, which further entries can be recorded beside."""
     model.ensure_graph()
     lowering = Lowering(model, training)
     function = lowering.function
-    structure, types, names = _inputs(model)
+    structure, types, names = model_inputs(model)
     values = [function.add_parameter(type, name) for type, name in zip(types, names, strict=True)]
     lowering.declare_weights(names)
     with lowering.active(), Builder(function.block) as builder:
         found = model._run(pack(structure, values))
         outputs = map_structure(builder.value, found)
-        flat: list[Value] = flatten(outputs)
-        results = [Result(name) for name in _output_names(model, outputs)]
-        for parameter, value in lowering.updates():
-            flat.append(value)
-            results.append(Result(unique(identifier(f"new_{parameter.name}"), [r.name for r in results]), parameter))
-        builder.finish(flat)
-    lowering.draw_keys_at_once()
-    function.results = results
-    return lowering.module
+        lowering.finish(builder, _output_names(model, outputs), flatten(outputs))
+    return lowering
 
 
 class Lowering(Recording):
-    """The function a model becomes."""
+    """A function of a model: `forward`, or a further entry `beside` it, over the same weight table."""
 
-    def __init__(self, model: Model, training: bool) -> None:
-        super().__init__(training)
+    def __init__(self, model: Model, training: bool, name: str = "forward", beside: Lowering | None = None) -> None:
+        super().__init__(training, name, None if beside is None else beside.module)
         self.model = model
         self.paths: LayerPaths = layer_paths(model)
+        self.variables: dict[str, Variable] = {} if beside is None else beside.variables
+        """The variables of the weight table by their names there."""
+        for known, variable in self.variables.items():
+            self.paths.names[id(variable)] = known
         self.calls: dict[tuple[Scope, int], int] = {}
         self.initial: dict[int, Value] = {}
 
@@ -69,10 +72,14 @@ class Lowering(Recording):
         for variable in self.model.weights:
             self._declare(variable, self.paths.names[id(variable)], id(variable) in trainable)
         for name, first in self.paths.aliases.items():
-            self.module.weights.tie(name, first)
+            if name not in self.module.weights:
+                self.module.weights.tie(name, first)
 
     def _declare(self, variable: Variable, name: str, trainable: bool) -> Value:
-        weight = self.module.weights.add(name, variable.numpy(), trainable)
+        known = self.variables.setdefault(name, variable)
+        assert known is variable
+        table = self.module.weights
+        weight = table.info(name) if name in table else table.add(name, variable.numpy(), trainable)
         value_name = self.taken.new(identifier(name))
         role = "param" if variable.trainable else "state"
         value = self.function.add_parameter(weight.type, value_name, role, name)
@@ -80,8 +87,15 @@ class Lowering(Recording):
         return value
 
     def parameter(self, variable: Variable) -> Value:
-        """A variable that no layer of the model holds, such as one that a `call` reads from outside."""
-        return self._declare(variable, unique(variable.name, self.module.weights), variable.trainable)
+        """A variable that no layer of the model holds: one that a `call` reads from outside, or a state of training."""
+        name = self.paths.names.get(id(variable))
+        if name is None:
+            above, _, own = variable.path.rpartition("/")
+            kept_for = "" if variable.slot_of is None else self.paths.names[id(variable.slot_of)]
+            name = unique(join(above, kept_for, own), self.module.weights)
+            self.paths.names[id(variable)] = name
+        self.taken.update(p.name for p in self.function.inputs)
+        return self._declare(variable, name, variable.trainable)
 
     def symbolic_value(self, tensor: SymbolicTensor) -> Value:
         value = self.values.get(id(tensor))
@@ -98,8 +112,22 @@ class Lowering(Recording):
             if self.values[key] is not first
         ]
 
+    def finish(self, builder: Builder, names: Sequence[str], outputs: Sequence[Value]) -> None:
+        """Return the outputs under their names, and the new values of variables that were assigned."""
+        flat = list(outputs)
+        results = [Result(name) for name in names]
+        taken = Names(names)
+        for parameter, value in self.updates():
+            flat.append(value)
+            results.append(Result(taken.new(identifier(f"new_{parameter.name}")), parameter))
+        builder.finish(flat)
+        self.function.results = results
+        self.draw_keys_at_once()
+
     def layer_scope(self, layer: Any, builder: Builder) -> Scope:
         """The layer's own scope: below the current one if that is where its path is, else where its path is."""
+        if layer is self.model:
+            return ROOT
         current = builder.location.scope
         path = self.paths.path_of.get(id(layer))
         if path is None:
@@ -115,7 +143,7 @@ class Lowering(Recording):
         return self.paths.children.setdefault(scope.owner, Names()).new(name)
 
 
-def _inputs(model: Model) -> tuple[Any, list[TensorType], list[str]]:
+def model_inputs(model: Model) -> tuple[Any, list[TensorType], list[str]]:
     """The structure of the model's inputs, and their types and names in the function."""
     if model._graph is not None:
         structure: Any = model._graph.inputs
@@ -153,4 +181,4 @@ def _output_names(model: Model, outputs: Any) -> list[str]:
     return [f"output{name}" if name.startswith("_") else name for name in named]
 
 
-__all__ = ["Lowering", "lower"]
+__all__ = ["Lowering", "lower", "lower_forward", "model_inputs"]

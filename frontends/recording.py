@@ -6,7 +6,7 @@ A recording is active while a model is lowered, a function traced, or a layer's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -50,15 +50,31 @@ class Recording:
     This one serves to find out types: variables and captured symbolic tensors become parameters when first met.
     """
 
-    def __init__(self, training: bool | None = None) -> None:
-        self.module = Module()
-        self.function: Function = self.module.add_function("forward")
+    def __init__(self, training: bool | None = None, name: str = "forward", module: Module | None = None) -> None:
+        self.module = Module() if module is None else module
+        self.function: Function = self.module.add_function(name)
+        self.block = self.function.block
+        """Where variables may be assigned: the function's block, or the branch that is being recorded."""
         self.training = training
         self.values: dict[int, Value] = {}
+        self.losses: list[tuple[Any, Value]] = []
+        """What layers added to the loss, in order, each with its layer."""
+        self.loss: Any = None
+        """The loss of the step that is recorded, once it is known."""
+        self.batch_size: Any = None
+        """How many examples the data has, a number or symbolic size, where a step is recorded."""
+        self.loss_weight: Any = None
+        """What the loss was normalised by, a number or scalar, where a step knows it."""
+        self.host_inputs: dict[str, Callable[[], Any]] = {}
+        """The inputs that the host computes for each call, by name."""
+        self._outer_values: list[dict[int, Value]] = []
         self.captured: list[SymbolicTensor] = []
+        self.unreached: list[Variable] = []
+        """Variables that a loss was differentiated by and does not depend on."""
         self.scope_names: dict[Scope, Names] = {}
         self.key: Value | None = None
         self.keys: list[Value] = []
+        self.remat_blocks = 0
 
     @contextmanager
     def active(self) -> Iterator[Recording]:
@@ -73,7 +89,9 @@ class Recording:
         """What the variable is in the function now."""
         value = self.values.get(id(variable))
         if value is None:
-            value = self.values[id(variable)] = self.parameter(variable)
+            value = self.parameter(variable)
+            for values in (self.values, *self._outer_values):
+                values[id(variable)] = value
         return value
 
     def parameter(self, variable: Variable) -> Value:
@@ -91,11 +109,38 @@ class Recording:
     def assign(self, variable: Variable, value: Value) -> None:
         """Let the variable be `value` from here on."""
         builder = Builder.current()
-        if builder is not None and builder.block is not self.function.block:
+        if builder is not None and builder.block is not self.block:
             raise UnsupportedError(
                 f"the variable {variable.name!r} is assigned inside a branch or loop; return it, assign outside"
             )
         self.values[id(variable)] = value
+
+    @contextmanager
+    def branch(self) -> Iterator[dict[int, Value]]:
+        """Let variables be assigned in the branch that is being recorded. Afterwards they are what they were before;
+        the dict has the new values of those that were assigned, by the variable's id."""
+        builder = Builder.current()
+        assert builder is not None
+        assigned: dict[int, Value] = {}
+        outer, block = self.values, self.block
+        self._outer_values.append(outer)
+        self.values, self.block = dict(outer), builder.block
+        try:
+            yield assigned
+            assigned.update({key: value for key, value in self.values.items() if value is not outer[key]})
+        finally:
+            self.values, self.block = outer, block
+            self._outer_values.pop()
+
+    def host_input(self, name: str, type: TensorType, compute: Callable[[], Any]) -> Value:
+        """An input that the host computes before each call, by `compute`; asked for again, it is the same one."""
+        for known, other in self.host_inputs.items():
+            if other == compute:
+                return next(p.value for p in self.function.parameters if p.name == known)
+        taken = Names(p.name for p in self.function.parameters)
+        value = self.function.add_parameter(type, taken.new(name))
+        self.host_inputs[value.name or name] = compute
+        return value
 
     def random_key(self) -> Value:
         """A new key for each call: the function's parameter `key`, made when first asked for, folded with a count."""

@@ -61,9 +61,7 @@ class TracedFunction(Recording):
     """The function a trace becomes. Variables that it reads become weights when they are first met."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(None)
-        self.module = Module()
-        self.function = self.module.add_function(name)
+        super().__init__(None, name)
         self.taken = Names()
         self.paths: dict[int, str] = {}
         self.called: list[tuple[Any, str]] = []

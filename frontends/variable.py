@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,14 @@ from graphc.ir.opdef import ambient
 from graphc.ir.types import TensorType
 
 Array = np.ndarray[Any, Any]
+
+
+_changes = 0
+
+
+def changes() -> int:
+    """A number that grows whenever some variable is assigned outside of a recording, or its value moves."""
+    return _changes
 
 
 class Variable(Operators):
@@ -45,9 +53,13 @@ class Variable(Operators):
         self.trainable = trainable
         self.autocast = autocast
         self.aggregation = aggregation
+        self.slot_of: Variable | None = None
+        """The variable for which this one is kept, as `optimizer/momentum` is: the weight table has its path in between,
+        `optimizer/dense/kernel/momentum`."""
         self.regularizer: Any = None
         self.constraint: Any = None
         self._array: Array | None = None
+        self._held: tuple[MutableMapping[str, Array], str] | None = None
         self._draw: Callable[[], Array] | None = None
         if callable(initializer) or isinstance(initializer, (str, dict)):
             if shape is None:
@@ -76,6 +88,9 @@ class Variable(Operators):
 
     def numpy(self) -> Array:
         """The array. It is not to be written to: use `assign`."""
+        if self._held is not None:
+            weights, name = self._held
+            return weights[name]
         if self._array is None:
             assert self._draw is not None
             with outside_traces():
@@ -93,9 +108,25 @@ class Variable(Operators):
                 )
             recording.assign(self, new)
             return new
-        self._array = _fitting(value, self.tensor_type, f"a value for variable {self.name!r}").copy()
-        self._draw = None
+        array = _fitting(value, self.tensor_type, f"a value for variable {self.name!r}")
+        global _changes
+        _changes += 1
+        if self._held is not None:
+            weights, name = self._held
+            weights[name] = array
+            return array
+        self._array, self._draw = array.copy(), None
         return self._array
+
+    def hold(self, weights: MutableMapping[str, Array], name: str) -> None:
+        """Let `weights[name]` be the value from now on, to read and to assign to: what a target holds of it."""
+        global _changes
+        _changes += 1
+        self._held, self._array, self._draw = (weights, name), None, None
+
+    def is_held_by(self, weights: MutableMapping[str, Array]) -> bool:
+        """Whether the value is in `weights`."""
+        return self._held is not None and self._held[0] is weights
 
     def assign_add(self, value: Any) -> Any:
         """Add `value`."""
@@ -130,6 +161,12 @@ class Variable(Operators):
         if Builder.current() is not None:
             raise GraphcError(f"the variable {self.name!r} has no array while tracing; use `graphc.ops` on it")
         return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __float__(self) -> float:
+        return float(self.numpy())
+
+    def __int__(self) -> int:
+        return int(self.numpy())
 
     def __repr__(self) -> str:
         return f"<Variable {self.name}, shape={self.shape}, dtype={self.dtype}>"

@@ -12,8 +12,10 @@ from graphc.frontends import serialization
 from graphc.frontends.structures import flatten, map_structure, pack
 from graphc.ir.dims import Dim
 from graphc.ir.errors import GraphcError, ShapeError, UnsupportedError
-from graphc.runtime.compilation import compile as compile_source
 from graphc.runtime.executable import Executable
+from graphc.runtime.training.program import Program
+from graphc.runtime.training.step import record_training
+from graphc.runtime.training.trainer import Trainer
 
 Array = np.ndarray[Any, Any]
 
@@ -21,31 +23,21 @@ BATCH_SIZE = 32
 """What `predict` takes at a time when it is not told, as in Keras."""
 
 
-class Model(frontends.Model):
-    """A model that can be compiled for a target and run on arrays there."""
+class Model(Trainer, frontends.Model):
+    """A model that can be compiled for a target, trained and run on arrays there."""
 
-    _settings: Mapping[str, Any] = {}
-    _compiled: tuple[list[Array], Executable] | None = None
-
-    def compile(
-        self, *, target: str | None = None, passes: str | None = None, memory_budget: int | str | None = None
-    ) -> None:
-        """Choose what `predict` runs on; the options are those of `graphc.compile`.
-
-        Compiling itself waits for the first `predict`, as weights may still be set.
-        """
-        self._settings = {"target": target, "passes": passes, "memory_budget": memory_budget}
-        self._compiled = None
+    _forward: Program | None = None
 
     def executable(self) -> Executable:
-        """The model compiled as `compile` said, anew when weights have changed since."""
-        arrays = [variable.numpy() for variable in self.weights]
-        known = self._compiled
-        # A variable that is assigned gets another array, and the old ones are kept here, so identity tells.
-        if known is None or [*map(id, known[0])] != [*map(id, arrays)]:
-            known = arrays, compile_source(self, **self._settings)
-            object.__setattr__(self, "_compiled", known)  # past the layer's tracking, which copies lists
-        return known[1]
+        """The model compiled as `compile` said. It holds the values of the weights from then on."""
+        programs = [] if self._compiled is None else list(self._compiled.programs.values())
+        known = programs[-1] if programs else self._forward
+        if known is None or known.graph is not self._graph:
+            settings = {} if self._compiled is None else self._compiled.settings
+            known = Program(record_training(self, None, None), settings)
+            object.__setattr__(self, "_forward", known)
+        known.take_over()
+        return known.executable
 
     def predict(
         self,

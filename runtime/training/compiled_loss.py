@@ -1,0 +1,109 @@
+"""The loss that `compile` was given: one for each output of the model, put together to one scalar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from graphc.frontends.structures import flatten, paths
+from graphc.ir.dims import equal
+from graphc.ir.errors import GraphcError, ShapeError
+from graphc.runtime.training import loss_functions, losses
+
+SPARSE = losses.SparseCategoricalCrossentropy
+
+
+class CompiledLoss:
+    """`loss`: one for all outputs, or a list or dict with one for each (None: that output has none); `loss_weights` in
+    the same way. `output_names` are those of the model, where it knows them."""
+
+    def __init__(self, loss: Any, loss_weights: Any = None, output_names: list[str] | None = None) -> None:
+        self.loss, self.loss_weights, self.output_names = loss, loss_weights, output_names
+
+    def names(self, y_pred: Any) -> list[str]:
+        """A name for each output."""
+        given = self.output_names
+        if given is not None and len(given) == len(flatten(y_pred)):
+            return given
+        return [path or "output" for path in paths(y_pred)]
+
+    def __call__(self, y: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Any, dict[str, Any], Any]:
+        """The sum of the weighted losses, each output's own by name, and what they were normalised by.
+
+        The last is None where outputs differ in it. Raises `GraphcError` for outputs that are not there,
+        `ShapeError` for targets that do not fit a prediction.
+        """
+        names, predictions = self.names(y_pred), flatten(y_pred)
+        found = chosen(self.loss, names, "loss", every=True)
+        targets = chosen(y, names, "y")
+        weights = chosen(sample_weight, names, "sample_weight", every=True)
+        factors = chosen(self.loss_weights, names, "loss_weights", every=True)
+        total: Any = None
+        parts: dict[str, Any] = {}
+        normalisers: list[Any] = []
+        for name, loss, prediction, target, weight, factor in zip(
+            names, found, predictions, targets, weights, factors, strict=True
+        ):
+            loss = as_loss(loss)
+            if loss is None:
+                continue
+            if target is None:
+                raise GraphcError(f"there are no targets for the output {name!r}, whose loss is {loss.name!r}")
+            check_shapes(loss, name, target, prediction)
+            value, divisor = loss.with_weight(target, prediction, weight)
+            if value.shape != ():
+                raise ShapeError(
+                    f"the loss {loss.name!r} of the output {name!r} is {value.type}, not a scalar: its reduction is "
+                    f"{loss.reduction!r}"
+                )
+            parts[name] = value
+            normalisers.append(divisor)
+            value = value if factor is None else value * factor
+            total = value if total is None else total + value
+        return total, parts, normalisers[0] if len(normalisers) == 1 else None
+
+
+def as_loss(loss: Any) -> Any:
+    """The loss of a name, function, config or object as a `Loss`; None stays None."""
+    found = losses.get(loss)
+    return found if found is None or isinstance(found, losses.Loss) else losses.LossFunctionWrapper(found)
+
+
+def chosen(given: Any, names: list[str], what: str, every: bool = False) -> list[Any]:
+    """What is given for each output, by name or in order; with `every`, what stands alone is for all of them."""
+    if isinstance(given, Mapping):
+        unknown = [key for key in given if key not in names]
+        if unknown:
+            raise GraphcError(f"{what} names the output {unknown[0]!r}; the model has {', '.join(names)}")
+        return [given.get(name) for name in names]
+    if given is None or (every and not isinstance(given, (list, tuple))):
+        return [given] * len(names)
+    flat = flatten(given)
+    if len(flat) != len(names):
+        raise GraphcError(f"{what} has {len(flat)} entries; the model has {len(names)} outputs: {', '.join(names)}")
+    return flat
+
+
+def check_shapes(loss: losses.Loss, name: str, target: Any, prediction: Any) -> None:
+    """Raise `ShapeError` for targets that the loss would only meet by broadcasting them."""
+    if not isinstance(loss, losses.LossFunctionWrapper) or loss.fn not in losses.FUNCTIONS.values():
+        return
+    if isinstance(loss, SPARSE) or loss.fn is losses.sparse_categorical_crossentropy:
+        axis = getattr(loss, "axis", -1) % prediction.ndim
+        wanted = tuple(size for i, size in enumerate(prediction.shape) if i != axis)
+        have = tuple(target.shape[:-1] if target.ndim == prediction.ndim and target.shape[-1] == 1 else target.shape)
+    else:
+        target, prediction = loss_functions.same_rank(target, prediction)
+        wanted, have = tuple(prediction.shape), tuple(target.shape)
+    if len(wanted) != len(have) or any(equal(a, b) is False for a, b in zip(wanted, have, strict=True)):
+        raise ShapeError(
+            f"the loss {loss.name!r} of the output {name!r} wants targets of shape {_shape(wanted)}, for predictions "
+            f"of shape {_shape(prediction.shape)}; y has the shape {_shape(target.shape)}"
+        )
+
+
+def _shape(shape: Any) -> str:
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+__all__ = ["CompiledLoss", "as_loss", "check_shapes", "chosen"]

@@ -1,0 +1,41 @@
+"""`graphc.gradients`: the gradient of a loss that is being recorded, as further ops of the same function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graphc.frontends.recording import current_recording
+from graphc.frontends.variable import Variable
+from graphc.ir.builder import Builder
+from graphc.ir.errors import GraphcError, ShapeError
+from graphc.ir.graph import Value
+from graphc.passes.autodiff.joint import Differentiator
+
+
+def gradients(loss: Any, variables: Sequence[Variable | Value]) -> list[Value | None]:
+    """The gradient of the scalar `loss` by each of `variables`, None for one that it does not depend on.
+
+    To be called while a step of a model is recorded; the backward ops are appended to it. Raises `GraphcError` outside
+    of a recording and where the loss depends on none of the variables, `ShapeError` for a loss that is no scalar.
+    """
+    builder, recording = Builder.current(), current_recording()
+    if builder is None or recording is None or builder.block is not recording.function.block:
+        raise GraphcError("graphc.gradients is for the `train_step` of a model; of a function there is graphc.grad")
+    value = builder.value(loss)
+    if value is None or value.shape != () or not value.dtype.is_float:
+        described = "None" if value is None else str(value.type)
+        raise ShapeError(f"a gradient is of a real scalar; the loss is {described}: reduce it, by a mean for one").at(
+            builder.place()
+        )
+    wanted = [builder.value(each) for each in variables]
+    differentiator = Differentiator(recording.module)
+    found = differentiator.gradients(builder.block, value, [v for v in wanted if v is not None], recording.function)
+    missing = [each for each, gradient in zip(variables, found, strict=True) if gradient is None]
+    if variables and len(missing) == len(found):
+        raise GraphcError("the loss does not depend on any of the weights that are to be trained").at(builder.place())
+    recording.unreached += [each for each in missing if isinstance(each, Variable)]
+    return found
+
+
+__all__ = ["gradients"]

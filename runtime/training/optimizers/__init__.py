@@ -1,0 +1,44 @@
+"""Optimizers under Keras's names. Start at `optimizer.py`; each of the others is the update of one variable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphc.frontends import serialization
+from graphc.ir.errors import GraphcError
+from graphc.runtime.training import schedules
+from graphc.runtime.training.optimizers.optimizer import Optimizer
+from graphc.runtime.training.optimizers.sgd import SGD
+
+CLASSES: dict[str, type[Optimizer]] = {cls.__name__.lower(): cls for cls in (SGD,)}
+
+
+def get(identifier: Any) -> Optimizer:
+    """The optimizer of a name, config, class or object. Raises `GraphcError` for an unknown name."""
+    if isinstance(identifier, Optimizer):
+        return identifier
+    if isinstance(identifier, type) and issubclass(identifier, Optimizer):
+        return identifier()
+    if isinstance(identifier, dict):
+        return deserialize(identifier)
+    found = CLASSES.get(str(identifier).lower().replace("_", "")) or serialization.registered_object(str(identifier))
+    if found is None:
+        raise GraphcError(
+            f"no optimizer is called {identifier!r}; there are {', '.join(cls.__name__ for cls in CLASSES.values())}"
+        )
+    return found()
+
+
+def serialize(optimizer: Optimizer) -> dict[str, Any]:
+    """The optimizer's class and config, which `deserialize` takes."""
+    return serialization.serialize(optimizer)
+
+
+def deserialize(config: dict[str, Any], custom_objects: Any = None) -> Optimizer:
+    """The optimizer of a class and config."""
+    with serialization.custom_object_scope(custom_objects or {}):
+        found = CLASSES.get(str(config.get("class_name", "")).lower())
+        return found.from_config(config.get("config", {})) if found else serialization.deserialize(config)
+
+
+__all__ = ["SGD", "Optimizer", "deserialize", "get", "schedules", "serialize"]

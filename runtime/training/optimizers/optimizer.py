@@ -1,0 +1,342 @@
+"""`Optimizer`: what all optimizers share. A subclass says how one variable is updated, with `graphc.ops`.
+
+The update is recorded: variables that keep something between steps are entries of the module's weight table below
+`optimizer/`, and the learning rate is an input, so that changing it compiles nothing. Names, arguments, defaults and
+numerics are those of Keras 3 (`keras.optimizers.Optimizer`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.frontends import ops
+from graphc.frontends.naming import automatic_name, snake_case
+from graphc.frontends.recording import current_recording
+from graphc.frontends.variable import Variable
+from graphc.ir.builder import Builder
+from graphc.ir.dtypes import f32, i32
+from graphc.ir.errors import GraphcError
+from graphc.ir.types import TensorType
+from graphc.runtime.training.optimizers import clipping
+from graphc.runtime.training.optimizers.branches import scope, when
+from graphc.runtime.training.schedules import LearningRateSchedule
+
+SCALAR = TensorType.of(f32, ())
+
+
+class LearningRate(Variable):
+    """A number that the host passes to each step, rather than a weight."""
+
+    def __graphc_value__(self, builder: Builder) -> Any:
+        recording = current_recording()
+        if recording is None:
+            return super().__graphc_value__(builder)
+        return recording.host_input("learning_rate", SCALAR, self.numpy)
+
+
+class Optimizer:
+    """Base class of optimizers. Subclasses define `build` (their variables), `update_step` and `get_config`.
+
+    `learning_rate` is a number, a schedule, or a function without arguments. Of `clipnorm` (of each gradient),
+    `global_clipnorm` (of all together) and `clipvalue` one may be given. `weight_decay` subtracts that share of each
+    weight times the learning rate before the update, so it is decoupled, in every optimizer. With
+    `gradient_accumulation_steps` k, the gradients of k batches are summed, each weighted by what its loss was
+    normalised by, and applied on the k-th: the same as one batch of all their examples. `use_ema` keeps running
+    averages of the weights, which take the weights' place every `ema_overwrite_frequency` steps, or when `fit` ends.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs:
+            raise GraphcError(f"{type(self).__name__} has no argument {', '.join(map(repr, kwargs))}")
+        if sum(each is not None for each in (clipnorm, clipvalue, global_clipnorm)) > 1:
+            raise GraphcError("give one of clipnorm, clipvalue and global_clipnorm, not several")
+        if gradient_accumulation_steps is not None and gradient_accumulation_steps < 2:
+            raise GraphcError(f"gradient_accumulation_steps is at least 2, or None, not {gradient_accumulation_steps}")
+        if not 0 <= ema_momentum <= 1:
+            raise GraphcError(f"ema_momentum is from 0 to 1, not {ema_momentum}")
+        if ema_overwrite_frequency is not None and ema_overwrite_frequency < 1:
+            raise GraphcError(f"ema_overwrite_frequency is at least 1, or None, not {ema_overwrite_frequency}")
+        self.name = name or automatic_name(snake_case(type(self).__name__))
+        self.weight_decay = weight_decay
+        self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
+        self.use_ema, self.ema_momentum = use_ema, ema_momentum
+        self.ema_overwrite_frequency = ema_overwrite_frequency
+        self.loss_scale_factor = loss_scale_factor
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.built = False
+        self._variables: list[Variable] = []
+        self._index: dict[int, int] = {}
+        self._trainable_variables: list[Variable] = []
+        self._excluded: set[int] = set()
+        self._excluded_names: tuple[str, ...] = ()
+        self._iterations = self.add_variable((), dtype=i32, name="iteration")
+        self._learning_rate: Any = None
+        self.learning_rate = learning_rate
+
+    # --- the learning rate ---------------------------------------------------------------------------------------
+
+    @property
+    def learning_rate(self) -> Any:
+        """A variable, where it is a number; of a schedule, its value now. While a step is recorded, its input."""
+        if isinstance(self._learning_rate, LearningRate):
+            return self._learning_rate
+        recording = current_recording() if Builder.current() is not None else None
+        if recording is not None:
+            return recording.host_input("learning_rate", SCALAR, self._scheduled)
+        return float(self._scheduled())
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        if isinstance(value, LearningRateSchedule) or (callable(value) and not hasattr(value, "__array__")):
+            self._learning_rate = value
+        elif isinstance(self._learning_rate, LearningRateSchedule):
+            raise GraphcError("the learning rate follows a schedule, so it cannot be set; give a number instead of one")
+        elif isinstance(self._learning_rate, LearningRate):
+            self._learning_rate.assign(np.float32(value))
+        else:
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)):
+                raise GraphcError(f"a learning rate is a number, a schedule or a function, not {value!r}")
+            self._learning_rate = LearningRate(np.float32(value), name="learning_rate", trainable=False)
+
+    def _scheduled(self) -> Any:
+        """The value of the schedule, computed in float64, for the step that comes next."""
+        given = self._learning_rate
+        return np.float32(given(self._steps_done()) if isinstance(given, LearningRateSchedule) else given())
+
+    def _steps_done(self) -> int:
+        return int(self._iterations.numpy())
+
+    @property
+    def iterations(self) -> Any:
+        """How many updates were made."""
+        steps = self.gradient_accumulation_steps
+        return ops.floor_divide(self._iterations, steps) if steps else self._iterations
+
+    # --- variables -----------------------------------------------------------------------------------------------
+
+    @property
+    def variables(self) -> list[Variable]:
+        """What the optimizer keeps between steps."""
+        return list(self._variables)
+
+    def add_variable(
+        self, shape: Any, initializer: Any = "zeros", dtype: Any = None, aggregation: str = "none", name: Any = None
+    ) -> Variable:
+        """A new variable of the optimizer, `optimizer/<name>` in the weight table."""
+        variable = Variable(initializer, shape, dtype, trainable=False, aggregation=aggregation, name=name)
+        variable.path = f"optimizer/{variable.name}"
+        self._variables.append(variable)
+        return variable
+
+    def add_variable_from_reference(
+        self, reference_variable: Variable, name: str | None = None, initializer: Any = "zeros"
+    ) -> Variable:
+        """A new variable like a weight, `optimizer/<path of the weight>/<name>` in the weight table."""
+        like = reference_variable
+        variable = self.add_variable(like.shape, initializer, like.dtype, name=name or "slot")
+        variable.slot_of = like
+        return variable
+
+    def add_optimizer_variables(
+        self, trainable_variables: Iterable[Variable], name: str | Sequence[str], initializer: Any = "zeros"
+    ) -> Any:
+        """One such variable for each weight; for several names a list for each of them."""
+        names = [name] if isinstance(name, str) else list(name)
+        weights = list(trainable_variables)
+        made = [[self.add_variable_from_reference(weight, each, initializer) for each in names] for weight in weights]
+        columns = [[row[i] for row in made] for i in range(len(names))]
+        return columns[0] if isinstance(name, str) else columns
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Make the variables that are kept for these weights."""
+        self._trainable_variables = list(variables)
+        self._index = {id(variable): i for i, variable in enumerate(variables)}
+        if self.use_ema:
+            self._averages = self.add_optimizer_variables(variables, "average")
+        if self.gradient_accumulation_steps:
+            self._sums = self.add_optimizer_variables(variables, "gradient_accumulator")
+            self._count = self.add_variable((), name="weight_accumulator")
+        self.built = True
+
+    def _get_variable_index(self, variable: Variable) -> int:
+        return self._index[id(variable)]
+
+    # --- a step --------------------------------------------------------------------------------------------------
+
+    def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
+        """Assign the new value of one variable, and of what is kept for it."""
+        raise GraphcError(f"{type(self).__name__} defines no update_step")
+
+    def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Variable]]) -> Any:
+        """`apply` for pairs of a gradient and a variable."""
+        pairs = list(grads_and_vars)
+        self.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
+        return self._iterations
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Variable] | None = None) -> None:
+        """Update the variables by their gradients; a gradient of None leaves its variable alone.
+
+        The variables are those that the optimizer was built for, where none are given. Raises `GraphcError` when there
+        is no gradient at all, or a variable is another than those it was built for.
+        """
+        if trainable_variables is None:
+            trainable_variables = self._trainable_variables
+        variables = list(trainable_variables)
+        if len(grads) != len(variables):
+            raise GraphcError(f"there are {len(grads)} gradients for {len(variables)} variables")
+        if not self.built:
+            self.build(variables)
+        unknown = [variable for variable in variables if id(variable) not in self._index]
+        if unknown:
+            raise GraphcError(
+                f"the optimizer {self.name!r} was built for other variables than {unknown[0].path!r}; "
+                "make a new optimizer, as `compile` does from a name"
+            )
+        pairs = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None]
+        if not pairs:
+            raise GraphcError("there is no gradient for any variable")
+        with scope("optimizer"):
+            self._apply([ops.cast(g, v.dtype) for g, v in pairs], [v for _, v in pairs])
+            self._iterations.assign(self._iterations + 1)
+
+    def _apply(self, grads: list[Any], variables: list[Variable]) -> None:
+        if self.loss_scale_factor is not None:
+            grads = [gradient / self.loss_scale_factor for gradient in grads]
+        if not self.gradient_accumulation_steps:
+            self._update(grads, variables)
+            return
+        sums = [self._sums[self._get_variable_index(variable)] for variable in variables]
+        recording = current_recording()
+        weight = 1.0 if recording is None or recording.loss_weight is None else recording.loss_weight
+        for kept, gradient in zip(sums, grads, strict=True):
+            kept.assign(kept + gradient * ops.cast(weight, gradient.dtype))
+        self._count.assign(self._count + weight)
+
+        def update() -> None:
+            self._update([kept / ops.cast(self._count, kept.dtype) for kept in sums], variables)
+            for kept in (*sums, self._count):
+                kept.assign(ops.zeros_like(kept))
+
+        steps = self.gradient_accumulation_steps
+        when(ops.equal(ops.mod(self._iterations, steps), steps - 1), update)
+
+    def _update(self, grads: list[Any], variables: list[Variable]) -> None:
+        grads = self._clip_gradients(grads)
+        rate = self.learning_rate
+        if self.weight_decay is not None:
+            for variable in variables:
+                if self._use_weight_decay(variable):
+                    variable.assign(variable - variable * self.weight_decay * ops.cast(rate, variable.dtype))
+        self.prepare(variables)
+        for gradient, variable in zip(grads, variables, strict=True):
+            self.update_step(gradient, variable, rate)
+        for variable in variables:
+            if variable.constraint is not None:
+                variable.assign(variable.constraint(variable))
+        if self.use_ema:
+            self._average(variables)
+
+    def prepare(self, variables: Sequence[Variable]) -> None:
+        """Compute what the updates of all variables share, once a step."""
+
+    def _average(self, variables: list[Variable]) -> None:
+        started = ops.cast(ops.not_equal(self.iterations, 0), "float32")
+        momentum = started * self.ema_momentum
+        averages = [self._averages[self._get_variable_index(variable)] for variable in variables]
+        for average, variable in zip(averages, variables, strict=True):
+            share = ops.cast(momentum, variable.dtype)
+            average.assign(share * average + (1 - share) * variable)
+        frequency = self.ema_overwrite_frequency
+        if frequency:
+            due = ops.equal(ops.mod(self.iterations + 1, frequency), 0)
+            when(due, lambda: [v.assign(average + 0) for v, average in zip(variables, averages, strict=True)])
+
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        if self.clipnorm is not None:
+            return [clipping.by_norm(gradient, self.clipnorm) for gradient in grads]
+        if self.global_clipnorm is not None:
+            return clipping.by_global_norm(grads, self.global_clipnorm)
+        if self.clipvalue is not None:
+            return [ops.clip(gradient, -self.clipvalue, self.clipvalue) for gradient in grads]
+        return grads
+
+    def scale_loss(self, loss: Any) -> Any:
+        """The loss whose gradients `apply` takes: scaled up, where small gradients would vanish in float16."""
+        return loss if self.loss_scale_factor is None else loss * self.loss_scale_factor
+
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
+        """Let the running averages take the place of the weights, with `use_ema`."""
+        if self.use_ema and self.built:
+            for variable in var_list:
+                if id(variable) in self._index:
+                    variable.assign(self._averages[self._get_variable_index(variable)].numpy())
+
+    # --- weight decay --------------------------------------------------------------------------------------------
+
+    def exclude_from_weight_decay(
+        self, var_list: Iterable[Variable] | None = None, var_names: Iterable[str] | None = None
+    ) -> None:
+        """Leave out these variables, and those whose name has one of these words in it, such as `bias`."""
+        if self.built:
+            raise GraphcError("exclude_from_weight_decay comes before the optimizer is built")
+        self._excluded = {id(variable) for variable in var_list or ()}
+        self._excluded_names = tuple(var_names or ())
+
+    def _use_weight_decay(self, variable: Variable) -> bool:
+        named = any(re.search(word, variable.name) for word in self._excluded_names)
+        return id(variable) not in self._excluded and not named
+
+    # --- configuration -------------------------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal optimizer."""
+        rate = self._learning_rate
+        if isinstance(rate, LearningRate):
+            rate = float(rate.numpy())
+        elif isinstance(rate, LearningRateSchedule):
+            rate = rate.serialized()
+        return {
+            "name": self.name,
+            "learning_rate": rate,
+            "weight_decay": self.weight_decay,
+            "clipnorm": self.clipnorm,
+            "global_clipnorm": self.global_clipnorm,
+            "clipvalue": self.clipvalue,
+            "use_ema": self.use_ema,
+            "ema_momentum": self.ema_momentum,
+            "ema_overwrite_frequency": self.ema_overwrite_frequency,
+            "loss_scale_factor": self.loss_scale_factor,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """The optimizer that `get_config` described."""
+        from graphc.frontends.serialization import custom_object_scope, deserialize_nested
+
+        with custom_object_scope(custom_objects or {}):
+            return cls(**{key: deserialize_nested(value) for key, value in config.items()})
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} name={self.name}>"
+
+
+__all__ = ["LearningRate", "Optimizer"]

@@ -1,0 +1,63 @@
+"""A model's entries compiled for a target, which holds the values of the model's variables from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphc.frontends.variable import changes
+from graphc.runtime.compilation import compile as compile_source
+from graphc.runtime.executable import Executable
+from graphc.runtime.training.step import Entry, TrainingModule, arrays_of
+
+Array = np.ndarray[Any, Any]
+Logs = dict[str, Array]
+
+
+class Program:
+    """The executable of a recorded module. Variables are read from it and written to it; see `Variable.hold`."""
+
+    def __init__(self, recorded: TrainingModule, settings: dict[str, Any]) -> None:
+        self.recorded = recorded
+        self.graph = recorded.graph
+        self.executable: Executable = compile_source(recorded.module, **settings)
+        self._held_at = -1
+        for name, variable in recorded.variables.items():
+            if name in self.executable.weights:
+                variable.hold(self.executable.weights, name)
+
+    def take_over(self) -> None:
+        """Let this program hold the variables, with the values they have, wherever these are now."""
+        if self._held_at == changes():
+            return
+        weights = self.executable.weights
+        elsewhere = {
+            name: variable
+            for name, variable in self.recorded.variables.items()
+            if name in weights and not variable.is_held_by(weights)
+        }
+        if elsewhere:
+            weights.update({name: variable.numpy() for name, variable in elsewhere.items()})
+            for name, variable in elsewhere.items():
+                variable.hold(weights, name)
+        self._held_at = changes()
+
+    def runner(self, name: str) -> Callable[..., Logs]:
+        """A function `(x, y, sample_weight, key)` that runs a step on a batch and gives its logs."""
+        entry: Entry = self.recorded.entries[name]
+        call = self.executable.entry(name)
+
+        def run(x: Any, y: Any = None, sample_weight: Any = None, key: Any = None) -> Logs:
+            self.take_over()
+            arrays = [*arrays_of((x, y, sample_weight), entry.batch), *(compute() for compute in entry.host)]
+            if entry.keyed:
+                arrays.append(key)
+            found = call(*arrays)
+            return dict(zip(entry.logs, found if isinstance(found, tuple) else (found,), strict=True))
+
+        return run
+
+
+__all__ = ["Logs", "Program"]

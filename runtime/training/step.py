@@ -1,0 +1,215 @@
+"""The entries of a model that trains, recorded over one weight table: `forward`, `train_step` and `test_step`.
+
+`Model.train_step` runs once, here; all it does with `graphc.ops`, gradients and variables becomes IR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphc.frontends.lowering import Lowering, lower_forward, model_inputs
+from graphc.frontends.naming import Names, identifier
+from graphc.frontends.structures import flatten, map_structure, pack, paths
+from graphc.frontends.symbolic import BATCH
+from graphc.frontends.tracing import Spec
+from graphc.frontends.variable import Variable
+from graphc.ir.builder import Builder, in_graphc
+from graphc.ir.dims import Dim, Size, symbol
+from graphc.ir.dtypes import dtype as dtype_of
+from graphc.ir.errors import GraphcError, ShapeError
+from graphc.ir.graph import Value
+from graphc.ir.module import Module
+from graphc.ir.rewriter import Rewriter
+from graphc.ir.types import TensorType
+
+NARROWED = {"float64": "float32", "int64": "int32", "uint64": "int32"}
+"""What arrays of these dtypes become on the way into a step: NumPy's defaults, which targets compute slowly or lack."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The types of a batch: structures of `TensorType`, None for a part that there is none of."""
+
+    x: Any
+    y: Any = None
+    sample_weight: Any = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells batches of different types or structures apart."""
+        parts = (self.x, self.y, self.sample_weight)
+        return tuple((tuple(paths(part)), tuple(flatten(part))) for part in parts)
+
+
+@dataclass
+class Entry:
+    """What the host has to know of a recorded step. The inputs are the leaves of the batch, then `host`, then a key."""
+
+    name: str
+    batch: Batch
+    logs: tuple[str, ...] = ()
+    """The names of the first results, scalars."""
+    host: tuple[Callable[[], Any], ...] = ()
+    keyed: bool = False
+
+
+@dataclass
+class TrainingModule:
+    """A module with the entries `forward`, `train_step` and `test_step`, and what stands behind its weights."""
+
+    module: Module
+    variables: dict[str, Variable]
+    graph: Any
+    """The graph of layers of a functional model, as it was recorded."""
+    entries: dict[str, Entry] = field(default_factory=dict)
+    unreached: tuple[str, ...] = ()
+    """The weights that the loss does not depend on."""
+
+
+def record_training(model: Any, train: Batch | None, test: Batch | None) -> TrainingModule:
+    """Record the model's `forward`, and its `train_step` and `test_step` for batches of these types.
+
+    Raises what the model's methods raise, with the layer or line where it happened.
+    """
+    forward = lower_forward(model) if _has_forward(model) else None
+    beside = forward
+    module, variables = (forward.module, forward.variables) if forward else (Module(), {})
+    recorded = TrainingModule(module, variables, model._graph)
+    for name, step, batch in (("train_step", model.train_step, train), ("test_step", model.test_step, test)):
+        if batch is not None:
+            beside = _record(model, name, step, batch, beside, recorded)
+            recorded.module, recorded.variables = beside.module, beside.variables
+    return recorded
+
+
+def _has_forward(model: Any) -> bool:
+    return model.is_functional or model._input_types is not None
+
+
+def _record(
+    model: Any,
+    name: str,
+    step: Callable[..., Any],
+    batch: Batch,
+    beside: Lowering | None,
+    recorded: TrainingModule,
+) -> Lowering:
+    training = name == "train_step"
+    lowering = Lowering(model, training, name, beside)
+    function = lowering.function
+    data, names = _inputs(model, batch, function)
+    lowering.declare_weights(names)
+    lowering.batch_size = _batch_size(data)
+    with lowering.active(), Builder(function.block) as builder:
+        builder.trace_lines = not in_graphc(step.__func__.__code__.co_filename)  # type: ignore[attr-defined]
+        rate = builder.value(model.optimizer.learning_rate) if training and model.optimizer is not None else None
+        logs = step(data)
+        builder.trace_lines = False
+        if not isinstance(logs, dict):
+            raise GraphcError(f"{name} returns a dict of logs, such as compute_metrics gives, not {logs!r}")
+        outputs = {str(key): _scalar(name, str(key), builder.value(value)) for key, value in logs.items()}
+        lowering.finish(builder, [identifier(key) for key in outputs], list(outputs.values()))
+    if rate is not None and not rate.uses:
+        position = next(i for i, p in enumerate(function.parameters) if p.value is rate)
+        lowering.host_inputs.pop(rate.name or "")
+        Rewriter().remove_parameter(function, position)
+    recorded.entries[name] = Entry(
+        name, batch, tuple(outputs), tuple(lowering.host_inputs.values()), lowering.key is not None
+    )
+    if training:
+        recorded.unreached = tuple(lowering.paths.names[id(variable)] for variable in lowering.unreached)
+    return lowering
+
+
+def _inputs(model: Any, batch: Batch, function: Any) -> tuple[tuple[Any, Any, Any], list[str]]:
+    """The inputs of a step as values in the structures of the batch, and their names."""
+    taken = Names()
+    given = _x_names(model, batch.x)
+    parts: list[Any] = []
+    for what, types in (("x", batch.x), ("target", batch.y), ("sample_weight", batch.sample_weight)):
+        if types is None:
+            parts.append(None)
+            continue
+        named = given if what == "x" else [identifier(f"{what}_{p}" if p else what) for p in paths(types)]
+        flat = [
+            None if type is None else function.add_parameter(type, taken.new(name))
+            for type, name in zip(flatten(types), named, strict=True)
+        ]
+        parts.append(pack(types, flat))
+    x, y, sample_weight = parts
+    return (x, y, sample_weight), list(taken)
+
+
+def _x_names(model: Any, types: Any) -> list[str]:
+    if _has_forward(model):
+        _, known, names = model_inputs(model)
+        if len(known) == len(flatten(types)):
+            return names
+    return [identifier(f"x_{path}" if path else "x") for path in paths(types)]
+
+
+def _batch_size(data: tuple[Any, Any, Any]) -> Any:
+    first = next((leaf for leaf in flatten(data) if isinstance(leaf, Value) and leaf.shape), None)
+    return None if first is None else first.shape[0]
+
+
+def _scalar(step: str, key: str, value: Value | None) -> Value:
+    if value is None or value.shape != ():
+        raise ShapeError(
+            f"{step} returns the log {key!r} of type {value.type if value is not None else None}; a log is a scalar"
+        )
+    return value
+
+
+# --- types of batches ---------------------------------------------------------------------------------------------
+
+
+def batch_types(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Batch:
+    """The types of batches like this one, of arrays or `Spec`s: the first size is the symbol B.
+
+    Inputs are as the model declares them. A size of targets or weights that equals an open one of the inputs is that
+    one: sequences may come in any length.
+    """
+    sizes: dict[Size, Dim] = {}
+    structure: Any = map_structure(lambda leaf: _type_of(leaf, sizes), x)
+    if _has_forward(model):
+        declared, types, _ = model_inputs(model)
+        leaves = flatten(x)
+        if len(leaves) == len(types):
+            for type, leaf in zip(types, leaves, strict=True):
+                for wanted, have in zip(type.shape[1:], np.shape(leaf)[1:], strict=False):
+                    if isinstance(wanted, Dim) and wanted.is_symbol:
+                        sizes.setdefault(have, wanted)
+            structure = pack(declared, types)
+    rest = [
+        None if part is None else map_structure(lambda leaf: _type_of(leaf, sizes), part) for part in (y, sample_weight)
+    ]
+    return Batch(structure, *rest)
+
+
+def _type_of(leaf: Any, sizes: dict[Size, Dim]) -> TensorType | None:
+    if leaf is None:
+        return None
+    if isinstance(leaf, Spec):
+        shape = [symbol(size) if isinstance(size, str) else size for size in leaf.shape]
+        return TensorType.of(leaf.dtype, [BATCH if i == 0 else s for i, s in enumerate(shape)])
+    array = leaf if hasattr(leaf, "dtype") and hasattr(leaf, "shape") else np.asarray(leaf)
+    kind = dtype_of(array.dtype)
+    shape = [BATCH if i == 0 else sizes.get(size, size) for i, size in enumerate(array.shape)]
+    return TensorType.of(NARROWED.get(str(kind), kind), shape)
+
+
+def arrays_of(batch: Sequence[Any], like: Batch) -> Iterator[Any]:
+    """The arrays of a batch in the order of the step's inputs."""
+    for part, types in zip(batch, (like.x, like.y, like.sample_weight), strict=True):
+        if types is not None:
+            for leaf, type in zip(flatten(part), flatten(types), strict=True):
+                if type is not None:
+                    yield leaf
+
+
+__all__ = ["Batch", "Entry", "TrainingModule", "arrays_of", "batch_types", "record_training"]
