@@ -1,4 +1,5 @@
-"""`python -m graphc.tools.bench compile`: what the compiler costs an op, beside torch.fx and onnx-ir."""
+"""`python -m graphc.tools.bench compile`: what the compiler costs an op, beside torch.fx and onnx-ir.
+`python -m graphc.tools.bench train`: what a training step takes, beside plain PyTorch, plain JAX and Keras 3."""
 
 from __future__ import annotations
 
@@ -13,6 +14,9 @@ SIZES = (1_000, 10_000, 100_000)
 QUICK_SIZES = (1_000, 10_000)
 MOST_GROWTH = 12.0
 """The largest size may take at most this many times the time of the one before, a tenth of it."""
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+"""In a checkout; an installed graphc is told where they are."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -62,6 +66,54 @@ def compile_(
             if json_file is not None:  # after each size, as the large ones take minutes
                 json_file.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
         console.print(_table(name, sizes, [record for record in records if record["graph"] == name]))
+
+
+@app.command()
+def train(
+    quick: Annotated[bool, typer.Option("--quick", help="Three rounds instead of fifteen.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
+    workloads: Annotated[str, typer.Option(metavar="all|NAME,NAME", help="digits, gpt, resnet18, dense.")] = "all",
+    targets: Annotated[str, typer.Option(metavar="T,T", help="The targets graphc trains on.")] = "torch,jax,onnx,numpy",
+    keras_python: Annotated[
+        str, typer.Option(metavar="PATH", help="An interpreter that has Keras 3 with PyTorch and JAX.")
+    ] = sys.executable,
+    examples: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where graphc's examples are: their models are trained.")
+    ] = EXAMPLES,
+) -> None:
+    """Measure a training step, ms: each contestant in a process of its own, on one core, in turns.
+
+    `digits` and `gpt` are measured without and with dropout; `dense` is one small layer, for what a step costs beside
+    its arithmetic.
+    """
+    import shutil
+
+    from rich.console import Console
+
+    from graphc.tools.bench.train.measuring import has_keras
+    from graphc.tools.bench.train.report import measure, notes, table
+    from graphc.tools.bench.train.workloads import WORKLOADS
+
+    wanted = None if workloads == "all" else workloads.split(",")
+    chosen = [name for name in WORKLOADS if wanted is None or name.split(",")[0] in wanted]
+    console = Console() if sys.stdout.isatty() else Console(width=170)
+    progress = Console(stderr=True, quiet=not sys.stderr.isatty())
+    compiled = any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl"))
+    if not compiled:
+        console.print("torch.compile is left out: it needs a C++ compiler, and there is none on the path")
+    if not has_keras(keras_python):
+        console.print(f"Keras is left out: {keras_python} has no Keras 3; name one that has by --keras-python")
+        keras_python = ""
+    records: list[dict[str, Any]] = []
+    for name in chosen:
+        with progress.status(name):
+            found = measure(name, targets.split(","), keras_python or None, compiled, 3 if quick else 15, examples)
+        records.append(found)
+        if json_file is not None:
+            json_file.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+        console.print(table(found))
+        for line in notes(found):
+            console.print(line, highlight=False)
 
 
 def _table(name: str, sizes: tuple[int, ...], records: list[dict[str, Any]]) -> Any:
