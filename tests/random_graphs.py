@@ -49,11 +49,20 @@ class RandomGraph:
 
 def random_graph(seed: int) -> RandomGraph:
     """The graph of a seed."""
-    return _Generator(seed).graph()
+    return Generator(seed).graph()
 
 
-class _Generator:
+class Generator:
+    """Draws the graph of a seed. Subclasses draw of less."""
+
+    block_dtype = f32
+    specials = 0.5
+    """How often an input has some of `SPECIALS`."""
+    bound: int | None = None
+    """How often a loop may run at most; None: loops say nothing about it."""
+
     def __init__(self, seed: int) -> None:
+        self.block_name = "block"
         self.random = random.Random(seed)
         self.numpy = np.random.default_rng(seed)
         self.module = Module()
@@ -96,10 +105,10 @@ class _Generator:
 
     def private_function(self) -> None:
         """A function with formal symbols, called by others."""
-        function = self.module.add_function("block", public=False)
+        function = self.module.add_function(self.block_name, public=False)
         self.function = function
         rows = symbol("R")
-        function.add_parameter(TensorType.of(f32, (rows, 2)), "x")
+        function.add_parameter(TensorType.of(self.block_dtype, (rows, 2)), "x")
         with Builder(function.block) as builder:
             values = self.body(builder, list(function.block.parameters), 4, depth=2)
             same = [v for v in values if v.type is values[0].type]
@@ -118,7 +127,7 @@ class _Generator:
             low = 0 if kind.kind == "u" else -(2 ** min(kind.bits - 1, 30))
             return self.numpy.integers(low, 2 ** min(kind.bits - 1, 30), shape).astype(kind.numpy)
         values: Any = self.numpy.normal(size=shape) * 2
-        if self.random.random() < 0.5:
+        if self.random.random() < self.specials:
             values = np.where(self.numpy.random(shape) < 0.3, self.numpy.choice(SPECIALS, shape), values)
         return round_to(values + 1j * self.numpy.normal(size=shape) if kind.is_complex else values, kind)
 
@@ -159,7 +168,7 @@ class _Generator:
         ]  # fmt: skip
         if depth < 2:
             steps += [self.branched, self.looped, self.scanned]
-        if depth == 0 and "block" in self.module.functions:
+        if depth == 0 and self.block_name in self.module.functions:
             steps.append(self.called)
         self.depth = depth
         scopes = ["", "a", "a/b", "c"]
@@ -379,7 +388,7 @@ class _Generator:
             return i + 1, self.inside([carry, other], x.type), unread
 
         start = ops.constant(value=0, dtype=i32)
-        found = ops.while_loop(lambda i, *rest: ops.lt(i, limit), step, (start, x, other))
+        found = ops.while_loop(lambda i, *rest: ops.lt(i, limit), step, (start, x, other), self.bound)
         return list(found[1 : 2 + self.random.randrange(2)])
 
     def scanned(self, values: list[Value]) -> Any:
@@ -395,6 +404,6 @@ class _Generator:
     def called(self, values: list[Value]) -> Any:
         builder = Builder.current()
         assert builder is not None
-        callee = self.module.functions["block"]
-        x = self.pick(values, lambda v: v.dtype is f32 and v.ndim == 2 and v.shape[1] == 2)
+        callee = self.module.functions[self.block_name]
+        x = self.pick(values, lambda v: v.dtype is self.block_dtype and v.ndim == 2 and v.shape[1] == 2)
         return list(ops.call_function(builder, callee, [x]))

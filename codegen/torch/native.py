@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from graphc.ir.graph import Op
 from graphc.ir.module import Module
 from graphc.ir.opdef import OPS, Composite
 from graphc.ir.rewriter import Rewriter
 
 
 def make_differentiable(module: Module) -> None:
-    """Decompose, in functions that `native_gradient` names, batch normalization by statistics that are computed there:
-    `F.batch_norm` has no gradient by its mean and variance."""
-    native, norm = OPS["native_gradient"].op_class, OPS["batch_norm"]
-    assert isinstance(norm, Composite)
+    """Decompose, in functions that `native_gradient` names, what torch has no gradient of: batch normalization by
+    statistics that are computed there, as `F.batch_norm` has none by these, and the gradient of attention."""
+    native = OPS["native_gradient"].op_class
     rewriter = Rewriter()
-    names = dict.fromkeys(str(op.attributes[0]) for op in module.walk() if op.__class__ is native)
-    for name in names:
+    for name in dict.fromkeys(str(op.attributes[0]) for op in module.walk() if op.__class__ is native):
         for op in list(module.functions[name].walk()):
-            statistics = op.operands[1:3]
-            if op.definition is norm and any(value is not None and value.op is not None for value in statistics):
-                rewriter.replace(op, *norm.expand(rewriter.before(op), op))
+            if _lacks_gradient(op) and isinstance(op.definition, Composite):
+                rewriter.replace(op, *op.definition.expand(rewriter.before(op), op))
     rewriter.flush()
+
+
+def _lacks_gradient(op: Op) -> bool:
+    if op.name == "batch_norm":
+        return any(value is not None and value.op is not None for value in op.operands[1:3])
+    return op.name == "attention_gradient"
 
 
 __all__ = ["make_differentiable"]
