@@ -116,16 +116,7 @@ def test_other_data_in_the_middle_of_an_epoch(saved, tmp_path):
     assert values(here) == values(run(0.25))
 
 
-POSITION = {
-    "key": [1, 2],
-    "epoch": 0,
-    "step": 0,
-    "initial_epoch": 0,
-    "steps": 5,
-    "batch_size": 8,
-    "logs": {},
-    "stop": False,
-}
+POSITION = asdict(Position([1, 2], steps=5, batch_size=8))
 
 
 @pytest.mark.parametrize(
