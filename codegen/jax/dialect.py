@@ -28,6 +28,8 @@ class JaxDialect(FunctionalDialect):
     imports = {
         "Path": "from pathlib import Path",
         "math": "import math",
+        "functools": "import functools",
+        "itertools": "import itertools",
         "jax": "import jax",
         "jnp": "import jax.numpy as jnp",
         "np": "import numpy as np",

@@ -130,4 +130,91 @@ def replaced(params, path, value):
         return [replaced(item, rest, value) if i == key else item for i, item in enumerate(params)]
     return params | {key: replaced(params[key], rest, value) if rest else value}
 ''',
+    "convolution_of_small": '''
+def convolution_of_small(x, kernel, strides=None, padding="valid", dilation=None, groups=1):
+    """Convolution of channels-last `x` as one product: XLA's own is slow where there are few windows."""
+    *window, depth, filters = kernel.shape
+    steps = strides or (1,) * len(window), dilation or (1,) * len(window)
+    pairs = padding_pairs(x.shape[1:-1], window, steps[0], padding, steps[1])
+    counts = [
+        (n + sum(pair) - d * (k - 1) - 1) // s + 1
+        for n, k, s, pair, d in zip(x.shape[1:-1], window, steps[0], pairs, steps[1], strict=True)
+    ]
+    x = jnp.pad(x, [(0, 0), *pairs, (0, 0)])
+    seen = [x[:, *slices] for slices in window_places(window, counts, *steps)]
+    return jnp.concatenate(seen, -1) @ kernel.reshape(-1, filters)
+''',
+    "padding_pairs": '''
+def padding_pairs(sizes, window, strides, padding, dilation):
+    """Padding as (before, after) for each axis: "same" gives ceil(size / stride) windows."""
+    if padding == "valid":
+        return [(0, 0)] * len(sizes)
+    if padding != "same":
+        return list(padding)
+    totals = [
+        max((-(-size // stride) - 1) * stride + d * (k - 1) + 1 - size, 0)
+        for size, k, stride, d in zip(sizes, window, strides, dilation, strict=True)
+    ]
+    return [(total // 2, total - total // 2) for total in totals]
+''',
+    "window_places": '''
+def window_places(window, counts, strides, dilation):
+    """What each place of the window sees of a padded array, in row-major order."""
+    for place in itertools.product(*map(range, window)):
+        steps = zip(place, counts, strides, dilation, strict=True)
+        yield tuple(slice(p * d, p * d + (n - 1) * s + 1 if n else p * d, s) for p, n, s, d in steps)
+''',
+    "input_gradient": '''
+def input_gradient(convolve, dy, kernel, shape, **options):
+    """The cotangent of `x`, of this shape, in `convolve(x, kernel)`."""
+    x = jax.ShapeDtypeStruct(shape, dy.dtype)
+    return jax.linear_transpose(lambda x: convolve(x, kernel, **options), x)(dy)[0]
+''',
+    "kernel_gradient": '''
+def kernel_gradient(convolve, dy, x, shape, **options):
+    """The cotangent of the kernel, of this shape, in `convolve(x, kernel)`."""
+    kernel = jax.ShapeDtypeStruct(shape, dy.dtype)
+    return jax.linear_transpose(lambda kernel: convolve(x, kernel, **options), kernel)(dy)[0]
+''',
+    "selections": '''
+def selections(x, best, least, counts, window, strides, pairs, dilation):
+    """For each place of the window: its slices of the padded array, and in which windows it is the first that is
+    best. Padding never is."""
+    places = list(window_places(window, counts, strides, dilation))
+    padded = jnp.pad(x, pairs, constant_values=least)
+    inside = jnp.pad(jnp.ones(x.shape, bool), pairs)
+    top = functools.reduce(best, [padded[place] for place in places])
+    taken = jnp.zeros(counts, bool)
+    for place in places:
+        found = padded[place]
+        chosen = ((found == top) | (found != found)) & inside[place] & ~taken
+        taken |= chosen
+        yield place, chosen
+''',
+    "select_and_scatter": '''
+def select_and_scatter(x, dy, best, least, window, strides, padding, dilation):
+    """Each element of `dy` added to the place of its window where `x` is best, the first of equals."""
+    pairs = padding_pairs(x.shape, window, strides, padding, dilation)
+    sizes = [n + low + high for n, (low, high) in zip(x.shape, pairs, strict=True)]
+    dx, zero = jnp.zeros(sizes, dy.dtype), jnp.zeros((), dy.dtype)
+    for place, chosen in selections(x, best, least, dy.shape, window, strides, pairs, dilation):
+        around = [
+            (at.start, n - at.stop, at.step - 1) for n, at in zip(sizes, place, strict=True)
+        ]
+        dx = dx + lax.pad(jnp.where(chosen, dy, zero), zero, around)
+    return dx[tuple(slice(low, low + n) for n, (low, _) in zip(x.shape, pairs, strict=True))]
+''',
+    "select_and_gather": '''
+def select_and_gather(x, values, best, least, window, strides, padding, dilation):
+    """For each window of `x` the element of `values` where `x` is best, the first of equals."""
+    pairs = padding_pairs(x.shape, window, strides, padding, dilation)
+    counts = [
+        (n + sum(pair) - d * (k - 1) - 1) // s + 1
+        for n, k, s, pair, d in zip(x.shape, window, strides, pairs, dilation, strict=True)
+    ]
+    values, y = jnp.pad(values, pairs), jnp.zeros(counts, values.dtype)
+    for place, chosen in selections(x, best, least, y.shape, window, strides, pairs, dilation):
+        y = jnp.where(chosen, values[place], y)
+    return y
+''',
 }

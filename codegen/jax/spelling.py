@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+from graphc.codegen.jax.convolution import conv, convolution, input_gradient, kernel_gradient, reduce_window, select
 from graphc.codegen.numpy.spelling import bernoulli, fold_in, identity, loss_options, starts_text, transpose
 from graphc.codegen.source.dialect import Spelled, Spelling
-from graphc.codegen.source.geometry import geometry, index_text, may_be_empty, reshaped, tuple_text, window_steps
+from graphc.codegen.source.geometry import index_text, may_be_empty, reshaped, tuple_text
 from graphc.codegen.source.norms import batch_norm, layer_norm, rms_norm
-from graphc.ir.dtypes import DType, f32, u64
+from graphc.ir.dtypes import DType, u64
 from graphc.ir.graph import Op, Value
 
 
@@ -89,36 +90,6 @@ def scatter(op: Op) -> Spelled:
         method = "max"
     outside = "jnp.where({1} < 0, {0}.shape[{axis}], {1})"
     return f'{{0}}.at[{before}{outside}].{method}({{2}}, mode="drop")'
-
-
-def convolution(op: Op) -> Spelled:
-    name = "convolution" if op.attribute_dict["channels_last"] else "convolution_channels_first"
-    return f"{name}({', '.join(['{0}', '{1}', *geometry(op)])})"
-
-
-def conv(op: Op) -> Spelled | None:
-    bias = op.operands[2]
-    if bias is None:
-        return convolution(op)
-    x = op.operands[0]
-    assert x is not None
-    if op.attribute_dict["channels_last"]:
-        return f"{convolution(op)} + {{2}}"
-    return f"{convolution(op)} + {{2}}[:, {', '.join(['None'] * (x.ndim - 2))}]"
-
-
-def reduce_window(op: Op) -> Spelled:
-    attributes, dtype = op.attribute_dict, op.results[0].dtype
-    strides, dilation = window_steps(op)
-    function = {"max": "lax.max", "min": "lax.min", "sum": "lax.add"}[attributes["kind"]]
-    start = identity(attributes["kind"], dtype).replace("np.", "jnp.")
-    if dtype is not f32:
-        start = f"jnp.array({start}, {dtype_text(dtype)})"
-    elif attributes["kind"] == "sum":
-        start = "0.0"
-    padding = f'"{attributes["padding"].upper()}"' if isinstance(attributes["padding"], str) else "{padding}"
-    steps = f", window_dilation={tuple_text(dilation)}" if set(dilation) != {1} else ""
-    return f"lax.reduce_window({{0}}, {start}, {function}, {{window}}, {tuple_text(strides)}, {padding}{steps})"
 
 
 def dot_general(op: Op) -> Spelled:
@@ -297,7 +268,11 @@ SPELLING: dict[str, Spelling] = {
     "linear": lambda op: "{0} @ {1}" if op.operands[2] is None else "{0} @ {1} + {2}",
     "convolution": convolution,
     "conv": conv,
+    "convolution_input_gradient": input_gradient,
+    "convolution_kernel_gradient": kernel_gradient,
     "reduce_window": reduce_window,
+    "select_and_scatter": select("scatter"),
+    "select_and_gather": select("gather"),
     "relu": "jax.nn.relu({0})",
     "relu6": lambda op: "jax.nn.relu6({0})" if op.results[0].dtype.is_float else None,
     "leaky_relu": "jax.nn.leaky_relu({0}, {negative_slope})",

@@ -25,6 +25,7 @@ class NumpyDialect(FunctionalDialect):
     imports = {
         "Path": "from pathlib import Path",
         "math": "import math",
+        "itertools": "import itertools",
         "np": "import numpy as np",
         "ml_dtypes": "import ml_dtypes",
         "special": "from scipy import special",

@@ -211,4 +211,81 @@ def reduce_windows(reduce, x, window, strides, padding, dilation, identity):
     view = windows(x, tuple(range(x.ndim)), window, strides, dilation)
     return reduce(view, axis=tuple(range(x.ndim, 2 * x.ndim)), initial=identity).astype(x.dtype)
 ''',
+    "input_gradient": '''
+def input_gradient(dy, kernel, shape, strides=None, padding="valid", dilation=None, groups=1):
+    """The gradient of `convolution` by `x`, of this shape: a product, whose parts fall where the window saw `x`."""
+    *window, depth, filters = kernel.shape
+    steps = strides or (1,) * len(window), dilation or (1,) * len(window)
+    pairs = padding_pairs(shape[1:-1], window, steps[0], padding, steps[1])
+    dx = np.zeros(shape, dy.dtype)
+    dy = dy.reshape(*dy.shape[:-1], groups, filters // groups)
+    kernel = kernel.reshape(*window, depth, groups, filters // groups)
+    for place, seen, windows in window_places(shape[1:-1], dy.shape[1:-2], window, steps[0], pairs, steps[1]):
+        rows = dy[:, *windows]
+        for g in range(groups):
+            dx[:, *seen, g * depth : (g + 1) * depth] += rows[..., g, :] @ kernel[*place, :, g].T
+    return dx
+''',
+    "kernel_gradient": '''
+def kernel_gradient(dy, x, shape, strides=None, padding="valid", dilation=None, groups=1):
+    """The gradient of `convolution` by its kernel, of this shape: for each place of the window a product."""
+    *window, depth, filters = shape
+    steps = strides or (1,) * len(window), dilation or (1,) * len(window)
+    pairs = padding_pairs(x.shape[1:-1], window, steps[0], padding, steps[1])
+    kernel = np.zeros((*window, depth, groups, filters // groups), dy.dtype)
+    dy = dy.reshape(*dy.shape[:-1], groups, filters // groups)
+    for place, seen, windows in window_places(x.shape[1:-1], dy.shape[1:-2], window, steps[0], pairs, steps[1]):
+        for g in range(groups):
+            part = x[:, *seen, g * depth : (g + 1) * depth].reshape(-1, depth)
+            kernel[*place, :, g] = part.T @ dy[:, *windows, g].reshape(-1, filters // groups)
+    return kernel.reshape(shape)
+''',
+    "window_places": '''
+def window_places(sizes, counts, window, strides, padding, dilation):
+    """For each place of the window: the slices of what it sees beside the padding, and of the windows it does so in."""
+    for place in itertools.product(*map(range, window)):
+        seen, windows = [], []
+        for p, size, count, stride, (low, _), d in zip(place, sizes, counts, strides, padding, dilation, strict=True):
+            start = p * d - low
+            first, end = max(-(start // stride), 0), min((size - 1 - start) // stride + 1, count)
+            windows.append(slice(first, max(end, first)))
+            begin = min(first * stride + start, size)
+            seen.append(slice(begin, max((end - 1) * stride + start + 1, begin) if end > first else begin, stride))
+        yield place, tuple(seen), tuple(windows)
+''',
+    "selections": '''
+def selections(x, best, least, counts, window, strides, padding, dilation):
+    """For each place of the window: what it sees of `x`, in which windows, and where it is the first that is best."""
+    places = list(window_places(x.shape, counts, window, strides, padding, dilation))
+    top, taken = np.full(counts, least, x.dtype), np.zeros(counts, bool)
+    for _, seen, windows in places:
+        best(top[windows], x[seen], out=top[windows])
+    for _, seen, windows in places:
+        found = x[seen]
+        chosen = ((found == top[windows]) | (found != found)) & ~taken[windows]
+        taken[windows] |= chosen
+        yield seen, windows, chosen
+''',
+    "select_and_scatter": '''
+def select_and_scatter(x, dy, best, least, window, strides, padding, dilation):
+    """Each element of `dy` added to the place of its window where `x` is best, the first of equals."""
+    dx = np.zeros(x.shape, dy.dtype)
+    padding = padding_pairs(x.shape, window, strides, padding, dilation)
+    for seen, windows, chosen in selections(x, best, least, dy.shape, window, strides, padding, dilation):
+        np.add(dx[seen], dy[windows], out=dx[seen], where=chosen)
+    return dx
+''',
+    "select_and_gather": '''
+def select_and_gather(x, values, best, least, window, strides, padding, dilation):
+    """For each window of `x` the element of `values` where `x` is best, the first of equals."""
+    padding = padding_pairs(x.shape, window, strides, padding, dilation)
+    counts = [
+        (n + sum(pair) - d * (k - 1) - 1) // s + 1
+        for n, k, s, pair, d in zip(x.shape, window, strides, padding, dilation, strict=True)
+    ]
+    y = np.zeros(counts, values.dtype)
+    for seen, windows, chosen in selections(x, best, least, y.shape, window, strides, padding, dilation):
+        np.copyto(y[windows], values[seen], where=chosen)
+    return y
+''',
 }

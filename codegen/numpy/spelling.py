@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.source.dialect import Spelled, Spelling
-from graphc.codegen.source.geometry import full_geometry, geometry, index_text, may_be_empty, reshaped
+from graphc.codegen.source.geometry import (
+    full_geometry,
+    geometry,
+    index_text,
+    kernel_shape,
+    may_be_empty,
+    reshaped,
+    tuple_text,
+)
 from graphc.codegen.source.norms import batch_norm, layer_norm, rms_norm
 from graphc.ir.dtypes import DType, f8e4m3fn
 from graphc.ir.graph import Op
@@ -164,14 +172,46 @@ def dot_general(op: Op) -> Spelled:
     return spelled(op) if callable(spelled) else spelled  # type: ignore[return-value]
 
 
-def convolution(op: Op) -> Spelled:
+def _convolved(op: Op, name: str, operands: list[str]) -> str:
+    """A call of a helper that takes its operands channels last and wide; of an image the result is given back so."""
     attributes, dtype = op.attribute_dict, op.results[0].dtype
-    wide = ".astype(np.float32)" if is_half(dtype) else ""
-    x = "{0}" if attributes["channels_last"] else "np.moveaxis({0}, 1, -1)"
-    text = f"convolution({', '.join([f'{x}{wide}', f'{{1}}{wide}', *geometry(op)])})"
-    if not attributes["channels_last"]:
+    text = f"{name}({', '.join([*operands, *geometry(op)])})"
+    if not attributes["channels_last"] and name != "kernel_gradient":
         text = f"np.moveaxis({text}, -1, 1)"
-    return f"{text}.astype({dtype_text(dtype)})" if wide else text
+    return f"{text}.astype({dtype_text(dtype)})" if is_half(dtype) else text
+
+
+def _image(op: Op, slot: str) -> str:
+    wide = ".astype(np.float32)" if is_half(op.results[0].dtype) else ""
+    return f"{slot}{wide}" if op.attribute_dict["channels_last"] else f"np.moveaxis({slot}, 1, -1){wide}"
+
+
+def _kernel(op: Op) -> str:
+    wide = ".astype(np.float32)" if is_half(op.results[0].dtype) else ""
+    if not op.attribute_dict["filters_first"]:
+        return f"{{1}}{wide}"
+    return f"{{1}}.transpose({tuple_text((*range(2, len(kernel_shape(op))), 1, 0))}){wide}"
+
+
+def convolution(op: Op) -> Spelled:
+    return _convolved(op, "convolution", [_image(op, "{0}"), _kernel(op)])
+
+
+def input_gradient(op: Op) -> Spelled:
+    last, ndim = op.attribute_dict["channels_last"], len(op.attribute_dict["shape"])
+    order = range(ndim) if last else (0, *range(2, ndim), 1)
+    shape = "{shape}" if last else f"({', '.join(f'{{shape.{axis}}}' for axis in order)})"
+    return _convolved(op, "input_gradient", [_image(op, "{0}"), _kernel(op), shape])
+
+
+def kernel_gradient(op: Op) -> Spelled:
+    ndim = len(kernel_shape(op))
+    operands = [_image(op, "{0}"), _image(op, "{1}")]
+    if not op.attribute_dict["filters_first"]:
+        return _convolved(op, "kernel_gradient", [*operands, "{shape}"])
+    shape = f"({', '.join(f'{{shape.{axis}}}' for axis in (*range(2, ndim), 1, 0))})"
+    text = _convolved(op, "kernel_gradient", [*operands, shape])
+    return f"{text}.transpose({tuple_text((ndim - 1, ndim - 2, *range(ndim - 2)))})"
 
 
 def conv(op: Op) -> Spelled | None:
@@ -179,6 +219,22 @@ def conv(op: Op) -> Spelled | None:
         return None
     text = convolution(op)
     return f"{text} + {{2}}" if op.operands[2] is not None else text
+
+
+def select(name: str) -> Spelling:
+    """`select_and_scatter` and `select_and_gather`."""
+
+    def spell(op: Op) -> Spelled:
+        kind, dtype = op.attribute_dict["kind"], op.results[0].dtype
+        strides, dilation = full_geometry(op)
+        wide = ".astype(np.float32)" if is_half(dtype) else ""
+        padding = op.attribute_dict["padding"]
+        padding = f'"{padding}"' if isinstance(padding, str) else "{padding}"
+        steps = f"{{window}}, {strides}, {padding}, {dilation}"
+        text = f"select_and_{name}({{0}}{wide}, {{1}}{wide}, np.{kind}imum, {identity(kind, dtype)}, {steps})"
+        return f"{text}.astype({dtype_text(dtype)})" if wide else text
+
+    return spell
 
 
 def reduce_window(op: Op) -> Spelled:
@@ -366,7 +422,11 @@ SPELLING: dict[str, Spelling] = {
     "linear": linear,
     "convolution": convolution,
     "conv": conv,
+    "convolution_input_gradient": input_gradient,
+    "convolution_kernel_gradient": kernel_gradient,
     "reduce_window": reduce_window,
+    "select_and_scatter": select("scatter"),
+    "select_and_gather": select("gather"),
     "relu": "np.maximum({0}, 0)",
     "silu": only_wide("{0} * special.expit({0})"),
     "softmax": softmax("softmax"),
