@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from graphc.frontends.naming import Names
 from graphc.ir import ops as ir
@@ -59,8 +59,12 @@ class Recording:
         self.values: dict[int, Value] = {}
         self.losses: list[tuple[Any, Value]] = []
         """What layers added to the loss, in order, each with its layer."""
-        self.loss: Any = None
-        """The loss of the step that is recorded, once it is known."""
+        self.loss_parts: dict[str, Any] = {}
+        """The loss of the step, and of its outputs where there are several, by the names of their logs."""
+        self.observed: list[tuple[str, Any]] | None = None
+        """Whether tensors are finite, and what they are, in order; None where that is not asked."""
+        self.labels: list[tuple[Value, int, int | None]] = []
+        """Targets that are classes: the input, how many there are, and the number that stands for none."""
         self.batch_size: Any = None
         """How many examples the data has, a number or symbolic size, where a step is recorded."""
         self.loss_weight: Any = None
@@ -75,6 +79,7 @@ class Recording:
         self.key: Value | None = None
         self.keys: list[Value] = []
         self.remat_blocks = 0
+        self.gradients: Literal["ir", "native"] = "ir"
 
     @contextmanager
     def active(self) -> Iterator[Recording]:
@@ -93,6 +98,10 @@ class Recording:
             for values in (self.values, *self._outer_values):
                 values[id(variable)] = value
         return value
+
+    def name_of(self, variable: Variable) -> str:
+        """What to call a variable in messages."""
+        return variable.path
 
     def parameter(self, variable: Variable) -> Value:
         """A new parameter of the function that stands for the variable."""
@@ -141,6 +150,15 @@ class Recording:
         value = self.function.add_parameter(type, taken.new(name))
         self.host_inputs[value.name or name] = compute
         return value
+
+    def observe(self, what: str, value: Any) -> None:
+        """Note whether all of a tensor of floats is finite, where that is asked and the tensor is in reach."""
+        builder = Builder.current()
+        if self.observed is None or builder is None or builder.block is not self.function.block:
+            return
+        if isinstance(value, Value) and value.dtype.is_float:
+            axes = tuple(range(value.ndim))
+            self.observed.append((what, ir.reduce_all(ir.is_finite(value), axes=axes)))
 
     def random_key(self) -> Value:
         """A new key for each call: the function's parameter `key`, made when first asked for, folded with a count."""

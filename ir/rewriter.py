@@ -131,9 +131,8 @@ class Rewriter:
         convert = OPS["convert"]
         results = op.results
         for i, value in enumerate(values):
-            old, new, owner = results[i], value, value.owner
-            made = isinstance(owner, Op) and owner.block is op.block and owner.is_before(op)
-            if not made or (after is not None and not after.is_before(owner)) or owner.results[new.index] is not new:
+            old, new = results[i], value
+            if not _is_made_between(value, after, op):
                 # What was handed over before is where `value` was.
                 source = next((o for o, v in zip(results[:i], values, strict=False) if v is value), value)
                 new = convert.build(self.before(op), (source,), convert.make_attributes(dtype=value.dtype)).results[0]
@@ -257,6 +256,14 @@ class Rewriter:
         for value in op.operands:
             if value is not None and value.uses is not None and op in value.uses:
                 del value.uses[op]
+
+
+def _is_made_between(value: Value, after: Op | None, before: Op) -> bool:
+    """Whether an op between these gives the value, and has not handed it over."""
+    owner = value.owner
+    if not isinstance(owner, Op) or owner.block is not before.block or not owner.is_before(before):
+        return False
+    return (after is None or after.is_before(owner)) and owner.results[value.index] is value
 
 
 def _final(value: Value, mapping: Mapping[Value, Value]) -> Value:

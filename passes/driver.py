@@ -145,7 +145,7 @@ class Driver(Rewriter):
         builder.block, builder.before, builder.location = op.block, op, op.location
         return builder
 
-    def move_before(self, op: Op, anchor: Op) -> None:
+    def move_before(self, op: Op, anchor: Op | None) -> None:
         super().move_before(op, anchor)
         self.created(op)
 

@@ -123,12 +123,12 @@ def _recorded(
     chosen = {number: argument(number) for number in numbers}
     found = fn(*(chosen.get(i, each) for i, each in enumerate(args)), **kwargs)
     leaves = [builder.value(leaf) for leaf in flatten(found)]
-    if len(leaves) != 1 or leaves[0] is None or leaves[0].shape != () or not leaves[0].dtype.is_float:
+    value = leaves[0] if len(leaves) == 1 else None
+    if value is None or value.shape != () or not value.dtype.is_float:
         what = ", ".join("None" if leaf is None else str(leaf.type) for leaf in leaves)
         raise ShapeError(f"a gradient is of a real scalar; {_name(fn)} returned {what or 'nothing'}").at(
             builder.place()
         )
-    (value,) = leaves
     wanted = [leaf for number in numbers for leaf in flatten(chosen[number])]
     module = builder.function.module
     taken = gradients_in(module, builder.block, value, wanted, builder.function, gradients)

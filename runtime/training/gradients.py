@@ -11,6 +11,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.graph import Value
 from graphc.passes.autodiff.joint import Differentiator
+from graphc.passes.outline import outline_gradient
 
 
 def gradients(loss: Any, variables: Sequence[Variable | Value]) -> list[Value | None]:
@@ -29,11 +30,18 @@ def gradients(loss: Any, variables: Sequence[Variable | Value]) -> list[Value | 
             builder.place()
         )
     wanted = [builder.value(each) for each in variables]
-    differentiator = Differentiator(recording.module)
-    found = differentiator.gradients(builder.block, value, [v for v in wanted if v is not None], recording.function)
+    values = [v for v in wanted if v is not None]
+    if recording.gradients == "native":
+        found = outline_gradient(recording.module, builder.block, value, values, recording.function)
+    else:
+        found = Differentiator(recording.module).gradients(builder.block, value, values, recording.function)
     missing = [each for each, gradient in zip(variables, found, strict=True) if gradient is None]
     if variables and len(missing) == len(found):
         raise GraphcError("the loss does not depend on any of the weights that are to be trained").at(builder.place())
+    recording.observe("the loss", value)
+    for each, gradient in zip(variables, found, strict=True):
+        if isinstance(each, Variable):
+            recording.observe(f"the gradient of {recording.name_of(each)!r}", gradient)
     recording.unreached += [each for each in missing if isinstance(each, Variable)]
     return found
 

@@ -328,6 +328,49 @@ def test_stop_gradient_and_what_is_not_reached():
     np.testing.assert_array_equal(value(module, [x, w, b], "value_and_grad")[1], np.zeros((3, 3)))
 
 
+def test_stop_gradient_inside_regions_and_on_carries():
+    def scanned(x, w, b):
+        def step(carry, row):
+            return (ops.stop_gradient(carry[0]) * row[0] + b,), ()
+
+        (last,), _ = control.scan(step, [b], [x])
+        return total(last)
+
+    module = module_of(scanned)
+    differentiate(module, wrt=["x", "b"])
+    module.verify()
+    x, w, b = drawn()
+    _, by_x, by_b = value(module, [x, w, b], "value_and_grad")
+    before = b.copy()
+    for row in x[:-1]:
+        before = before * row + b
+    np.testing.assert_allclose(by_x[-1], before)
+    assert not np.any(by_x[:-1])
+    np.testing.assert_allclose(by_b, np.ones(3))
+
+    def branched(x, w, b):
+        return control.cond(total(x) > -100.0, lambda: total(ops.stop_gradient(x) * w[0]), lambda: total(x))
+
+    module = module_of(branched)
+    differentiate(module, wrt=["x", "w"])
+    _, by_x, by_w = value(module, [x, w, b], "value_and_grad")
+    assert not np.any(by_x)
+    np.testing.assert_allclose(by_w[0], x.sum(0))
+
+
+def test_integers_pass_no_gradient():
+    def through(x, w, b):
+        rows = ops.gather(x, ops.convert(ops.floor(b * 0.0), dtype=i32), axis=0)
+        return total(rows * ops.convert(ops.convert(w, dtype=i32), dtype=f64)) + total(w * w)
+
+    module = module_of(through)
+    differentiate(module, wrt=["w", "b"])
+    x, w, b = drawn()
+    _, by_w, by_b = value(module, [x, w, b], "value_and_grad")
+    np.testing.assert_allclose(by_w, 2 * w)
+    assert not np.any(by_b)
+
+
 def test_what_cannot_be_differentiated_is_said():
     with pytest.raises(ShapeError, match=r"a gradient is of a real scalar"):
         differentiate(module_of(lambda x, w, b: x @ w))

@@ -81,6 +81,32 @@ def test_it_cannot_be_interpreted_and_says_why():
         differentiate(module, wrt=["x"])
 
 
+def test_recorded_by_graphc_gradients():
+    """What `train_step` calls, with the recording told to leave gradients to the framework."""
+    from graphc.frontends.recording import Recording
+    from graphc.runtime.training.gradients import gradients
+
+    found = {}
+    for way in ("ir", "native"):
+        recording = Recording(True)
+        recording.gradients = way
+        w = graphc.Variable(W, name="w")
+        x = recording.function.add_parameter(TensorType.of(f32, (symbol("B"), 3)), "x")
+        with recording.active(), Builder(recording.function.block) as builder:
+            hidden = ops.tanh(ops.matmul(x, w))
+            loss = ops.mean(hidden * hidden)
+            (by_w,) = gradients(loss, [w])
+            builder.finish([loss, by_w, builder.value(ops.mean(hidden))])
+        recording.function.results = [Result() for _ in range(3)]
+        recording.module.weights.add("w", W)
+        recording.module.verify()
+        found[way] = recording.module
+    expected = graphc.interpret(found["ir"], X)
+    for target in ("torch", "jax"):
+        for one, other in zip(graphc.compile(found["native"], target)(X), expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
 def test_a_size_that_only_an_input_binds():
     def fn(x, w):
         return grad(lambda w: ops.sum(ops.broadcast_to(w, x.shape) ** 2), gradients="native")(w)
