@@ -1,7 +1,8 @@
 """Pipelines as text: `canonicalize,remat{budget=512MiB}` into names with typed options.
 
 A pass states its options as keyword parameters; their annotations say how text becomes a value: `int`, `float`,
-`bool` (`true`, `false`), `str`, `Literal[...]`, `ByteSize` (`512MiB`, `2GB`, `4096`), each also `| None` (`none`).
+`bool` (`true`, `false`), `str`, `Literal[...]`, `ByteSize` (`512MiB`, `2GB`, `4096`), `Sizes` (`{B:8, T:128}`), each also
+`| None` (`none`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from graphc.ir.errors import GraphcError
 
 ByteSize = NewType("ByteSize", int)
 """Annotation of an option that is a number of bytes: `512MiB` in text."""
+
+Sizes = NewType("Sizes", dict[str, int])
+"""Annotation of an option that gives symbols sizes: `{B:8, T:128}` in text."""
 
 UNITS = {
     "": 1,
@@ -55,6 +59,8 @@ def _describe(kind: Any) -> str:
         return " or ".join(map(str, get_args(kind)))
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join("none" if part is type(None) else _describe(part) for part in get_args(kind))
+    if kind is Sizes:
+        return "sizes such as {B:8, T:128}"
     words = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
     return "a size such as 512MiB" if kind is ByteSize else words[kind]
 
@@ -82,7 +88,23 @@ def _read(kind: Any, text: str) -> Any:
         return text == "true"
     if kind is ByteSize:
         return read_size(text)
+    if kind is Sizes:
+        return read_sizes(text)
     return kind(text)
+
+
+def read_sizes(text: str) -> Sizes:
+    """Sizes by the names of symbols: `{B:8, T:128}`. Raises ValueError."""
+    found = re.fullmatch(r"\{([^{}]*)\}", text)
+    if found is None:
+        raise ValueError(text)
+    sizes: dict[str, int] = {}
+    for part in filter(None, map(str.strip, found[1].split(","))):
+        name, colon, size = part.partition(":")
+        if not colon or name.strip() in sizes:
+            raise ValueError(text)
+        sizes[name.strip()] = int(size)
+    return Sizes(sizes)
 
 
 def read_size(text: str) -> ByteSize:
@@ -91,6 +113,15 @@ def read_size(text: str) -> ByteSize:
     if found is None or found[2] not in UNITS:
         raise ValueError(text)
     return ByteSize(int(float(found[1]) * UNITS[found[2]]))
+
+
+def size_text(count: int) -> str:
+    """A number of bytes for people: `1536` is `1.5 KiB`."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    size, unit = float(count), 0
+    while size >= 1024 and unit + 1 < len(units):
+        size, unit = size / 1024, unit + 1
+    return f"{size:.4g} {units[unit]}"
 
 
 # --- pipelines ------------------------------------------------------------------------------------------------------
@@ -105,7 +136,7 @@ class Step:
 
 
 _NAME = re.compile(r"\s*([A-Za-z_][\w-]*)\s*")
-_OPTION = re.compile(r'\s*([A-Za-z_]\w*)\s*=\s*("[^"]*"|[^,{}"]*)')
+_OPTION = re.compile(r'\s*([A-Za-z_]\w*)\s*=\s*("[^"]*"|\{[^{}"]*\}|[^,{}"]*)')
 
 
 def parse_pipeline(text: str) -> list[Step]:
@@ -139,6 +170,7 @@ def _parse_options(text: str, at: int, options: dict[str, str]) -> int:
             raise GraphcError(f"the option {option[1]!r} is given twice in the pipeline {text!r}")
         options[option[1]] = option[2].strip().strip('"')
         at = option.end()
+        at += len(text[at:]) - len(text[at:].lstrip())
         if text[at : at + 1] == "}":
             rest = re.compile(r"\s*").match(text, at + 1)
             return at + 1 if rest is None else rest.end()

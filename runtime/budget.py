@@ -9,9 +9,7 @@ from graphc.ir.dims import Dim
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Function
 from graphc.ir.module import Module
-from graphc.passes.options import read_size
-
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+from graphc.passes.options import read_size, size_text
 
 
 def check_budget(module: Module, budget: int | str) -> None:
@@ -53,9 +51,4 @@ def all_symbols(function: Function) -> list[Dim]:
     return list(dict.fromkeys((*function.symbols, *made)))
 
 
-def size_text(count: int) -> str:
-    """A number of bytes for people: `1536` is `1.5 KiB`."""
-    size, unit = float(count), 0
-    while size >= 1024 and unit + 1 < len(UNITS):
-        size, unit = size / 1024, unit + 1
-    return f"{size:.4g} {UNITS[unit]}"
+__all__ = ["all_symbols", "budget_bytes", "check_budget", "least_bytes", "size_text"]

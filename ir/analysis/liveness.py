@@ -10,8 +10,8 @@ Updates: the new value of a weight is a buffer of its own from the op that makes
 That is the form that is always right (two buffers, swapped between calls); a target that may write in place, since
 every read of the old value comes earlier, needs less.
 
-A target may share more or need more (`Memory`): results that are views of an operand, a workspace that an op holds while
-it runs.
+A target may share more or need more (`Memory`): results that are views of an operand, a workspace that an op holds
+while it runs.
 
 Regions: captures are the outer buffers. A branch of `cond` holds what its ops make; its results become the op's. A loop
 holds each carried value in a buffer of its own from the second pass on (the first pass reads the operands), `scan`

@@ -1,11 +1,12 @@
 """Which values to save for one price of a byte: a minimum cut.
 
-A forward value that the backward part needs is saved, which costs its bytes, or computed again, which costs the FLOPs of
-its op and needs that op's operands. The cheapest choice is a minimum cut of a graph with a node for each value (needed
-or not) and one for each op (run again or not): an edge from the op to each of its values with the value's bytes, one
-from the source to the op with its FLOPs at their price, and edges that cannot be cut from an op's operands to the op and
-from what the backward part reads to the sink. PyTorch's `min_cut_rematerialization_partition` cuts such a graph too; here the
-FLOPs stand in the cut, so that a sweep over their price gives the lower convex hull of saved bytes and FLOPs.
+A forward value that the backward part needs is saved, which costs its bytes, or computed again, which costs the FLOPs
+of its op and needs that op's operands. The cheapest choice is a minimum cut of a graph with a node for each value
+(needed or not) and one for each op (run again or not): an edge from the op to each of its values with the value's
+bytes, one from the source to the op with its FLOPs at their price, and edges that cannot be cut from an op's operands
+to the op and from what the backward part reads to the sink. PyTorch's `min_cut_rematerialization_partition` cuts such a
+graph too; here the FLOPs stand in the cut, so that a sweep over their price gives the lower convex hull of saved bytes
+and FLOPs.
 """
 
 from __future__ import annotations
