@@ -165,7 +165,10 @@ def avg_pool(graph: ModelBuilder, op: Op, x: Node) -> Node:
 
 
 def _slides(op: Op) -> bool:
-    """Whether the padding is numbers, or one that OpenVINO finds: "same", without dilation."""
+    """Whether the padding is numbers, or one that OpenVINO finds: "same", without dilation. Kernels come to this
+    target with their filters last."""
+    if op.attribute_dict.get("filters_first"):
+        return False
     window = _type(op, 1).shape[:-2] if op.name.startswith("conv") else op.attribute_dict["window"]
     type = _type(op)
     geometry = Geometry(type.shape, window, op.attribute_dict)

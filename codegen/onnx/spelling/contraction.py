@@ -13,6 +13,7 @@ from typing import Any
 from graphc.codegen.onnx.graph import GraphWriter, Tensor
 from graphc.codegen.onnx.kernels import carrier
 from graphc.codegen.onnx.spelling.movement import padded, part
+from graphc.codegen.source.geometry import kernel_shape
 from graphc.codegen.windows import Geometry, channels_first, channels_last, filters_first
 from graphc.ir.dims import Size, maximum, product
 from graphc.ir.graph import Op
@@ -94,20 +95,27 @@ def wanted_permutation(op: Op, index: int) -> tuple[int, ...] | None:
     """How an op wants the weight stored that is its operand at `index`, if not as it is."""
     kernel = op.operands[index]
     wants = index == 1 and op.name in ("convolution", "conv", "convolution_input_gradient")
-    if not wants or kernel is None or carrier("Conv", kernel.dtype) is None:
+    if not wants or kernel is None or carrier("Conv", kernel.dtype) is None or op.attribute_dict["filters_first"]:
         return None
     return filters_first(kernel.ndim)
+
+
+def _filters_first(graph: GraphWriter, op: Op, kernel: Tensor) -> Tensor:
+    """The kernel as ONNX has it."""
+    if op.attribute_dict["filters_first"]:
+        return kernel
+    return graph.permuted_weight(kernel, filters_first(_type(op, 1).ndim))
 
 
 def convolution(graph: GraphWriter, op: Op, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     type = _type(op)
     attributes = op.attribute_dict
-    geometry = Geometry(type.shape, _type(op, 1).shape[:-2], attributes)
+    geometry = Geometry(type.shape, kernel_shape(op)[:-2], attributes)
     if carrier("Conv", x.dtype) is None:
         return _by_places(graph, op, x, kernel, bias, geometry, attributes["groups"])
     ndim = type.ndim
     x = padded_first(graph, image(graph, x, ndim, geometry), geometry)
-    weight = graph.permuted_weight(kernel, filters_first(ndim))
+    weight = _filters_first(graph, op, kernel)
     found = attributes_of(geometry) | ({"group": attributes["groups"]} if attributes["groups"] != 1 else {})
     y = graph.compute("Conv", *(t for t in (x, weight, bias) if t is not None), **found)
     return back(graph, y, ndim, geometry)
@@ -118,9 +126,11 @@ def _by_places(
 ) -> Tensor:
     """For each place of the window a matrix product of what it sees, added up; channels last."""
     type, ndim = _type(op), _type(op).ndim
+    if op.attribute_dict["filters_first"]:
+        kernel = graph.transpose(kernel, (*range(2, ndim), 1, 0))
     if not geometry.channels_last:
         x = graph.transpose(x, channels_last(ndim))
-    shape = (type.shape[0], *geometry.sizes, _type(op, 1).shape[-2] * groups)
+    shape = (type.shape[0], *geometry.sizes, kernel_shape(op)[-2] * groups)
     pairs = ((0, 0), *geometry.pairs, (0, 0))
     x = padded(graph, x, pairs, 0)
     shape = tuple(low + size + high for size, (low, high) in zip(shape, pairs, strict=True))
@@ -132,9 +142,9 @@ def _by_places(
         at = graph.integers(*place)
         weight = graph.reshape(
             graph.slice(kernel, at, graph.integers(*(p + 1 for p in place)), range(len(place)), [1] * len(place)),
-            _type(op, 1).shape[-2:],
+            kernel_shape(op)[-2:],
         )
-        term = _grouped_product(graph, seen, weight, (type.shape[0], *counts), _type(op, 1).shape, groups)
+        term = _grouped_product(graph, seen, weight, (type.shape[0], *counts), kernel_shape(op), groups)
         total = term if total is None else graph.compute("Add", total, term)
     assert total is not None
     if bias is not None:
@@ -166,7 +176,7 @@ def _grouped_product(
 def convolution_input_gradient(graph: GraphWriter, op: Op, dy: Tensor, kernel: Tensor) -> Tensor:
     """`ConvTranspose` over the padded input, from which the padding is cut."""
     attributes, shape = op.attribute_dict, op.results[0].shape
-    geometry = Geometry(shape, _type(op, 1).shape[:-2], attributes)
+    geometry = Geometry(shape, kernel_shape(op)[:-2], attributes)
     ndim, last = len(shape), geometry.channels_last
     dy = image(graph, dy, ndim, geometry)
     counts = [_type(op).shape[axis] for axis in geometry.spatial]
@@ -176,7 +186,7 @@ def convolution_input_gradient(graph: GraphWriter, op: Op, dy: Tensor, kernel: T
         for n, s, k, d in zip(counts, geometry.strides, geometry.window, geometry.dilation, strict=True)
     ]
     found = {"strides": geometry.strides, "dilations": geometry.dilation, "group": attributes["groups"]}
-    weight = graph.permuted_weight(kernel, filters_first(ndim))
+    weight = _filters_first(graph, op, kernel)
     whole = graph.compute("ConvTranspose", dy, weight, **found)
     behind = [
         maximum(low + size - reach, 0)
@@ -194,7 +204,7 @@ def convolution_input_gradient(graph: GraphWriter, op: Op, dy: Tensor, kernel: T
 def convolution_kernel_gradient(graph: GraphWriter, op: Op, dy: Tensor, x: Tensor) -> Tensor:
     """A convolution whose window is dy: batch and channels change places, strides and dilation too; groups of channels
     join the batch."""
-    attributes, kernel = op.attribute_dict, op.results[0].shape
+    attributes, kernel = op.attribute_dict, kernel_shape(op)
     type = _type(op, 1)
     geometry = Geometry(type.shape, kernel[:-2], attributes)
     ndim, groups = type.ndim, attributes["groups"]
@@ -217,12 +227,12 @@ def convolution_kernel_gradient(graph: GraphWriter, op: Op, dy: Tensor, x: Tenso
         found["pads"] = pads
     y = graph.compute("Conv", images, windows, **found)  # [in / groups, out, *window, and perhaps more]
     y = graph.slice(y, graph.integers(*[0] * len(spatial)), graph.sizes.shape(kernel[:-2]), spatial, [1] * len(spatial))
-    return graph.transpose(y, [*spatial, 0, 1])
+    return graph.transpose(y, [1, 0, *spatial] if attributes["filters_first"] else [*spatial, 0, 1])
 
 
 def _convolves(op: Op) -> bool:
     dtype = op.results[0].dtype
-    static = all(isinstance(k, int) for k in _type(op, 1).shape[:-2])
+    static = all(isinstance(k, int) for k in kernel_shape(op)[:-2])
     return carrier("Conv", dtype) is not None or (static and carrier("MatMul", dtype) is not None)
 
 
