@@ -38,8 +38,8 @@ class Position:
     """Where a run of `fit` is: `step` steps of epoch `epoch` are done, both counted from 0.
 
     `key`, two 32-bit words, orders the examples and is the source of all random numbers. `initial_epoch` is where the
-    run began, `steps` how many an epoch has, where that is known. `logs` are those of the last step. `stop` says that
-    a callback has ended the run.
+    run began, `steps` how many an epoch has, where that is known. `logs` are those of the last step, scalars. `stop`
+    says that a callback has ended the run.
     """
 
     key: list[int]
@@ -48,7 +48,7 @@ class Position:
     initial_epoch: int = 0
     steps: int | None = None
     batch_size: int | None = None
-    logs: dict[str, float] = field(default_factory=dict)
+    logs: Mapping[str, Any] = field(default_factory=dict)
     stop: bool = False
 
 
@@ -80,12 +80,10 @@ def save_run(path: Path, run: Run) -> None:
     state = {
         "graphc": graphc.__version__,
         "structure": run.structure,
-        "position": asdict(run.position),
+        "position": asdict(run.position) | {"logs": {name: float(value) for name, value in run.position.logs.items()}},
         "learning_rate": float(rate.numpy()) if isinstance(rate, Variable) else None,
         "callbacks": [
-            {"name": _name(callback), "state": state}
-            for callback in run.callbacks
-            if (state := callback.get_state()) is not None
+            {"name": _name(callback), "state": state} for callback in run.callbacks if (state := callback.get_state())
         ],
     }
     types = {name: variable.tensor_type for name, variable in run.variables.items()}
@@ -213,6 +211,9 @@ def _restore_callbacks(path: Path, callbacks: Sequence[Any], states: Sequence[tu
         callback = waiting.get((name, seen[name]))
         seen[name] += 1
         if callback is not None:
-            callback.set_state(state)
+            try:
+                callback.set_state(state)
+            except (KeyError, TypeError, ValueError) as error:
+                raise FormatError(f"{str(path)!r} has a state that {name} does not take: {error!r}") from error
         else:
             warnings.warn(f"{str(path)!r} has the state of a {name}, and this run has no such callback", stacklevel=2)

@@ -49,6 +49,10 @@ class Adapter(ABC):
         self.exhausted = False
         """Whether the data ended before an epoch did: there is no more."""
 
+    def resume(self, key: Array, initial_epoch: int) -> None:
+        """Let the run that starts here be one that was interrupted: the one of this key, which began at this epoch."""
+        self.options.key, self.options.initial_epoch = key, initial_epoch
+
     @abstractmethod
     def example(self) -> Batch:
         """A batch, to see what the data is like; it will come again."""
@@ -255,6 +259,10 @@ class DatasetAdapter(Passes):
             raise GraphcError(f"{self.what} has no batches")
         super().__init__(options, count)
         self._passed = options.initial_epoch
+
+    def resume(self, key: Array, initial_epoch: int) -> None:
+        super().resume(key, initial_epoch)
+        self._passed = initial_epoch
 
     def example(self) -> Batch:
         return self.prepared(self.data[0], "as batch 0")
