@@ -15,6 +15,7 @@ from graphc.ir.dtypes import ALL, i4, u4
 from graphc.ir.graph import Op
 from graphc.ir.module import Module
 from graphc.ir.recipes import Recipe
+from graphc.passes.partition.groups import in_conditionals
 
 DTYPES = ALL - {i4, u4}
 
@@ -30,6 +31,7 @@ class JaxTarget(Target):
         return can_write(JaxDialect(), op, DTYPES)
 
     def write(self, module: Module, folder: Path) -> Mapping[str, Recipe]:
+        in_conditionals(module)
         check_inputs(module, DTYPES, self.name)
         return write_source(module, JaxDialect(has_wide_types(module)), folder)
 

@@ -14,6 +14,7 @@ from graphc.ir.dtypes import ALL, i4, u4
 from graphc.ir.graph import Op
 from graphc.ir.module import Module
 from graphc.ir.recipes import Recipe
+from graphc.passes.partition.groups import without_barriers
 
 DTYPES = ALL - {i4, u4}
 
@@ -31,6 +32,7 @@ class NumpyTarget(Target):
         return can_write(self.dialect, op, DTYPES)
 
     def write(self, module: Module, folder: Path) -> Mapping[str, Recipe]:
+        without_barriers(module)
         check_inputs(module, DTYPES, self.name)
         return write_source(module, self.dialect, folder)
 

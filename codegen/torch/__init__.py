@@ -18,6 +18,7 @@ from graphc.ir.graph import Op
 from graphc.ir.module import Module
 from graphc.ir.recipes import Recipe
 from graphc.passes.layout import layout
+from graphc.passes.partition.groups import without_barriers
 
 DTYPES = frozenset({bool_, i8, i16, i32, i64, u8, u32, bf16, f16, f32, f64, c64, c128})
 """Of wider unsigned integers torch has storage, but hardly an op; `unsigned.py` has those of u32."""
@@ -42,6 +43,7 @@ class TorchTarget(Target):
         return module
 
     def write(self, module: Module, folder: Path) -> Mapping[str, Recipe]:
+        without_barriers(module)
         check_inputs(module, DTYPES, self.name)
         return write_source(module, self.dialect, folder)
 

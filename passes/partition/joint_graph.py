@@ -2,7 +2,7 @@
 
 Ops are numbered with the forward ones first, then the backward ones, each in their order. An op is backward if it
 stands below autodiff's mark or depends on one that does (the update of a weight). Values are numbered as well; those
-that are given (parameters and what is made of constants alone) cost nothing and are at hand everywhere.
+that are given (parameters, views of them, and constants) are at hand everywhere.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ NEVER_AGAIN = frozenset({"while", "assume_dim"})
 @dataclass(slots=True)
 class JointGraph:
     """`forward` ops come first in `ops`. For each op: the values it reads and makes, FLOPs, workspace, and for a view
-    the values whose buffers its results share. For each value: its bytes (0 where given) and the op that makes it."""
+    the values whose buffers its results share. For each value: its bytes (0 for parameters and views of them) and the op
+    that makes it."""
 
     function: Function
     sizes: Mapping[str, int]
@@ -44,11 +45,12 @@ class JointGraph:
     shares: list[list[int] | None]
     fixed: list[bool]
     """Whether an op may not be recomputed."""
+    given: set[int] = field(default_factory=set[int])
     outputs: set[int] = field(default_factory=set[int])
 
     def is_forward(self, value: int) -> bool:
-        """Whether the value is made by a forward op that costs something."""
-        return 0 <= self.maker[value] < self.forward and self.bytes[value] > 0
+        """Whether the value is made by a forward op, and not given."""
+        return 0 <= self.maker[value] < self.forward and value not in self.given
 
     def read_by_backward(self) -> list[int]:
         """The forward values that backward ops read, in order of their first use."""
@@ -112,7 +114,7 @@ def joint_graph(function: Function, sizes: Mapping[str, int], memory: Memory = P
             number[value] = len(values)
             graph.makes[-1].append(len(values))
             values.append(value)
-            graph.bytes.append(0 if free else size_of(value.type))
+            graph.bytes.append(0 if free and operands else size_of(value.type))
             graph.maker.append(i)
         if free:
             given.update(op.results)
@@ -120,6 +122,7 @@ def joint_graph(function: Function, sizes: Mapping[str, int], memory: Memory = P
         graph.workspace.append(memory.workspace(op, size_of))
         graph.shares.append(None if sources is None else [number[value] for value in sources])
         graph.fixed.append(op.name in NEVER_AGAIN or op.definition.has_effect or op.definition.introduces_symbols)
+    graph.given = {number[value] for value in given}
     graph.outputs = {number[value] for value in function.outputs}
     return graph
 

@@ -186,7 +186,7 @@ class Planner:
                 if value not in saved and plan.saved_bytes + graph.bytes[value] <= limit.saved_bytes:
                     gain = plan.extra_flops - recomputed_flops(graph, self.everything, saved | {value})
                     if gain > 0:
-                        bargains.append((gain / graph.bytes[value], value))
+                        bargains.append((gain / max(graph.bytes[value], 1), value))
             for _, value in sorted(bargains, reverse=True)[:MOST_TRIALS]:
                 if plan.saved_bytes + graph.bytes[value] <= limit.saved_bytes:
                     more = {*plan.saved, value}
