@@ -1,0 +1,166 @@
+"""The progress of `fit`, `evaluate` and `predict`: a bar on a terminal, a line for each epoch elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from graphc.ir.errors import GraphcError
+from graphc.runtime.training.callbacks.callback import Callback
+
+INTERVAL = 0.1
+"""Seconds between two updates of the bar."""
+
+
+def verbosity(verbose: Any, quiet_elsewhere: bool = False) -> int:
+    """0 for nothing, 1 for a bar, 2 for lines. "auto" is a bar on a terminal, elsewhere lines, or nothing if
+    `quiet_elsewhere`. A bar needs a terminal: elsewhere 1 is lines too. Raises `GraphcError` for anything else."""
+    if verbose not in ("auto", 0, 1, 2):
+        raise GraphcError(f"verbose is 'auto', 0, 1 or 2, not {verbose!r}")
+    if sys.stdout is not None and sys.stdout.isatty():
+        return 1 if verbose == "auto" else int(verbose)
+    if verbose == "auto":
+        return 0 if quiet_elsewhere else 2
+    return min(int(verbose), 1) * 2
+
+
+class ProgbarLogger(Callback):
+    """Shows how far `fit`, `evaluate` or `predict` is, and the logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fitting = False
+        self._bar: Any = None
+        self._task: Any = None
+        self._shown = self._began = 0.0
+        self._steps: int | None = None
+        self._title = ""
+
+    # --- fit -----------------------------------------------------------------------------------------------------
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._fitting = True
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        epochs = self.params.get("epochs")
+        self._title = f"Epoch {epoch + 1}/{epochs}"
+        if self._verbose == 1:
+            print(self._title)
+        self._start(self.params.get("steps"))
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._show(batch + 1, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._finish(logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._fitting = False
+        self.close()
+
+    # --- evaluate and predict ------------------------------------------------------------------------------------
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        if not self._fitting:
+            self._start(self.params.get("steps"))
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        if not self._fitting:
+            self._show(batch + 1, logs)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        if not self._fitting:
+            self._finish(logs)
+
+    def on_predict_begin(self, logs: Any = None) -> None:
+        self._start(self.params.get("steps"))
+
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._show(batch + 1, None)
+
+    def on_predict_end(self, logs: Any = None) -> None:
+        self._finish(None)
+
+    # --- what is shown -------------------------------------------------------------------------------------------
+
+    @property
+    def _verbose(self) -> int:
+        return int(self.params.get("verbose", 0))
+
+    def _start(self, steps: int | None) -> None:
+        self._steps, self._seen = steps, 0
+        self._began = time.perf_counter()
+        self._shown = 0.0
+        if self._verbose != 1:
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._bar = Progress(
+            MofNCompleteColumn(),
+            BarColumn(30),
+            TextColumn("{task.fields[time]}"),
+            TextColumn("{task.fields[logs]}"),
+            auto_refresh=False,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task("", total=steps, time="", logs="")
+
+    def _show(self, seen: int, logs: Mapping[str, Any] | None) -> None:
+        self._seen = seen
+        if self._bar is None:
+            return
+        now = time.perf_counter()
+        if now - self._shown >= INTERVAL:
+            self._shown = now
+            self._update(logs)
+
+    def _update(self, logs: Mapping[str, Any] | None) -> None:
+        self._bar.update(
+            self._task,
+            completed=self._seen,
+            time=self._time(),
+            logs=log_text(logs),
+            refresh=True,
+        )
+
+    def _time(self) -> str:
+        spent = time.perf_counter() - self._began
+        each = spent / max(self._seen, 1)
+        return f"{spent:.0f}s {step_time(each)}/step"
+
+    def _finish(self, logs: Mapping[str, Any] | None) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, total=self._seen)
+            self._update(logs)
+            self.close()
+        elif self._verbose:
+            total = self._seen if self._steps is None else self._steps
+            title = self._title if self._fitting else f"{self._seen}/{total}"
+            parts = [title, *self._time().split(" "), *([log_text(logs)] if logs else [])]
+            print(" - ".join(parts), flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def log_text(logs: Mapping[str, Any] | None) -> str:
+    """The logs in a line: `accuracy: 0.9812 - loss: 0.0613`; small numbers with an exponent."""
+    return " - ".join(f"{name}: {number(float(value))}" for name, value in (logs or {}).items())
+
+
+def number(value: float) -> str:
+    """A number with four decimals, or with an exponent where these would say little."""
+    return f"{value:.4f}" if value == 0 or abs(value) > 1e-3 else f"{value:.4e}"
+
+
+def step_time(seconds: float) -> str:
+    """Seconds in whole units: `3s`, `12ms`, `85us`."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds * 1e6:.0f}us"

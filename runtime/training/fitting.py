@@ -1,0 +1,179 @@
+"""The loops of `fit` and `evaluate`: batches of data through the steps that a model is compiled to."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from graphc.frontends.structures import map_structure
+from graphc.ir.errors import GraphcError
+from graphc.runtime.training.callbacks import CallbackList
+from graphc.runtime.training.callbacks.callback import as_numbers
+from graphc.runtime.training.checkpoint import Position, Run, structure_of
+from graphc.runtime.training.data import Adapter, adapter, unpacked
+from graphc.runtime.training.keys import VALIDATION, StepKeys
+from graphc.runtime.training.program import Program
+from graphc.runtime.training.step import Batch, batch_types
+
+Array = np.ndarray[Any, Any]
+
+
+class Fit:
+    """The epochs of one `fit`, from where `position` is; callbacks may put it elsewhere before the first one.
+
+    `validated` is after how many epochs the model is evaluated on the validation data, or a list of these epochs.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        data: Adapter,
+        validation: Adapter | None,
+        callbacks: CallbackList,
+        position: Position,
+        epochs: int,
+        validated: Any = 1,
+    ) -> None:
+        for name, count in (("epochs", epochs), ("initial_epoch", position.initial_epoch)):
+            if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 0:
+                raise GraphcError(f"{name} is an integer of 0 or more, not {count!r}")
+        if model.optimizer is None and not overrides(model, "train_step"):
+            raise GraphcError(f"model {model.name!r} has no optimizer: give one to `compile` to train it")
+        self.model, self.data, self.validation, self.callbacks = model, data, validation, callbacks
+        self.position, self.epochs = position, int(epochs)
+        self.is_validated = validated_epochs(validated)
+        train = types_of(model, data)
+        # `evaluate` on data like this, later, is spared a compilation; a step of one's own may have no test step.
+        spare = None if overrides(model, "train_step") else train
+        self.program: Program = model._program(train, spare if validation is None else types_of(model, validation))
+
+    def run(self) -> None:
+        """Train until the epochs are done, the data ends, or a callback stops it."""
+        try:
+            self._run()
+        finally:
+            self.callbacks.close()
+
+    def _run(self) -> None:
+        model, position = self.model, self.position
+        self._warn_of_unreached()
+        model.stop_training = False
+        logs: dict[str, float] = {}
+        self.callbacks.begin("train")
+        self._hand_over()
+        model.stop_training = model.stop_training or position.stop
+        while position.epoch < self.epochs and not model.stop_training:
+            found = self._epoch()
+            if found is None:
+                break
+            logs = found
+        self.callbacks.end("train", logs)
+
+    def _hand_over(self) -> None:
+        """Show the run to callbacks that save or restore it."""
+        recorded, position = self.program.recorded, self.position
+        structure = structure_of(recorded.module.functions["forward"]) if "forward" in recorded.module.functions else None
+        run = Run(position, recorded.variables, self.model.optimizer, self.callbacks.callbacks, structure)
+        for callback in self.callbacks.callbacks:
+            if hasattr(callback, "set_run"):
+                callback.set_run(run)
+        self.data.resume(np.array(position.key, np.uint32), position.initial_epoch)
+
+    def _epoch(self) -> dict[str, float] | None:
+        """The rest of the epoch at which the position is; its logs, None where there was no data."""
+        model, position, epoch = self.model, self.position, self.position.epoch
+        if position.step == 0:
+            model.reset_metrics()
+        self.callbacks.on_epoch_begin(epoch)
+        step = self.program.runner("train_step")
+        keys = StepKeys(np.array(position.key, np.uint32), epoch)
+        logs: Mapping[str, Any] = position.logs
+        for number, batch in enumerate(self.data.start(epoch, position.step), position.step):
+            self.callbacks.batch_begin("train", number)
+            try:
+                logs = step(*batch, keys[number])
+            except GraphcError as error:
+                raise error.at(f"epoch {epoch + 1}, step {number + 1}") from error.__cause__
+            position.step, position.logs = number + 1, logs  # type: ignore[assignment]
+            self.callbacks.batch_end("train", number, logs)
+            if model.stop_training:
+                break
+        if position.step == 0:
+            return None
+        found = as_numbers(logs)
+        if self.validation is not None and self.is_validated(epoch):
+            test_keys = StepKeys(np.array(position.key, np.uint32), epoch, VALIDATION)
+            test = evaluate(model, self.program, self.validation, self.callbacks, test_keys)
+            found |= {f"val_{name}": value for name, value in test.items()}
+        model.stop_training = model.stop_training or self.data.exhausted
+        # What callbacks save after an epoch is a run that stands before the next one.
+        position.epoch, position.step, position.logs = epoch + 1, 0, {}
+        self.callbacks.on_epoch_end(epoch, found)
+        return found
+
+    def _warn_of_unreached(self) -> None:
+        names = self.program.recorded.unreached
+        if names and not self.program.warned:
+            self.program.warned = True
+            warnings.warn(f"the loss does not depend on these weights: {', '.join(names)}", stacklevel=5)
+
+
+def evaluate(model: Any, program: Program, data: Adapter, callbacks: CallbackList, keys: StepKeys) -> dict[str, float]:
+    """The logs of the test step over all the data; metrics start anew."""
+    model.reset_metrics()
+    callbacks.begin("test")
+    step = program.runner("test_step")
+    logs: Mapping[str, Any] | None = None
+    for number, batch in enumerate(data.start(0)):
+        callbacks.batch_begin("test", number)
+        try:
+            logs = step(*batch, keys[number])
+        except GraphcError as error:
+            raise error.at(f"step {number + 1} of the evaluation") from error.__cause__
+        callbacks.batch_end("test", number, logs)
+    if logs is None:
+        raise GraphcError("there is nothing to evaluate on: the data gives no batches (a generator is read once)")
+    found = as_numbers(logs)
+    callbacks.end("test", found)
+    return found
+
+
+def overrides(model: Any, method: str) -> bool:
+    """Whether the model's class has its own version of a method of `Trainer`'s."""
+    from graphc.runtime.training.trainer import Trainer
+
+    return getattr(type(model), method) is not getattr(Trainer, method)
+
+
+def ensure_built(model: Any, x: Any) -> None:
+    """Build a model that waits for its first input, by an example of the batch."""
+    if not model.built:
+        model(map_structure(lambda array: np.asarray(array)[:1], x))
+
+
+def types_of(model: Any, data: Adapter) -> Batch:
+    """The types of the batches of the data."""
+    batch = data.example()
+    ensure_built(model, batch[0])
+    return batch_types(model, *batch)
+
+
+def validation_adapter(validation: Any, batch_size: int | None, steps: int | None) -> Adapter:
+    """The adapter of `validation_data`: `(x, y)`, `(x, y, sample_weight)`, or what gives batches."""
+    x, y, sample_weight = unpacked(validation, "validation_data")
+    try:
+        return adapter(x, y, sample_weight, batch_size=batch_size, steps_per_epoch=steps, repeat=False)
+    except GraphcError as error:
+        raise error.at("validation_data") from None
+
+
+def validated_epochs(frequency: Any) -> Callable[[int], bool]:
+    """Whether an epoch, counted from 0, is followed by validation: every so many epochs, or those in a list."""
+    if isinstance(frequency, (list, tuple, set)):
+        return lambda epoch: epoch + 1 in frequency
+    if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
+        raise GraphcError(f"validation_freq is a number of epochs or a list of epochs, not {frequency!r}")
+    return lambda epoch: (epoch + 1) % frequency == 0
