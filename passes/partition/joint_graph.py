@@ -27,8 +27,8 @@ NEVER_AGAIN = frozenset({"while", "assume_dim"})
 @dataclass(slots=True)
 class JointGraph:
     """`forward` ops come first in `ops`. For each op: the values it reads and makes, FLOPs, workspace, and for a view
-    the values whose buffers its results share. For each value: its bytes (0 for parameters and views of them) and the op
-    that makes it."""
+    the values whose buffers its results share. For each value: its bytes (0 for parameters and views of them) and the
+    op that makes it."""
 
     function: Function
     sizes: Mapping[str, int]
