@@ -75,7 +75,9 @@ class Fit:
     def _hand_over(self) -> None:
         """Show the run to callbacks that save or restore it."""
         recorded, position = self.program.recorded, self.position
-        structure = structure_of(recorded.module.functions["forward"]) if "forward" in recorded.module.functions else None
+        structure = (
+            structure_of(recorded.module.functions["forward"]) if "forward" in recorded.module.functions else None
+        )
         run = Run(position, recorded.variables, self.model.optimizer, self.callbacks.callbacks, structure)
         for callback in self.callbacks.callbacks:
             if hasattr(callback, "set_run"):
