@@ -25,7 +25,7 @@ from graphc.frontends.scopes import user_line
 from graphc.frontends.structures import flatten, map_structure
 from graphc.frontends.symbolic import SymbolicTensor, keras_shape, size_of
 from graphc.frontends.tracking import Tracker
-from graphc.frontends.variable import Variable, outside_traces
+from graphc.frontends.variable import Variable, autocast_to, outside_traces
 from graphc.frontends.weights import WeightOwner
 from graphc.ir.builder import Builder, in_graphc
 from graphc.ir.dtypes import DType
@@ -182,8 +182,14 @@ class Layer(WeightOwner):
         added = [] if recording is None else recording.losses
         if not added:
             return penalties
-        within = {id(layer) for layer in _all_layers(self)}
+        within = {id(layer) for layer in self.all_layers()}
         return [*penalties, *(value for layer, value in added if id(layer) in within)]
+
+    def all_layers(self) -> Iterator[Layer]:
+        """The layer itself, and all layers in it."""
+        yield self
+        for layer in self._layers:
+            yield from layer.all_layers()
 
     def __setattr__(self, name: str, value: Any) -> None:
         old = self.__dict__.get(name)
@@ -245,16 +251,22 @@ class Layer(WeightOwner):
                 self._build_for(args, kwargs)
             training = self._resolve_training(kwargs)
             token = _training.set(training)
+            mixed = self.compute_dtype is not self.variable_dtype
             try:
-                if self._remat_scope is None or Builder.current() is None:
-                    found = self.call(*args, **kwargs)
-                else:
-                    found = self._remat_scope.call(self, args, kwargs)
+                with autocast_to(self.compute_dtype if mixed else None):
+                    if self._remat_scope is None or Builder.current() is None:
+                        found = self.call(*args, **kwargs)
+                    else:
+                        found = self._remat_scope.call(self, args, kwargs)
             finally:
                 _training.reset(token)
             self.built = True
             if self.activity_regularizer is not None:
                 self.add_loss([self.activity_regularizer(output) for output in flatten(found)])
+            recording = current_recording()
+            if recording is not None and recording.observed is not None:
+                for output in flatten(found):
+                    recording.observe(f"the output of {self._place()}", output)
             return found
         except GraphcError as error:
             error.at(self._place())
@@ -354,12 +366,6 @@ class Layer(WeightOwner):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
-
-
-def _all_layers(layer: Layer) -> Iterator[Layer]:
-    yield layer
-    for inner in layer._layers:
-        yield from _all_layers(inner)
 
 
 # --- signatures ---------------------------------------------------------------------------------------------------

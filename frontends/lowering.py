@@ -86,6 +86,9 @@ class Lowering(Recording):
         self.values[id(variable)] = self.initial[id(variable)] = value
         return value
 
+    def name_of(self, variable: Variable) -> str:
+        return self.paths.names.get(id(variable), variable.path)
+
     def parameter(self, variable: Variable) -> Value:
         """A variable that no layer of the model holds: one that a `call` reads from outside, or a state of training."""
         name = self.paths.names.get(id(variable))

@@ -54,6 +54,11 @@ class Model(Layer):
         """Whether the model is a graph of layers rather than a `call` of its own."""
         return self._graph is not None
 
+    @property
+    def can_be_called(self) -> bool:
+        """Whether there is something to call: a graph of layers, or a `call` of its own."""
+        return self._graph is not None or type(self).call is not Model.call
+
     # --- layers ----------------------------------------------------------------------------------------------
 
     @property

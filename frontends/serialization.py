@@ -27,6 +27,8 @@ _written: ContextVar[dict[int, tuple[int, Any]] | None] = ContextVar("written", 
 _made: ContextVar[dict[int, Any] | None] = ContextVar("made", default=None)
 MODELS: dict[str, type] = {}
 """The classes of models by the name files give them. The room above puts its own in place of these."""
+CLASSES: dict[str, type] = {}
+"""Further classes that files may name, which rooms above define."""
 
 
 def register_serializable(package: str = "Custom", name: str | None = None) -> Callable[[T], T]:
@@ -231,8 +233,8 @@ def _own_class(name: str) -> Any:
     from graphc.frontends import initializers, layers, regularizers
     from graphc.frontends.dtype_policy import DTypePolicy
 
-    if name in MODELS:
-        return MODELS[name]
+    if name in MODELS or name in CLASSES:
+        return MODELS.get(name) or CLASSES[name]
     if name == "DTypePolicy":
         return DTypePolicy
     for module in (layers, initializers, regularizers):

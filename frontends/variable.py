@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,23 @@ from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import DTypeError, GraphcError, ShapeError
 from graphc.ir.graph import Value
 from graphc.ir.opdef import ambient
+from graphc.ir.ops.casting import convert
 from graphc.ir.types import TensorType
 
 Array = np.ndarray[Any, Any]
+
+
+_autocast: ContextVar[DType | None] = ContextVar("graphc_autocast", default=None)
+
+
+@contextmanager
+def autocast_to(dtype: DType | None) -> Iterator[None]:
+    """Let variables of floats be read in this dtype inside, but for those with `autocast=False`; None leaves them."""
+    token = _autocast.set(dtype)
+    try:
+        yield
+    finally:
+        _autocast.reset(token)
 
 
 _changes = 0
@@ -54,8 +69,8 @@ class Variable(Operators):
         self.autocast = autocast
         self.aggregation = aggregation
         self.slot_of: Variable | None = None
-        """The variable for which this one is kept, as `optimizer/momentum` is: the weight table has its path in between,
-        `optimizer/dense/kernel/momentum`."""
+        """The variable for which this one is kept, as `optimizer/momentum` is: its path in the weight table has that of
+        the other in between, `optimizer/dense/kernel/momentum`."""
         self.regularizer: Any = None
         self.constraint: Any = None
         self._array: Array | None = None
@@ -152,10 +167,19 @@ class Variable(Operators):
         recording = current_recording()
         if recording is None:
             raise GraphcError(f"the variable {self.name!r} is read outside `graphc.lower` and `graphc.trace`")
-        return recording.variable_value(self)
+        value = recording.variable_value(self)
+        wanted = self._wanted()
+        return value if wanted is None else convert(value, dtype=wanted)
 
     def __graphc_array__(self) -> Array:
-        return self.numpy()
+        wanted = self._wanted()
+        return self.numpy() if wanted is None else self.numpy().astype(wanted.numpy)
+
+    def _wanted(self) -> DType | None:
+        """The dtype that the layer which reads the variable computes in, where that is another one."""
+        wanted = _autocast.get()
+        cast = wanted is not None and self.autocast and self.dtype.is_float and wanted is not self.dtype
+        return wanted if cast else None
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if Builder.current() is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from graphc.frontends.dtype_policy import dtype_policy, set_dtype_policy
+
 DEFAULT_TARGET = "numpy"
 VARIABLE = "GRAPHC_TARGET"
 
@@ -24,3 +26,6 @@ def set_target(name: str | None) -> None:
 
     global _chosen
     _chosen = None if name is None else codegen.target(name).name
+
+
+__all__ = ["dtype_policy", "set_dtype_policy", "set_target", "target"]

@@ -13,6 +13,7 @@ from graphc.frontends.structures import flatten, map_structure, pack
 from graphc.ir.dims import Dim
 from graphc.ir.errors import GraphcError, ShapeError, UnsupportedError
 from graphc.runtime.executable import Executable
+from graphc.runtime.training import constraints, optimizers, schedules
 from graphc.runtime.training.program import Program
 from graphc.runtime.training.step import record_training
 from graphc.runtime.training.trainer import Trainer
@@ -25,8 +26,6 @@ BATCH_SIZE = 32
 
 class Model(Trainer, frontends.Model):
     """A model that can be compiled for a target, trained and run on arrays there."""
-
-    _forward: Program | None = None
 
     def executable(self) -> Executable:
         """The model compiled as `compile` said. It holds the values of the weights from then on."""
@@ -90,6 +89,9 @@ class Sequential(frontends.Sequential, Model):
 
 
 serialization.MODELS.update({"Functional": Model, "Model": Model, "Sequential": Sequential})
+serialization.CLASSES.update(constraints.CLASSES)
+serialization.CLASSES.update(schedules.CLASSES)
+serialization.CLASSES.update({cls.__name__: cls for cls in optimizers.CLASSES.values()})
 
 
 def _by_name(x: Any, names: list[str]) -> dict[str, Array]:

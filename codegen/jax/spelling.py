@@ -131,7 +131,8 @@ def quotient(op: Op) -> Spelled:
 def remainder(op: Op) -> Spelled:
     x, y = op.operands
     assert x is not None and y is not None
-    return "lax.rem({0}, {1})" if x.type.shape == y.type.shape else "jnp.fmod({0}, {1})"
+    alike = x.type.shape == y.type.shape and not _is_constant(x) and not _is_constant(y)
+    return "lax.rem({0}, {1})" if alike else "jnp.fmod({0}, {1})"
 
 
 def _is_constant(value: Value) -> bool:

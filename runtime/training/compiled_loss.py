@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from graphc.frontends.recording import current_recording
 from graphc.frontends.structures import flatten, paths
 from graphc.ir.dims import equal
 from graphc.ir.errors import GraphcError, ShapeError
+from graphc.ir.graph import Value
 from graphc.runtime.training import loss_functions, losses
-
-SPARSE = losses.SparseCategoricalCrossentropy
 
 
 class CompiledLoss:
@@ -50,6 +50,7 @@ class CompiledLoss:
             if target is None:
                 raise GraphcError(f"there are no targets for the output {name!r}, whose loss is {loss.name!r}")
             check_shapes(loss, name, target, prediction)
+            note_labels(loss, target, prediction)
             value, divisor = loss.with_weight(target, prediction, weight)
             if value.shape != ():
                 raise ShapeError(
@@ -88,7 +89,7 @@ def check_shapes(loss: losses.Loss, name: str, target: Any, prediction: Any) -> 
     """Raise `ShapeError` for targets that the loss would only meet by broadcasting them."""
     if not isinstance(loss, losses.LossFunctionWrapper) or loss.fn not in losses.FUNCTIONS.values():
         return
-    if isinstance(loss, SPARSE) or loss.fn is losses.sparse_categorical_crossentropy:
+    if is_sparse(loss):
         axis = getattr(loss, "axis", -1) % prediction.ndim
         wanted = tuple(size for i, size in enumerate(prediction.shape) if i != axis)
         have = tuple(target.shape[:-1] if target.ndim == prediction.ndim and target.shape[-1] == 1 else target.shape)
@@ -100,6 +101,21 @@ def check_shapes(loss: losses.Loss, name: str, target: Any, prediction: Any) -> 
             f"the loss {loss.name!r} of the output {name!r} wants targets of shape {_shape(wanted)}, for predictions "
             f"of shape {_shape(prediction.shape)}; y has the shape {_shape(target.shape)}"
         )
+
+
+def note_labels(loss: losses.Loss, target: Any, prediction: Any) -> None:
+    """Let targets that are classes be checked before each step: an op can only make NaN of one that is out of range."""
+    recording = current_recording()
+    if recording is None or not isinstance(target, Value) or not target.dtype.is_integer or not is_sparse(loss):
+        return
+    classes = prediction.shape[getattr(loss, "axis", -1)]
+    if isinstance(classes, int):
+        recording.labels.append((target, classes, getattr(loss, "ignore_class", None)))
+
+
+def is_sparse(loss: losses.Loss) -> bool:
+    """Whether the loss takes classes."""
+    return isinstance(loss, losses.LossFunctionWrapper) and loss.fn is losses.sparse_categorical_crossentropy
 
 
 def _shape(shape: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.frontends.variable import changes
+from graphc.ir.errors import GraphcError
 from graphc.runtime.compilation import compile as compile_source
 from graphc.runtime.executable import Executable
 from graphc.runtime.training.step import Entry, TrainingModule, arrays_of
@@ -23,6 +24,8 @@ class Program:
         self.recorded = recorded
         self.graph = recorded.graph
         self.executable: Executable = compile_source(recorded.module, **settings)
+        self.warned = False
+        """Whether the weights that the loss does not reach were named."""
         self._held_at = -1
         for name, variable in recorded.variables.items():
             if name in self.executable.weights:
@@ -51,11 +54,19 @@ class Program:
 
         def run(x: Any, y: Any = None, sample_weight: Any = None, key: Any = None) -> Logs:
             self.take_over()
-            arrays = [*arrays_of((x, y, sample_weight), entry.batch), *(compute() for compute in entry.host)]
+            arrays = arrays_of((x, y, sample_weight), entry.batch)
+            for labels in entry.labels:
+                labels.check(np.asarray(arrays[labels.index]))
+            arrays += [compute() for compute in entry.host]
             if entry.keyed:
                 arrays.append(key)
             found = call(*arrays)
-            return dict(zip(entry.logs, found if isinstance(found, tuple) else (found,), strict=True))
+            results = found if isinstance(found, tuple) else (found,)
+            if entry.observed:
+                *results, finite = results
+                if not finite.all():
+                    raise GraphcError(f"{entry.observed[int(finite.argmin())]} is not finite")
+            return dict(zip(entry.logs, results, strict=True))
 
         return run
 

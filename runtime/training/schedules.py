@@ -116,8 +116,8 @@ class PiecewiseConstantDecay(LearningRateSchedule):
 
 
 class PolynomialDecay(LearningRateSchedule):
-    """From initial to end learning rate by (1 − step / decay_steps)^power. After `decay_steps` it stays at the end; with
-    `cycle` it starts anew, over as many times more steps as have passed."""
+    """From initial to end learning rate by (1 − step / decay_steps)^power, where it stays. With `cycle`, `decay_steps`
+    is then multiplied by 2, 3, …, so that the rate rises and falls again."""
 
     def __init__(
         self,

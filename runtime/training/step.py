@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from graphc.frontends.structures import flatten, map_structure, pack, paths
 from graphc.frontends.symbolic import BATCH
 from graphc.frontends.tracing import Spec
 from graphc.frontends.variable import Variable
+from graphc.ir import ops
 from graphc.ir.builder import Builder, in_graphc
 from graphc.ir.dims import Dim, Size, symbol
 from graphc.ir.dtypes import dtype as dtype_of
@@ -55,6 +56,34 @@ class Entry:
     """The names of the first results, scalars."""
     host: tuple[Callable[[], Any], ...] = ()
     keyed: bool = False
+    labels: tuple[Labels, ...] = ()
+    observed: tuple[str, ...] = ()
+    """What the last result, one bool for each, says is finite; empty where it was not asked."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """An input that has classes: which, its name, the number of classes, and the number that stands for none."""
+
+    index: int
+    name: str
+    classes: int
+    ignored: int | None
+
+    def check(self, array: Any) -> None:
+        """Raise `GraphcError` that names the first label that is no class."""
+        if array.size == 0 or (array.min() >= 0 and array.max() < self.classes):
+            return
+        wrong = (array < 0) | (array >= self.classes)
+        if self.ignored is not None:
+            wrong &= array != self.ignored
+        if wrong.any():
+            at = tuple(int(i) for i in np.argwhere(wrong)[0])
+            place = at[0] if len(at) == 1 else list(at)
+            raise GraphcError(
+                f"{self.name} has the label {array[at]} at {place} of the batch; the loss takes the classes 0 to "
+                f"{self.classes - 1}" + ("" if self.ignored is None else f", and {self.ignored} for none")
+            )
 
 
 @dataclass
@@ -70,7 +99,7 @@ class TrainingModule:
     """The weights that the loss does not depend on."""
 
 
-def record_training(model: Any, train: Batch | None, test: Batch | None) -> TrainingModule:
+def record_training(model: Any, train: Batch | None, test: Batch | None, check_finite: bool = False) -> TrainingModule:
     """Record the model's `forward`, and its `train_step` and `test_step` for batches of these types.
 
     Raises what the model's methods raise, with the layer or line where it happened.
@@ -81,7 +110,8 @@ def record_training(model: Any, train: Batch | None, test: Batch | None) -> Trai
     recorded = TrainingModule(module, variables, model._graph)
     for name, step, batch in (("train_step", model.train_step, train), ("test_step", model.test_step, test)):
         if batch is not None:
-            beside = _record(model, name, step, batch, beside, recorded)
+            observe = check_finite and name == "train_step"
+            beside = _record(model, name, step, batch, beside, recorded, observe)
             recorded.module, recorded.variables = beside.module, beside.variables
     return recorded
 
@@ -97,9 +127,11 @@ def _record(
     batch: Batch,
     beside: Lowering | None,
     recorded: TrainingModule,
+    observe: bool,
 ) -> Lowering:
     training = name == "train_step"
     lowering = Lowering(model, training, name, beside)
+    lowering.observed = [] if observe else None
     function = lowering.function
     data, names = _inputs(model, batch, function)
     lowering.declare_weights(names)
@@ -112,13 +144,26 @@ def _record(
         if not isinstance(logs, dict):
             raise GraphcError(f"{name} returns a dict of logs, such as compute_metrics gives, not {logs!r}")
         outputs = {str(key): _scalar(name, str(key), builder.value(value)) for key, value in logs.items()}
-        lowering.finish(builder, [identifier(key) for key in outputs], list(outputs.values()))
+        results = [identifier(key) for key in outputs]
+        observed = lowering.observed or []
+        if observed:
+            flags = [ops.reshape(flag, shape=(1,)) for _, flag in observed]
+            outputs["all_finite"] = ops.concat(*flags, axis=0)
+            results.append("all_finite")
+        lowering.finish(builder, results, list(outputs.values()))
     if rate is not None and not rate.uses:
         position = next(i for i, p in enumerate(function.parameters) if p.value is rate)
         lowering.host_inputs.pop(rate.name or "")
         Rewriter().remove_parameter(function, position)
+    inputs = [p.value for p in function.inputs]
     recorded.entries[name] = Entry(
-        name, batch, tuple(outputs), tuple(lowering.host_inputs.values()), lowering.key is not None
+        name,
+        batch,
+        tuple(logs),
+        tuple(lowering.host_inputs.values()),
+        lowering.key is not None,
+        tuple(Labels(inputs.index(v), v.name or "y", *rest) for v, *rest in lowering.labels if v in inputs),
+        tuple(what for what, _ in observed),
     )
     if training:
         recorded.unreached = tuple(lowering.paths.names[id(variable)] for variable in lowering.unreached)
@@ -203,13 +248,31 @@ def _type_of(leaf: Any, sizes: dict[Size, Dim]) -> TensorType | None:
     return TensorType.of(NARROWED.get(str(kind), kind), shape)
 
 
-def arrays_of(batch: Sequence[Any], like: Batch) -> Iterator[Any]:
-    """The arrays of a batch in the order of the step's inputs."""
+def arrays_of(batch: Sequence[Any], like: Batch) -> list[Any]:
+    """The arrays of a batch in the order of the step's inputs, in dtypes that they have there.
+
+    Raises `GraphcError` for numbers that the narrower integers of a step do not hold.
+    """
+    found: list[Any] = []
     for part, types in zip(batch, (like.x, like.y, like.sample_weight), strict=True):
         if types is not None:
-            for leaf, type in zip(flatten(part), flatten(types), strict=True):
-                if type is not None:
-                    yield leaf
+            leaves = [part] if type(part) is np.ndarray else flatten(part)
+            found += [
+                _narrowed(leaf, type) for leaf, type in zip(leaves, flatten(types), strict=True) if type is not None
+            ]
+    return found
+
+
+def _narrowed(leaf: Any, type: TensorType) -> Any:
+    wanted = type.dtype.numpy
+    array = np.asarray(leaf)
+    if array.dtype == wanted or array.dtype.kind not in "iuf":
+        return array
+    if array.dtype.kind in "iu" and wanted.kind in "iu" and array.size:
+        limits = np.iinfo(wanted)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise GraphcError(f"a batch has the number {array.max()}, which {type.dtype} does not hold")
+    return array.astype(wanted) if wanted.kind == array.dtype.kind or wanted.kind not in "iub" else array
 
 
 __all__ = ["Batch", "Entry", "TrainingModule", "arrays_of", "batch_types", "record_training"]

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from graphc.frontends import ops
+from graphc.frontends.random import key_of
 from graphc.frontends.recording import current_recording
-from graphc.frontends.structures import map_structure
 from graphc.ir.errors import GraphcError
-from graphc.runtime.training import optimizers
+from graphc.runtime.training import fitting, metrics, optimizers
+from graphc.runtime.training.callbacks import CallbackList
+from graphc.runtime.training.callbacks.callback import as_numbers
+from graphc.runtime.training.callbacks.progress import verbosity
+from graphc.runtime.training.checkpoint import Position
 from graphc.runtime.training.compiled_loss import CompiledLoss
+from graphc.runtime.training.data import adapter, split_off
 from graphc.runtime.training.gradients import gradients
-from graphc.runtime.training.optimizers import Optimizer
-from graphc.runtime.training.program import Logs, Program
-from graphc.runtime.training.step import Batch, batch_types, record_training
+from graphc.runtime.training.keys import StepKeys
+from graphc.runtime.training.metrics.compiled import CompiledMetrics
+from graphc.runtime.training.optimizers import LossScaleOptimizer, Optimizer
+from graphc.runtime.training.program import Program
+from graphc.runtime.training.step import Batch, TrainingModule, batch_types, record_training
 
 Array = np.ndarray[Any, Any]
 
@@ -25,9 +33,13 @@ Array = np.ndarray[Any, Any]
 class Compiled:
     """What `compile` was given, and the programs that came of it."""
 
-    optimizer: Optimizer | None = None
-    loss: CompiledLoss | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    optimizer: Optimizer | None
+    loss: CompiledLoss | None
+    metrics: CompiledMetrics
+    settings: dict[str, Any]
+    check_finite: bool = False
+    losses: dict[str, metrics.Mean] = field(default_factory=lambda: {"loss": metrics.Mean("loss")})
+    """The means of the loss, and of those of each output where there are several, by the names of their logs."""
     programs: dict[Any, Program] = field(default_factory=dict)
 
 
@@ -35,6 +47,10 @@ class Trainer:
     """Compiling and fitting, for a class of models to inherit beside `frontends.Model`."""
 
     _compiled: Compiled | None = None
+    _forward: Program | None = None
+    """The program that serves `predict` until there is one that trains."""
+
+    stop_training = False
 
     # --- what a step is ------------------------------------------------------------------------------------------
 
@@ -46,39 +62,98 @@ class Trainer:
         x, y, sample_weight = data
         y_pred = self(x, training=True)
         loss = self.compute_loss(x, y, y_pred, sample_weight)
-        found = gradients(self.optimizer.scale_loss(loss), self.trainable_variables)
-        self.optimizer.apply(found, self.trainable_variables)
+        variables = self.trainable_variables
+        self.optimizer.apply(gradients(self.optimizer.scale_loss(loss), variables), variables)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """What `evaluate` does with a batch; see `train_step`."""
         x, y, sample_weight = data
         y_pred = self(x, training=False)
-        self.compute_loss(x, y, y_pred, sample_weight, training=False)
+        if self._require_compiled().loss is not None:
+            self.compute_loss(x, y, y_pred, sample_weight, training=False)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """The loss that `compile` was given, plus what layers and regularizers add, as a scalar."""
-        compiled = self._require_compiled()
-        total, _, normaliser = (None, {}, None) if compiled.loss is None else compiled.loss(y, y_pred, sample_weight)
-        for added in self.losses:
-            total = added if total is None else total + ops.cast(added, total.dtype)
+        compiled, recording = self._require_compiled(), current_recording()
+        with optimizers.scope("loss"):
+            total, parts, divisor = None, {}, None
+            if compiled.loss is not None:
+                total, parts, divisor = compiled.loss(y, y_pred, sample_weight)
+            for added in self.losses:
+                added = ops.cast(added, "float32" if total is None else total.dtype)
+                total = added if total is None else total + added
         if total is None:
             raise GraphcError(f"model {self.name!r} has no loss: give one to `compile`, or add one by `add_loss`")
-        recording = current_recording()
         if recording is not None:
-            recording.loss_weight = recording.batch_size if normaliser is None else normaliser
-            recording.loss = total
+            recording.loss_weight = recording.batch_size if divisor is None else divisor
+            recording.loss_parts = {"loss": total}
+            if len(parts) > 1:
+                recording.loss_parts |= {f"{name}_loss": part for name, part in parts.items()}
         return total
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """Update the metrics, and give the logs: each metric's value by its name, the loss among them."""
-        recording = current_recording()
-        return {"loss": recording.loss}
+        """Update the metrics, and give the logs: each metric's value by its name.
+
+        Among them are the means of the loss that `compute_loss` gave last, over examples.
+        """
+        compiled, recording = self._require_compiled(), current_recording()
+        logs: dict[str, Any] = {}
+        with optimizers.scope("metrics"):
+            for name, value in ({} if recording is None else recording.loss_parts).items():
+                tracker = compiled.losses.setdefault(name, metrics.Mean(name))
+                tracker.update_state(value, recording.batch_size)
+                logs[name] = tracker.result()
+            compiled.metrics.build(y, y_pred, self.output_names if self.is_functional else None)
+            compiled.metrics.update_state(y, y_pred, sample_weight)
+            return logs | compiled.metrics.result()
 
     # --- compile -------------------------------------------------------------------------------------------------
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        auto_scale_loss: bool = True,
+        *,
+        target: str | None = None,
+        passes: str | None = None,
+        memory_budget: int | str | None = None,
+        check_finite: bool = False,
+    ) -> None:
+        """Say how the model is trained, and what it runs on. Recording and compiling wait for the first use.
+
+        The first arguments are Keras's: an optimizer, a loss (for several outputs a list or dict), the factors of
+        outputs' losses, metrics that look at sample weights and such that do not. In mixed_float16 the optimizer is
+        wrapped in a `LossScaleOptimizer`, unless `auto_scale_loss` is off. The next three are those of
+        `graphc.compile`. With `check_finite`, `fit` raises where a layer, the loss or a gradient is not finite, and
+        says which: it costs about a pass over all of them.
+        """
+        found = None if optimizer is None else optimizers.get(optimizer)
+        names = self.output_names if self.is_functional else None
+        in_float16 = any(layer.dtype_policy.name == "mixed_float16" for layer in self.all_layers())
+        if auto_scale_loss and in_float16 and found is not None and not isinstance(found, LossScaleOptimizer):
+            found = LossScaleOptimizer(found)
+        compiled = Compiled(
+            found,
+            None if loss is None else CompiledLoss(loss, loss_weights, names),
+            CompiledMetrics(metrics, weighted_metrics),
+            {"target": target, "passes": passes, "memory_budget": memory_budget},
+            check_finite,
+        )
+        object.__setattr__(self, "_compiled", compiled)
+        object.__setattr__(self, "_forward", None)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether `compile` was called."""
+        return self._compiled is not None
 
     @property
     def optimizer(self) -> Any:
@@ -91,26 +166,24 @@ class Trainer:
         compiled.optimizer = optimizers.get(value)
         compiled.programs.clear()
 
-    def compile(
-        self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
-        loss_weights: Any = None,
-        metrics: Any = None,
-        weighted_metrics: Any = None,
-        *,
-        target: str | None = None,
-        passes: str | None = None,
-        memory_budget: int | str | None = None,
-    ) -> None:
-        """Say how the model is trained and what it runs on."""
-        names = self.output_names if self.is_functional else None
-        compiled = Compiled(
-            None if optimizer is None else optimizers.get(optimizer),
-            None if loss is None else CompiledLoss(loss, loss_weights, names),
-            {"target": target, "passes": passes, "memory_budget": memory_budget},
-        )
-        object.__setattr__(self, "_compiled", compiled)
+    @property
+    def metrics(self) -> list[Any]:
+        """The means of the losses, the metrics that `compile` was given, and those among the model's attributes."""
+        own = [value for value in vars(self).values() if isinstance(value, metrics.Metric)]
+        if self._compiled is None:
+            return own
+        found = [*self._compiled.losses.values(), *self._compiled.metrics.metrics, *own]
+        return list({id(metric): metric for metric in found}.values())
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """Their names."""
+        return [metric.name for metric in self.metrics]
+
+    def reset_metrics(self) -> None:
+        """Let all metrics start anew."""
+        for metric in self.metrics:
+            metric.reset_state()
 
     def _require_compiled(self) -> Compiled:
         if self._compiled is None:
@@ -120,30 +193,147 @@ class Trainer:
     def _program(self, train: Batch | None, test: Batch | None) -> Program:
         """The compiled entries for batches of these types, made when first asked for."""
         compiled = self._require_compiled()
+        for (known_train, known_test), program in compiled.programs.items():
+            fits = (train is None or known_train == train.key) and (test is None or known_test == test.key)
+            if fits and program.graph is self._graph:
+                program.take_over()
+                return program
         key = (train and train.key, test and test.key)
-        program = compiled.programs.get(key)
-        if program is None:
-            program = compiled.programs[key] = Program(record_training(self, train, test), compiled.settings)
+        program = Program(record_training(self, train, test, compiled.check_finite), compiled.settings)
+        compiled.programs[key] = program
         return program
+
+    def training_module(self, x: Any, y: Any = None, sample_weight: Any = None) -> TrainingModule:
+        """What is recorded for batches like this one, of arrays or of `Spec`s: `.module` has the entries `forward`,
+        `train_step` and `test_step`. `graphc.compile` takes it, and the artifact trains without graphc."""
+        fitting.ensure_built(self, x)
+        types = batch_types(self, x, y, sample_weight)
+        return record_training(self, types, types, self._require_compiled().check_finite)
 
     # --- fit -----------------------------------------------------------------------------------------------------
 
-    def fit(self, x: Any, y: Any = None, batch_size: int = 32, epochs: int = 1, shuffle: bool = True) -> Any:
-        """Train on batches of the data, `epochs` times through."""
-        if not self.built:
-            self(map_structure(lambda array: np.asarray(array)[:1], x))
-        types = batch_types(self, x, y)
-        run = self._program(types, types).runner("train_step")
-        history: dict[str, list[float]] = {}
-        for epoch in range(epochs):
-            order = np.random.default_rng(epoch).permutation(len(x))
-            logs: Logs = {}
-            for start in range(0, len(x), batch_size):
-                rows = order[start : start + batch_size]
-                logs = run(x[rows], y[rows], None, np.array([epoch, start], np.uint32))
-            for name, value in logs.items():
-                history.setdefault(name, []).append(float(value))
-        return history
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: int | str = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool | str = True,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int | list[int] = 1,
+    ) -> Any:
+        """Train on batches of the data for `epochs` passes; returns the `History`. Arguments are those of Keras.
+
+        Raises `GraphcError` that names epoch and step for data and labels that do not fit.
+        """
+        compiled = self._require_compiled()
+        if validation_split and validation_data is None:
+            (x, y, sample_weight), validation_data = split_off((x, y, sample_weight), validation_split)
+        key = np.asarray(key_of(None), np.uint32)
+        data = adapter(
+            x,
+            y,
+            sample_weight,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            class_weight=class_weight,
+            steps_per_epoch=steps_per_epoch,
+            key=key,
+            initial_epoch=initial_epoch,
+            check_finite=compiled.check_finite,
+        )
+        validation = None
+        if validation_data is not None:
+            size = validation_batch_size or batch_size
+            validation = fitting.validation_adapter(validation_data, size, validation_steps)
+        listed = CallbackList(
+            callbacks,
+            add_history=True,
+            add_progbar=verbosity(verbose) != 0,
+            model=self,
+            verbose=verbosity(verbose),
+            epochs=epochs,
+            steps=data.steps,
+        )
+        position = Position([int(word) for word in key], initial_epoch, 0, initial_epoch, data.steps, batch_size)
+        fitting.Fit(self, data, validation, listed, position, epochs, validation_freq).run()
+        return listed.history
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: int | str = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """The loss and the metrics over the data: a list in the order of the logs (one number alone), or a dict."""
+        data = adapter(x, y, sample_weight, batch_size=batch_size, steps_per_epoch=steps, repeat=False)
+        program = self._program(None, fitting.types_of(self, data))
+        listed = CallbackList(
+            callbacks,
+            add_progbar=verbosity(verbose, True) != 0,
+            model=self,
+            verbose=verbosity(verbose, True),
+            epochs=1,
+            steps=data.steps,
+        )
+        keys = StepKeys(np.asarray(key_of(None), np.uint32), 0)
+        logs = fitting.evaluate(self, program, data, listed, keys)
+        return logs if return_dict else _listed(logs)
+
+    # --- single batches ------------------------------------------------------------------------------------------
+
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Mapping[int, float] | None = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """One step on this batch. Metrics go on from the last one: `reset_metrics` starts anew."""
+        batch = adapter(x, y, sample_weight, batch_size=_length(x), class_weight=class_weight).example()
+        return self._on_batch("train_step", batch, return_dict)
+
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
+        """The metrics after this batch too."""
+        batch = adapter(x, y, sample_weight, batch_size=_length(x)).example()
+        return self._on_batch("test_step", batch, return_dict)
+
+    def _on_batch(self, name: str, batch: Any, return_dict: bool) -> Any:
+        fitting.ensure_built(self, batch[0])
+        types = batch_types(self, *batch)
+        program = self._program(types if name == "train_step" else None, types)
+        logs = as_numbers(program.runner(name)(*batch, np.asarray(key_of(None), np.uint32)))
+        return logs if return_dict else _listed(logs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """The outputs for this batch."""
+        return self.predict(x, batch_size=_length(x), verbose=0)
+
+
+def _length(x: Any) -> int:
+    from graphc.frontends.structures import flatten
+
+    return max(len(np.asarray(flatten(x)[0])), 1)
+
+
+def _listed(logs: dict[str, float]) -> Any:
+    values = list(logs.values())
+    return values[0] if len(values) == 1 else values
 
 
 __all__ = ["Trainer"]

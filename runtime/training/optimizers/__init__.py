@@ -7,10 +7,17 @@ from typing import Any
 from graphc.frontends import serialization
 from graphc.ir.errors import GraphcError
 from graphc.runtime.training import schedules
+from graphc.runtime.training.optimizers.adam import Adam, AdamW
+from graphc.runtime.training.optimizers.adaptive import Adagrad, RMSprop
+from graphc.runtime.training.optimizers.branches import scope
+from graphc.runtime.training.optimizers.lion import Lion
+from graphc.runtime.training.optimizers.loss_scale import LossScaleOptimizer
 from graphc.runtime.training.optimizers.optimizer import Optimizer
 from graphc.runtime.training.optimizers.sgd import SGD
 
-CLASSES: dict[str, type[Optimizer]] = {cls.__name__.lower(): cls for cls in (SGD,)}
+CLASSES: dict[str, type[Optimizer]] = {
+    cls.__name__.lower(): cls for cls in (SGD, Adagrad, Adam, AdamW, Lion, LossScaleOptimizer, RMSprop)
+}
 
 
 def get(identifier: Any) -> Optimizer:
@@ -41,4 +48,7 @@ def deserialize(config: dict[str, Any], custom_objects: Any = None) -> Optimizer
         return found.from_config(config.get("config", {})) if found else serialization.deserialize(config)
 
 
-__all__ = ["SGD", "Optimizer", "deserialize", "get", "schedules", "serialize"]
+__all__ = [
+    "SGD", "Adagrad", "Adam", "AdamW", "Lion", "LossScaleOptimizer", "Optimizer", "RMSprop",
+    "deserialize", "get", "schedules", "scope", "serialize",
+]  # fmt: skip

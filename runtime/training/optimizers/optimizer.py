@@ -16,11 +16,12 @@ import numpy as np
 from graphc.frontends import ops
 from graphc.frontends.naming import automatic_name, snake_case
 from graphc.frontends.recording import current_recording
-from graphc.frontends.variable import Variable
+from graphc.frontends.variable import Variable, changes
 from graphc.ir.builder import Builder
 from graphc.ir.dtypes import f32, i32
 from graphc.ir.errors import GraphcError
 from graphc.ir.types import TensorType
+from graphc.runtime.training import constraints
 from graphc.runtime.training.optimizers import clipping
 from graphc.runtime.training.optimizers.branches import scope, when
 from graphc.runtime.training.schedules import LearningRateSchedule
@@ -88,6 +89,9 @@ class Optimizer:
         self._excluded: set[int] = set()
         self._excluded_names: tuple[str, ...] = ()
         self._iterations = self.add_variable((), dtype=i32, name="iteration")
+        self.skips_steps = False
+        """Whether a step may be left out, so that only the target knows how many were made."""
+        self._next_step, self._counted_at = 0, -1
         self._learning_rate: Any = None
         self.learning_rate = learning_rate
 
@@ -100,8 +104,8 @@ class Optimizer:
             return self._learning_rate
         recording = current_recording() if Builder.current() is not None else None
         if recording is not None:
-            return recording.host_input("learning_rate", SCALAR, self._scheduled)
-        return float(self._scheduled())
+            return recording.host_input("learning_rate", SCALAR, self._next_rate)
+        return float(self._rate_of(int(self._iterations.numpy())))
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
@@ -116,13 +120,20 @@ class Optimizer:
                 raise GraphcError(f"a learning rate is a number, a schedule or a function, not {value!r}")
             self._learning_rate = LearningRate(np.float32(value), name="learning_rate", trainable=False)
 
-    def _scheduled(self) -> Any:
-        """The value of the schedule, computed in float64, for the step that comes next."""
+    def _rate_of(self, step: int) -> Any:
+        """The rate of a step: a schedule computes it in float64."""
         given = self._learning_rate
-        return np.float32(given(self._steps_done()) if isinstance(given, LearningRateSchedule) else given())
+        return np.float32(given(step) if isinstance(given, LearningRateSchedule) else given())
 
-    def _steps_done(self) -> int:
-        return int(self._iterations.numpy())
+    def _next_rate(self) -> Any:
+        """The rate of the step that comes next, for which this is called once.
+
+        The steps are counted here; where a variable was set meanwhile, the target is asked how many there were.
+        """
+        if self._counted_at != changes() or self.skips_steps:
+            self._next_step, self._counted_at = int(self._iterations.numpy()), changes()
+        self._next_step += 1
+        return self._rate_of(self._next_step - 1)
 
     @property
     def iterations(self) -> Any:
@@ -245,16 +256,17 @@ class Optimizer:
             for variable in variables:
                 if self._use_weight_decay(variable):
                     variable.assign(variable - variable * self.weight_decay * ops.cast(rate, variable.dtype))
-        self.prepare(variables)
+        self.prepare(rate)
         for gradient, variable in zip(grads, variables, strict=True):
             self.update_step(gradient, variable, rate)
         for variable in variables:
-            if variable.constraint is not None:
-                variable.assign(variable.constraint(variable))
+            constraint = constraints.get(variable.constraint)
+            if constraint is not None:
+                variable.assign(constraint(variable))
         if self.use_ema:
             self._average(variables)
 
-    def prepare(self, variables: Sequence[Variable]) -> None:
+    def prepare(self, learning_rate: Any) -> None:
         """Compute what the updates of all variables share, once a step."""
 
     def _average(self, variables: list[Variable]) -> None:
