@@ -330,12 +330,13 @@ class Function:
         self.parameters.append(Parameter(value, role, weight))
         return value
 
-    def add_argument(self, like: Value) -> Value:
-        """A parameter of a private function for values such as `like`, named after it where that name is free."""
+    def add_argument(self, like: Value, base: str | None = None) -> Value:
+        """A parameter of a private function for values such as `like`, called as it or else `base`, numbered if taken."""
         taken = {p.value.name for p in self.parameters}
-        name, number = like.name, 1
+        base = like.name or base
+        name, number = base, 1
         while name is not None and name in taken:
-            name, number = f"{like.name}_{number}", number + 1
+            name, number = f"{base}_{number}", number + 1
         return self.add_parameter(like.type, name)
 
     @property

@@ -49,7 +49,8 @@ def outline_gradient(
     inner = _with_constants(block, moved)
     arguments = _arguments(inner, owner)
     outlined = module.add_function(module.free_name(name), public=False)
-    values = {value: outlined.add_argument(value) for value in arguments}
+    roles = _roles(inner)
+    values = {value: outlined.add_argument(value, roles.get(value)) for value in arguments}
     for op in inner:
         outlined.block.append(clone_op(op, values))
     results = [loss, *(value for op in moved for value in op.results if value is not loss)]
@@ -127,6 +128,17 @@ def _arguments(inner: Sequence[Op], owner: Function | None) -> list[Value]:
     made = {value for op in inner for value in op.results}
     found = dict.fromkeys(v for op in inner for v in op.operands if v is not None and v not in made)
     return [*found, *size_arguments(inner, list(found), owner)]
+
+
+def _roles(ops: Sequence[Op]) -> dict[Value, str]:
+    """What the first reader of each value calls the operand that it is."""
+    found: dict[Value, str] = {}
+    for op in ops:
+        if op.definition.operands and not op.definition.variadic:
+            for value, declared in zip(op.operands, op.definition.operands, strict=False):
+                if value is not None:
+                    found.setdefault(value, declared.name)
+    return found
 
 
 def _replace(block: Block, moved: Sequence[Op], results: Sequence[Value], new: Op) -> None:
