@@ -65,7 +65,8 @@ class Fit:
         self.callbacks.begin("train")
         self._hand_over()
         model.stop_training = model.stop_training or position.stop
-        while position.epoch < self.epochs and not model.stop_training:
+        # An epoch that was interrupted is ended, also one whose last batch made a callback stop.
+        while position.epoch < self.epochs and (position.step or not model.stop_training):
             found = self._epoch()
             if found is None:
                 break
@@ -75,9 +76,8 @@ class Fit:
     def _hand_over(self) -> None:
         """Show the run to callbacks that save or restore it."""
         recorded, position = self.program.recorded, self.position
-        structure = (
-            structure_of(recorded.module.functions["forward"]) if "forward" in recorded.module.functions else None
-        )
+        forward = recorded.module.functions.get("forward")
+        structure = None if forward is None else structure_of(forward)
         run = Run(position, recorded.variables, self.model.optimizer, self.callbacks.callbacks, structure)
         for callback in self.callbacks.callbacks:
             if hasattr(callback, "set_run"):
@@ -93,7 +93,8 @@ class Fit:
         step = self.program.runner("train_step")
         keys = StepKeys(np.array(position.key, np.uint32), epoch)
         logs: Mapping[str, Any] = position.logs
-        for number, batch in enumerate(self.data.start(epoch, position.step), position.step):
+        batches = () if model.stop_training else self.data.start(epoch, position.step)
+        for number, batch in enumerate(batches, position.step):
             self.callbacks.batch_begin("train", number)
             try:
                 logs = step(*batch, keys[number])

@@ -40,7 +40,6 @@ class CSVLogger(Callback):
         with open(self.filename, "w" if self._new else "a", newline="", encoding="utf-8") as file:
             csv.writer(file, delimiter=self.separator, lineterminator="\n").writerows(rows)
         self._new = False
-        self._new = False
 
     def get_state(self) -> State:
         """How far the file is written, so that a run that is resumed strikes what came after."""
