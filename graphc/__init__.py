@@ -48,6 +48,7 @@ _NAMES = {
     "Model": "graphc.runtime",
     "Sequential": "graphc.runtime",
     "compile": "graphc.runtime",
+    "gradients": "graphc.runtime.training.gradients",
     "load_artifact": "graphc.runtime",
     "targets": "graphc.runtime",
     "value_and_grad": "graphc.runtime.differentiation",
@@ -57,11 +58,16 @@ _NAMES = {
 
 _MODULES = {
     "activations": "graphc.frontends.activations",
+    "callbacks": "graphc.runtime.training.callbacks",
     "config": "graphc.runtime.config",
+    "constraints": "graphc.runtime.training.constraints",
     "initializers": "graphc.frontends.initializers",
     "layers": "graphc.frontends.layers",
+    "losses": "graphc.runtime.training.losses",
+    "metrics": "graphc.runtime.training.metrics",
     "models": "graphc.runtime.models",
     "ops": "graphc.frontends.ops",
+    "optimizers": "graphc.runtime.training.optimizers",
     "passes": "graphc.passes",
     "random": "graphc.frontends.random",
     "regularizers": "graphc.frontends.regularizers",
@@ -118,6 +124,12 @@ if TYPE_CHECKING:
     from graphc.runtime import targets as targets
     from graphc.runtime.differentiation import grad as grad
     from graphc.runtime.differentiation import value_and_grad as value_and_grad
+    from graphc.runtime.training import callbacks as callbacks
+    from graphc.runtime.training import constraints as constraints
+    from graphc.runtime.training import losses as losses
+    from graphc.runtime.training import metrics as metrics
+    from graphc.runtime.training import optimizers as optimizers
+    from graphc.runtime.training.gradients import gradients as gradients
     from graphc.tools.verification import verify as verify
 
 

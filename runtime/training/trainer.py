@@ -12,6 +12,7 @@ from graphc.frontends import ops
 from graphc.frontends.random import key_of
 from graphc.frontends.recording import current_recording
 from graphc.ir.errors import GraphcError
+from graphc.ir.module import Module
 from graphc.runtime.training import fitting, metrics, optimizers
 from graphc.runtime.training.callbacks import CallbackList
 from graphc.runtime.training.callbacks.callback import as_numbers
@@ -24,7 +25,7 @@ from graphc.runtime.training.keys import StepKeys
 from graphc.runtime.training.metrics.compiled import CompiledMetrics
 from graphc.runtime.training.optimizers import LossScaleOptimizer, Optimizer
 from graphc.runtime.training.program import Program
-from graphc.runtime.training.step import Batch, TrainingModule, batch_types, record_training
+from graphc.runtime.training.step import Batch, batch_types, record_training
 
 Array = np.ndarray[Any, Any]
 
@@ -203,12 +204,13 @@ class Trainer:
         compiled.programs[key] = program
         return program
 
-    def training_module(self, x: Any, y: Any = None, sample_weight: Any = None) -> TrainingModule:
-        """What is recorded for batches like this one, of arrays or of `Spec`s: `.module` has the entries `forward`,
-        `train_step` and `test_step`. `graphc.compile` takes it, and the artifact trains without graphc."""
+    def training_module(self, x: Any, y: Any = None, sample_weight: Any = None) -> Module:
+        """The module that `fit` compiles, for batches like this one, of arrays or of `Spec`s: entries `forward`,
+        `train_step` and `test_step` over one weight table. `graphc.compile` takes it; its artifact trains without
+        graphc."""
         fitting.ensure_built(self, x)
         types = batch_types(self, x, y, sample_weight)
-        return record_training(self, types, types, self._require_compiled().check_finite)
+        return record_training(self, types, types, self._require_compiled().check_finite).module
 
     # --- fit -----------------------------------------------------------------------------------------------------
 
