@@ -72,7 +72,7 @@ _MODULES = {
     "random": "graphc.frontends.random",
     "regularizers": "graphc.frontends.regularizers",
     "saving": "graphc.runtime.saving",
-    "utils": "graphc.frontends.utils",
+    "utils": "graphc.runtime.utils",
 }
 """Modules that are public under a shorter name. `graphc.passes` can also be called."""
 
@@ -94,7 +94,6 @@ if TYPE_CHECKING:
     from graphc.frontends import random as random
     from graphc.frontends import regularizers as regularizers
     from graphc.frontends import trace as trace
-    from graphc.frontends import utils as utils
     from graphc.frontends.custom_gradient import custom_gradient as custom_gradient
     from graphc.frontends.dtype_policy import DTypePolicy as DTypePolicy
     from graphc.frontends.initializers import Initializer as Initializer
@@ -122,6 +121,7 @@ if TYPE_CHECKING:
     from graphc.runtime import models as models
     from graphc.runtime import saving as saving
     from graphc.runtime import targets as targets
+    from graphc.runtime import utils as utils
     from graphc.runtime.differentiation import grad as grad
     from graphc.runtime.differentiation import value_and_grad as value_and_grad
     from graphc.runtime.training import callbacks as callbacks

@@ -32,15 +32,46 @@ def test_predict_is_the_same_in_any_batches(model, batch_size):
 def test_predict_is_called_as_in_keras(model, verbose, capsys):
     x = examples(3, 4)
     np.testing.assert_array_equal(model.predict(x, None, verbose, steps=None, callbacks=[]), model.predict(x))
-    assert capsys.readouterr() == ("", "")
+    shown, nothing = capsys.readouterr()
+    assert nothing == "" and bool(shown) == (verbose in (1, 2))
+    assert not shown or shown.startswith("1/1 - 0s - ")
+
+
+def test_predict_takes_what_gives_batches(model):
+    x = examples(7, 4)
+    expected = model.predict(x)
+    batches = [x[:3], x[3:6], x[6:]]
+    np.testing.assert_allclose(model.predict(iter(batches)), expected, rtol=1e-6)
+    np.testing.assert_allclose(model.predict(((part, np.zeros(len(part))) for part in batches)), expected, rtol=1e-6)
+    np.testing.assert_allclose(model.predict(iter(batches), steps=2), expected[:6], rtol=1e-6)
+    np.testing.assert_allclose(model.predict(x, batch_size=2, steps=2), expected[:4], rtol=1e-6)
+    with pytest.raises(graphc.GraphcError, match="the generator gives no batches"):
+        model.predict(iter([]))
+
+
+def test_predict_calls_its_callbacks(model):
+    called = []
+
+    class Noted(graphc.callbacks.Callback):
+        def on_predict_begin(self, logs=None):
+            called.append(self.params["steps"])
+
+        def on_predict_batch_end(self, batch, logs=None):
+            called.append(batch)
+
+        def on_predict_end(self, logs=None):
+            called.append(self.model.name)
+
+    model.predict(examples(3, 4), batch_size=2, callbacks=[Noted()])
+    assert called == [2, 0, 1, model.name]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"verbose": "loud"}, "verbose is 'auto', 0, 1 or 2, not 'loud'"),
-        ({"steps": 3}, "does not take `steps` yet"),
-        ({"callbacks": [print]}, "does not take `callbacks` yet"),
+        ({"steps": 0}, "steps_per_epoch is an integer of 1 or more, not 0"),
+        ({"callbacks": [print]}, "a callback is an object of a subclass of graphc.callbacks.Callback, not <built-in"),
     ],
 )
 def test_predict_refuses_what_it_would_not_heed(model, options, message):

@@ -1,0 +1,98 @@
+"""`Model.predict`: a model's outputs for arrays or for what gives batches, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from graphc.frontends.structures import flatten
+from graphc.ir.dims import Dim
+from graphc.ir.errors import GraphcError, ShapeError
+from graphc.ir.graph import Function
+from graphc.runtime.training.callbacks import CallbackList
+from graphc.runtime.training.callbacks.progress import verbosity
+from graphc.runtime.training.data import Adapter, adapter
+from graphc.runtime.training.data.arrays import as_arrays
+from graphc.runtime.training.fitting import ensure_built
+
+Array = np.ndarray[Any, Any]
+
+
+def predict(
+    model: Any, x: Any, batch_size: int | None, verbose: int | str, steps: int | None, callbacks: Any
+) -> list[Array]:
+    """The model's outputs, flat; see `Model.predict`."""
+    shown = verbosity(verbose, quiet_elsewhere=True)
+    if isinstance(x, (list, tuple, dict)) or hasattr(x, "__array__"):
+        x = as_arrays(x, "x")
+        ensure_built(model, x)
+        signature = model.executable().entry().signature
+        named = by_name(x, signature)
+        open_sizes = all(p.type.shape and isinstance(p.type.shape[0], Dim) for p in signature.inputs)
+        if not open_sizes or length(named) == 0:  # all at once
+            return joined([model.executable()(**named)], None)
+        data = adapter(named, batch_size=batch_size, steps_per_epoch=steps, repeat=False)
+    else:
+        data = adapter(x, batch_size=batch_size, steps_per_epoch=steps, repeat=False)
+        ensure_built(model, data.example()[0])
+    params = {"steps": data.steps, "verbose": shown}
+    listening = CallbackList(callbacks, add_progbar=shown > 0, model=model, params=params)
+    try:
+        return _by_batches(model, data, listening)
+    finally:
+        listening.close()
+
+
+def _by_batches(model: Any, data: Adapter, callbacks: CallbackList) -> list[Array]:
+    executable = model.executable()
+    signature = executable.entry().signature
+    parts: list[Any] = []
+    count = 0
+    callbacks.begin("predict")
+    for step, (x, _, _) in enumerate(data.start(0)):
+        callbacks.batch_begin("predict", step)
+        named = by_name(x, signature)
+        count += length(named)
+        parts.append(executable(**named))
+        callbacks.batch_end("predict", step, {})
+    callbacks.end("predict")
+    if not parts:
+        raise GraphcError("there is nothing to predict: the data gives no batches")
+    return joined(parts, count)
+
+
+def by_name(x: Any, signature: Function) -> dict[str, Array]:
+    """The arrays of `x`, a structure, by the names of the inputs: by key from a dict of all, else by order."""
+    names = [parameter.name for parameter in signature.inputs]
+    if isinstance(x, Mapping) and set(x) == set(names):
+        return {name: np.asarray(x[name]) for name in names}
+    flat = flatten(x)
+    if len(flat) != len(names):
+        raise GraphcError(f"the model takes {len(names)} inputs ({', '.join(names)}), {len(flat)} were given")
+    return {name: np.asarray(array) for name, array in zip(names, flat, strict=True)}
+
+
+def length(arrays: Mapping[str, Array]) -> int:
+    """How many examples the inputs have. Raises `ShapeError` when they differ in it."""
+    lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1:
+        raise ShapeError("inputs differ in length: " + ", ".join(f"{name} has {n}" for name, n in lengths.items()))
+    return next(iter(lengths.values()))
+
+
+def joined(parts: list[Any], count: int | None) -> list[Array]:
+    """The results of calls, each output in one array; `count` is how many entries it is to have.
+
+    Raises `ShapeError` for an output of several calls that does not have an entry for each example.
+    """
+    columns = zip(*(part if isinstance(part, tuple) else (part,) for part in parts), strict=True)
+    return [np.asarray(column[0]) if len(column) == 1 else _joined(column, count) for column in columns]
+
+
+def _joined(column: tuple[Any, ...], count: int | None) -> Array:
+    arrays = [np.asarray(part) for part in column]
+    if any(array.ndim == 0 for array in arrays) or sum(array.shape[0] for array in arrays) != count:
+        raise ShapeError("an output does not have an entry for each example; pass all of them as one batch")
+    return np.concatenate(arrays)
