@@ -216,7 +216,7 @@ class BodyWriter:
                 if value is not None and (waiting := self.pending.get(value)) is not None:
                     ops += waiting.ops
                     calls = max(calls, waiting.calls)
-                    if waiting.stands_alone:
+                    if waiting.stands_alone or (self.ordered and self._outlives(waiting)):
                         largest = value
                         break
                     if largest is None or waiting.ops > self.pending[largest].ops:
@@ -362,6 +362,10 @@ class BodyWriter:
         freed = self.release(waiting.reads)
         name = self.name_result(value, freed)
         self.emit(f"{name} = {waiting.expression.text}")
+
+    def _outlives(self, waiting: Pending) -> bool:
+        """Whether an array that is read last here would be held to the end of a longer statement by its name."""
+        return any(worth_freeing(value) and self.uses[value] <= waiting.reads.count(value) for value in waiting.reads)
 
     def _settle(self, before: Value | None = None) -> None:
         """Where order counts, write what is pending (longer than `before`): later it would keep what it reads alive."""
