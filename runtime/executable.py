@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from graphc.codegen.artifact import MANIFEST, Entry, Manifest, atomic_folder, re
 from graphc.codegen.target import EntryFunction, Loaded
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Function
-from graphc.runtime.signature import checked_inputs, signature
+from graphc.runtime.signature import Binder, signature
 from graphc.runtime.weights import ExecutableWeights
 
 Array = np.ndarray[Any, Any]
@@ -28,6 +29,7 @@ class EntryCall:
         self.name = name
         self.signature: Function = signature(name, entry)
         """A function without a body: the inputs and the guards."""
+        self._binder = Binder(self.signature)
         self.outputs: tuple[str, ...] = tuple(port.name for port in entry.outputs if port.updates is None)
         """Names of what a call returns; the results that update a weight stay inside."""
         self._run = run
@@ -37,8 +39,20 @@ class EntryCall:
 
         Raises `GraphcError`, `ShapeError` or `DTypeError` for inputs that do not fit, before anything runs.
         """
-        results = self._run(*checked_inputs(self.signature, arrays, named))
-        return results[0] if len(results) == 1 else tuple(results)
+        results = self._run(*self._binder.inputs(arrays, named))
+        return results[0] if len(results) == 1 else results
+
+    def native(self, *arrays: Any, **named: Any) -> tuple[Any, ...]:
+        """The results as the framework's own arrays (`torch.Tensor`, `jax.Array`, `OrtValue`), always in a tuple.
+
+        A framework that computes behind the caller's back, as JAX does, is not waited for. Weights are updated as in
+        a call. Raises as a call does.
+        """
+        return self._run.native(*self._binder.inputs(arrays, named))
+
+    def to_numpy(self, results: Sequence[Any]) -> tuple[Array, ...]:
+        """What `native` returned, as NumPy arrays; waits for it where need be."""
+        return self._run.to_numpy(results)
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{p.name}: {p.type}" for p in self.signature.inputs)

@@ -37,6 +37,39 @@ def _size(size: int | str, entry: Entry) -> Size:
     return size if isinstance(size, int) else parse_size(size, entry.minimums)
 
 
+class Binder:
+    """Checks the inputs of an entry's calls; shapes and dtypes that it has met before are not checked again."""
+
+    LIMIT = 1024
+    """Kinds of calls that are remembered."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self._met: set[tuple[object, ...]] = set()
+
+    def inputs(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> Sequence[Array]:
+        """The inputs of a call in order, in the dtypes the entry wants; raises as `checked_inputs` does."""
+        if named:
+            return checked_inputs(self.function, arrays, named)
+        found: list[Array] = []
+        key: list[object] = []
+        for array in arrays:
+            if type(array) is not np.ndarray:
+                if not isinstance(array, np.generic):
+                    return checked_inputs(self.function, arrays, named)
+                array = np.asarray(array)
+            found.append(array)
+            key += array.shape, array.dtype
+        met = tuple(key)
+        if met not in self._met:
+            checked = checked_inputs(self.function, arrays, named)
+            if any(before.dtype != after.dtype for before, after in zip(found, checked, strict=True)):
+                return checked
+            if len(self._met) < self.LIMIT:
+                self._met.add(met)
+        return found
+
+
 def checked_inputs(function: Function, arrays: Sequence[Any], named: Mapping[str, Any]) -> list[Array]:
     """The inputs of a call in order, in the dtypes the entry wants.
 

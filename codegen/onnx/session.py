@@ -28,7 +28,7 @@ from onnxruntime import InferenceSession, IOBinding, OrtValue
 from graphc.codegen.artifact import Entry, Manifest, Port
 from graphc.codegen.onnx.graph import raw_data
 from graphc.codegen.onnx.state import State
-from graphc.codegen.onnx.values import array_of, ort_value
+from graphc.codegen.onnx.values import array_of, is_plain, ort_value, plain_array
 from graphc.codegen.target import EntryFunction, Loaded, not_stored
 from graphc.ir.dtypes import DType
 from graphc.ir.dtypes import dtype as dtype_of
@@ -180,12 +180,19 @@ class PlainEntry(EntryFunction):
         self.inputs = _named_ports(session, entry.inputs)
         self.outputs = [info.name for info in session.get_outputs()]
         self.dtypes = [dtype_of(port.dtype) for port in entry.outputs]
+        self.is_plain = all(map(is_plain, [*self.dtypes, *(kind for _, kind in self.inputs)]))
 
     def native(self, *arrays: Array) -> tuple[OrtValue, ...]:
         if self.outdated is not None:
             self.outdated()
         feeds = {name: ort_value(a, kind) for (name, kind), a in zip(self.inputs, arrays, strict=True)}
         return tuple(self.session.run_with_ort_values(self.outputs, feeds))
+
+    def __call__(self, *arrays: Array) -> tuple[Array, ...]:
+        if not self.is_plain or self.outdated is not None:
+            return self.to_numpy(self.native(*arrays))
+        feeds = {name: plain_array(array) for (name, _), array in zip(self.inputs, arrays, strict=True)}
+        return tuple(self.session.run(self.outputs, feeds))
 
     def to_numpy(self, results: Sequence[OrtValue]) -> tuple[Array, ...]:
         return tuple(map(array_of, results, self.dtypes))
@@ -219,16 +226,18 @@ class StatefulEntry(EntryFunction):
         if self.outdated is not None:
             self.outdated()
         binding = self._binding()
-        held = [ort_value(array, kind) for (_, kind), array in zip(self.inputs, arrays, strict=True)]
-        for (name, _), value in zip(self.inputs, held, strict=True):
-            binding.bind_ortvalue_input(name, value)
+        for (name, kind), array in zip(self.inputs, arrays, strict=True):
+            if is_plain(kind):
+                binding.bind_cpu_input(name, plain_array(array))
+            else:
+                binding.bind_ortvalue_input(name, ort_value(array, kind))
         for name in self.results:
             binding.bind_output(name)  # a new buffer for each run
         self.session.run_with_iobinding(binding)
-        outputs = binding.get_outputs()[len(self.writes) :]
+        outputs = binding.get_outputs_as_ortvaluevector()
         for group in self.written_groups:
             self.state.turns[group] ^= 1
-        return tuple(outputs)
+        return tuple([OrtValue(outputs[len(self.writes) + i]) for i in range(len(self.results))])
 
     def to_numpy(self, results: Sequence[OrtValue]) -> tuple[Array, ...]:
         return tuple(map(array_of, results, self.results.values()))

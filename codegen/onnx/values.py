@@ -28,10 +28,22 @@ def ort_value(array: Array, dtype: DType) -> OrtValue:
 
 def array_of(value: OrtValue, dtype: DType) -> Array:
     """A value of the runtime as an array of its own."""
+    if is_plain(dtype):
+        return value.numpy()
     kind = at_border(TensorType.of(dtype)).dtype
     if kind.numpy.isbuiltin == 1:
-        return value.numpy().astype(dtype.numpy, copy=False)
+        return value.numpy().astype(dtype.numpy)
     shape = value.shape()
     size = int(np.prod(shape)) * kind.numpy.itemsize
     data = ctypes.string_at(value.data_ptr(), size) if size else b""
     return np.frombuffer(bytearray(data), kind.numpy).reshape(shape)
+
+
+def is_plain(dtype: DType) -> bool:
+    """Whether the runtime takes and gives NumPy arrays of this dtype as they are."""
+    return dtype.bits != 4 and dtype.numpy.isbuiltin == 1
+
+
+def plain_array(array: Array) -> Array:
+    """The array in rows, as the runtime reads it."""
+    return np.asarray(array, order="C")

@@ -85,7 +85,10 @@ class SourceEntry(EntryFunction):
         """Raises `FormatError` where the source returns more or fewer results than the manifest has outputs."""
         with self.context():
             found = self.function(*map(self.from_numpy, arrays))
-        results = () if found is None else tuple(found) if isinstance(found, (tuple, list)) else (found,)
+        if type(found) is tuple:
+            results: tuple[Any, ...] = found
+        else:
+            results = () if found is None else tuple(found) if isinstance(found, (tuple, list)) else (found,)
         if len(results) != self.outputs:
             raise FormatError(
                 f"{self.folder / SOURCE} returns {len(results)} results from the entry {self.name!r}, for which "

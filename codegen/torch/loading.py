@@ -48,7 +48,7 @@ class TorchArtifact(SourceArtifact):
         return tuple(tensor.shape), to_numpy(torch.empty(0, dtype=tensor.dtype)).dtype
 
     def replace(self, name: str, array: Array) -> None:
-        self._tensor(name).copy_(to_torch(array))
+        self._tensor(name).copy_(to_torch(np.asarray(array)))
 
     def _tensor(self, name: str) -> torch.Tensor:
         if name not in self._tensors:

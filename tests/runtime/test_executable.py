@@ -151,3 +151,42 @@ def test_state_stays_inside(target):
     executable = graphc.compile(graphc.parse(COUNTER), target=target)
     assert executable.entry().outputs == ("old",)
     assert [float(executable(np.float32(x))) for x in (1, 10, 100)] == [0, 1, 11]
+
+
+@pytest.mark.parametrize("target", ["numpy", "torch", "jax", "onnx"])
+def test_native_results_stay_the_framework_s(target):
+    call = graphc.compile(graphc.parse(SUM), target=target).entry()
+    x, y = array(2, 3), np.ones((2, 3), np.float32)
+    native = call.native(x, y)
+    assert isinstance(native, tuple) and len(native) == 2
+    module = {"numpy": "numpy", "torch": "torch", "jax": "jax", "onnx": "onnxruntime"}[target]
+    assert all(type(result).__module__.partition(".")[0].startswith(module) for result in native)
+    for got, want in zip(call.to_numpy(native), call(x, y), strict=True):
+        assert isinstance(got, np.ndarray)
+        np.testing.assert_array_equal(got, want)
+    with pytest.raises(graphc.ShapeError, match="needs B == N"):
+        call.native(x, array(5, 3))
+
+
+@pytest.mark.parametrize("target", ["numpy", "torch", "jax", "onnx"])
+def test_inputs_may_lie_in_memory_as_they_like(target):
+    call = graphc.compile(graphc.parse(SUM), target=target).doubled
+    whole = array(8)
+    fixed = array(4)
+    fixed.flags.writeable = False
+    for x in (whole[::2], whole[::-1], fixed):
+        for _ in range(2):  # checked, and known
+            np.testing.assert_array_equal(call(x), 2 * x)
+    assert not fixed.flags.writeable
+
+
+def test_what_was_accepted_once_does_not_let_others_in(executable):
+    for _ in range(2):
+        executable(array(2, 3), array(2, 3))
+        with pytest.raises(graphc.ShapeError):
+            executable(array(2, 3), array(5, 3))
+        with pytest.raises(graphc.GraphcError, match="misses"):
+            executable(array(2, 3))
+        with pytest.raises(graphc.DTypeError):
+            executable(array(2, 3), array(2, 3) * np.complex64(1j))
+        np.testing.assert_array_equal(executable(array(2, 3), np.ones((2, 3), np.int32))[1], [6, 15])
