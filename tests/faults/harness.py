@@ -1,7 +1,6 @@
 """Runs of `worker.py` that are killed and started again, and what they end with."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -84,6 +83,6 @@ def killed_and_resumed(folder, setting, kills):
     for kill in kills:
         assert run(folder, setting, kill), f"the run ended before it was to be killed {kill}"
     assert not run(folder, setting)
-    left = [name for name in os.listdir(folder) if name.startswith(".")] + os.listdir(folder / "backup")
+    left = [*folder.glob(".*"), *folder.glob("backup/*")]
     assert not left, f"left behind: {left}"
     return final(folder)
