@@ -151,8 +151,8 @@ class Dialect(ABC):
         """The expression `text` of a stored weight with a step of its recipe undone."""
         raise NotImplementedError
 
-    def weight_member(self, path: Path, weight: Weight) -> str:
-        """The statement that makes the member of a weight that no layer holds."""
+    def weight_member(self, path: Path, weight: Weight, shape: tuple[int, ...]) -> str:
+        """The statement that makes the member of a weight that no layer holds, which is stored in this shape."""
         raise NotImplementedError
 
     def list_member(self, name: str, codes: Sequence[Code]) -> str:

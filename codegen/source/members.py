@@ -10,7 +10,7 @@ from graphc.codegen.source.naming import Names, member
 from graphc.codegen.source.scopes import owner_of
 from graphc.ir.graph import Function, Op, Value
 from graphc.ir.module import Module
-from graphc.ir.recipes import Step
+from graphc.ir.recipes import Cast, Permute, Reshape, Step
 
 
 class Layers:
@@ -61,6 +61,28 @@ class Layers:
             self.owner_of_op |= {op: owner for op, _, _ in found}
             for weight, (name, steps) in held.items():
                 self.framework_name[weight], self.steps[weight] = name, steps
+        self._lay_out_slots()
+
+    def _lay_out_slots(self) -> None:
+        """Store what an optimizer keeps for a weight as the weight itself is: arithmetic on both is slow otherwise."""
+        for slot in self.table.entries():
+            weight = slot.name.removeprefix("optimizer/").rpartition("/")[0]
+            steps = self.steps.get(weight) if slot.name.startswith("optimizer/") else None
+            if steps and slot.name not in self.steps and slot.type.shape == self.table.info(weight).type.shape:
+                self.steps[slot.name] = steps
+
+    def stored_shape(self, weight: str) -> tuple[int, ...]:
+        """The shape of a weight as it is stored."""
+        shape = tuple(size for size in self.table.info(weight).type.shape if isinstance(size, int))
+        for step in self.steps.get(weight, ()):
+            match step:
+                case Permute(axes):
+                    shape = tuple(shape[axis] for axis in axes)
+                case Reshape(_, after):
+                    shape = after
+                case Cast():
+                    pass
+        return shape
 
     @staticmethod
     def _held(op: Op, layer: Layer, weights: dict[Value, str]) -> dict[str, tuple[str, tuple[Step, ...]]] | None:

@@ -206,7 +206,11 @@ class ModuleWriter:
         if not self.dialect.has_classes:
             return []
         lines = [
-            self.dialect.weight_member(self.places.of[f"weight {weight}"][1], self.module.weights.info(weight))
+            self.dialect.weight_member(
+                self.places.of[f"weight {weight}"][1],
+                self.module.weights.info(weight),
+                self.layers.stored_shape(weight),
+            )
             for weight in self.held_weights.get(holder, ())
         ]
         order = dict.fromkeys(

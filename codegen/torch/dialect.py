@@ -132,10 +132,9 @@ class TorchDialect(Dialect):
             case _:
                 raise NotImplementedError(step)
 
-    def weight_member(self, path: Path, weight: Weight) -> str:
-        shape = ", ".join(map(str, weight.type.shape)) or "()"
+    def weight_member(self, path: Path, weight: Weight, shape: tuple[int, ...]) -> str:
         dtype = "" if weight.type.dtype == "float32" else f", dtype={dtype_text(weight.type.dtype)}"
-        empty = f"torch.empty({shape}{dtype})"
+        empty = f"torch.empty({', '.join(map(str, shape)) or '()'}{dtype})"
         floating = weight.type.dtype.is_float or weight.type.dtype.is_complex
         if weight.trainable and floating:
             return f"{self.member(path)} = nn.Parameter({empty})"

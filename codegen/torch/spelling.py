@@ -11,7 +11,16 @@ from graphc.codegen.source.geometry import index_text, may_be_empty, reshaped, t
 from graphc.codegen.torch.convolution import conv, input_gradient, kernel_gradient
 from graphc.codegen.torch.dtypes import dtype_text
 from graphc.codegen.torch.learning import LEARNING
-from graphc.codegen.torch.windows import batch_norm, group_norm, layer_norm, pool, reduce_window, rms_norm, select
+from graphc.codegen.torch.windows import (
+    batch_norm,
+    batch_norm_gradient,
+    group_norm,
+    layer_norm,
+    pool,
+    reduce_window,
+    rms_norm,
+    select,
+)
 from graphc.ir.dtypes import f64
 from graphc.ir.graph import Op, Value
 
@@ -130,10 +139,16 @@ def product(op: Op) -> Spelled:
     return "{0}" + "".join(f".prod(dim={axis}{_keepdim(op)}{kept})" for axis in axes)
 
 
+def _are_last(op: Op) -> bool:
+    axes, x = op.attribute_dict["axes"], op.operands[0]
+    assert x is not None
+    return bool(axes) and sorted(axis % x.ndim for axis in axes) == list(range(x.ndim - len(axes), x.ndim))
+
+
 def plain_reduction(name: str) -> Spelling:
     def spell(op: Op) -> Spelled | None:
-        if name == "var" and not op.attribute_dict["axes"]:
-            return None
+        if name == "var" and not _are_last(op):
+            return None  # of axes further to the front torch's own takes ten times as long as its definition
         extra = ", correction=0" if name == "var" else ""
         return f"{{0}}.{name}(dim={_axes(op)}{extra}{_keepdim(op)})" if op.attribute_dict["axes"] else "{0}"
 
@@ -246,7 +261,14 @@ def dot_general(op: Op) -> Spelled:
     assert x is not None and y is not None
     contract, batch = op.attribute_dict["contract"], op.attribute_dict["batch"]
     if not batch and len(contract) == 1 and x.ndim == y.ndim == 2:
-        return f"{{0}}{'' if contract[0][0] == 1 else '.T'} @ {{1}}{'' if contract[0][1] == 0 else '.T'}"
+        if contract[0] != (0, 0):
+            return f"{{0}}{'' if contract[0][0] == 1 else '.T'} @ {{1}}{'' if contract[0][1] == 0 else '.T'}"
+    if not batch and contract == ((x.ndim - 1, y.ndim - 1),) and y.ndim == 2:
+        return "{0} @ {1}.T"
+    if not batch and contract == tuple((i, i) for i in range(x.ndim - 1)) and x.ndim == y.ndim:
+        # The gradient of a layer's kernel, transposed in memory as the layer stores it.
+        flat = f".flatten(0, {x.ndim - 2})" if x.ndim > 2 else ""
+        return f"({{1}}{flat}.T @ {{0}}{flat}).T"
     letters = iter("abcdefghijklmnopqrstuvwxyz")
     left, right = [""] * x.ndim, [""] * y.ndim
     for i, j in (*batch, *contract):
@@ -377,6 +399,7 @@ SPELLING: dict[str, Spelling] = {
     "leaky_relu": "F.leaky_relu({0}, {negative_slope})",
     "elu": lambda op: "F.elu({0})" if op.attribute_dict["alpha"] == 1 else "F.elu({0}, {alpha})",
     "silu": "F.silu({0})",
+    "silu_gradient": floats_only("torch.ops.aten.silu_backward({0}, {1})"),
     "gelu": gelu,
     "softplus": floats_only("F.softplus({0})", double=False),
     "softmax": "F.softmax({0}, dim={axis})",
@@ -385,6 +408,8 @@ SPELLING: dict[str, Spelling] = {
     "rms_norm": rms_norm,
     "group_norm": group_norm,
     "batch_norm": batch_norm,
+    "batch_norm_gradient": batch_norm_gradient,
+    "relu_gradient": floats_only("torch.ops.aten.threshold_backward({0}, {1}, 0)"),
     **LEARNING,
     "barrier": lambda op: "{0}" if len(op.operands) == 1 else "({*})",
     "name": "{0}",

@@ -6,7 +6,19 @@ itself needs (constant, call, return, cond, while, scan); `operators` puts Pytho
 refer to each other in circles, so a rule reaches ops of other modules as `ops.name` when it runs.
 """
 
-from graphc.ir.ops.activation import elu, gelu, leaky_relu, log_softmax, relu, relu6, silu, softmax, softplus
+from graphc.ir.ops.activation import (
+    elu,
+    gelu,
+    leaky_relu,
+    log_softmax,
+    relu,
+    relu6,
+    relu_gradient,
+    silu,
+    silu_gradient,
+    softmax,
+    softplus,
+)
 from graphc.ir.ops.arithmetic import (
     add,
     and_,
@@ -95,7 +107,14 @@ from graphc.ir.ops.movement import (
     squeeze,
     transpose,
 )
-from graphc.ir.ops.normalization import batch_norm, group_norm, layer_norm, rms_norm
+from graphc.ir.ops.normalization import (
+    batch_norm,
+    batch_norm_gradient,
+    batch_norm_training,
+    group_norm,
+    layer_norm,
+    rms_norm,
+)
 from graphc.ir.ops.operators import Operators
 from graphc.ir.ops.random import (
     dropout,
@@ -122,6 +141,7 @@ from graphc.ir.ops.reduction import (
     variance,
 )
 from graphc.ir.ops.sorting import sort
+from graphc.ir.ops.special import trigamma
 from graphc.ir.ops.structure import (
     assume_dim,
     barrier,

@@ -25,7 +25,26 @@ def _(x):
 
 @relu.vjp
 def _(dy, y, x):
-    return ops.select(y > 0, dy, 0)
+    return relu_gradient(dy, y)
+
+
+@composite(dtypes=REAL)
+def relu_gradient(dy: Tensor, y: Tensor) -> Tensor:
+    """The cotangent of `x` in `y = relu(x)`: 0 where y ≤ 0, else `dy`."""
+    return ops.select(y <= 0, 0, dy)
+
+
+@relu_gradient.reference
+def _(dy, y):
+    return np.where(y <= 0, 0, dy)
+
+
+@relu_gradient.vjp
+def _(g, dx, dy, y):
+    return relu_gradient(g, y), None
+
+
+relu_gradient.sample((2, 3), (2, 3))
 
 
 @composite(dtypes=REAL)
@@ -89,8 +108,23 @@ def _(x):
 
 @silu.vjp
 def _(dy, y, x):
+    return silu_gradient(dy, x)
+
+
+@composite(dtypes=FLOATS)
+def silu_gradient(dy: Tensor, x: Tensor) -> Tensor:
+    """The cotangent of `x` in `silu(x)`."""
     gate = ops.sigmoid(x)
     return dy * gate * (1 + x * (1 - gate))
+
+
+@silu_gradient.reference
+def _(dy, x):
+    gate = special.expit(x)
+    return dy * gate * (1 + x * (1 - gate))
+
+
+silu_gradient.sample((2, 3), Draw((2, 3), -8, 8))
 
 
 @composite(dtypes=FLOATS)

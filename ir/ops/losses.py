@@ -112,7 +112,7 @@ def _(logits, labels, *, ignore_index, label_smoothing):
 def _(dy, y, logits, labels, *, ignore_index, label_smoothing):
     """Softmax less target."""
     wide = _wide(logits)
-    chances = ops.exp(ops.log_softmax(wide, axis=-1))
+    chances = ops.softmax(wide, axis=-1)
     if label_smoothing:
         chances = chances - label_smoothing * _uniform(wide)
     g = ops.select(_is_label(logits, labels), chances - (1 - label_smoothing), chances)
