@@ -242,6 +242,13 @@ def same_pairs(sizes, window, strides, dilation):
     ]
     return [(total // 2, total - total // 2) for total in totals]
 ''',
+    "batch_norm_gradient": '''
+def batch_norm_gradient(dy, x, mean, variance, scale, epsilon):
+    """The gradients of input, scale and offset of batch normalization by the batch's own mean and variance."""
+    factor, mask = torch.rsqrt(variance + epsilon), (True, True, True)
+    backward = torch.ops.aten.native_batch_norm_backward
+    return backward(dy, x, scale, None, None, mean, factor, True, epsilon, mask)
+''',
     "same_input_gradient": '''
 def same_input_gradient(gradient, dy, kernel, shape, strides, dilation, groups):
     """`gradient`, a function of torch.nn.grad, where padding gave ceil(size / stride) windows."""

@@ -157,3 +157,11 @@ def batch_norm(op: Op) -> Spelled | None:
         f", {name}={{{i}}}" for i, name, value in ((3, "weight", scale), (4, "bias", offset)) if value is not None
     )
     return f"F.batch_norm({{0}}, {{1}}, {{2}}{weights}, eps={{epsilon}})"
+
+
+def batch_norm_gradient(op: Op) -> Spelled | None:
+    x, scale, dtype = op.operands[1], op.operands[4], op.results[0].dtype
+    assert x is not None
+    if op.attribute_dict["axis"] % x.ndim != 1 or x.ndim < 2 or dtype.bits < 32:
+        return None
+    return f"batch_norm_gradient({{0}}, {{1}}, {{2}}, {{3}}, {'{4}' if scale is not None else 'None'}, {{epsilon}})"

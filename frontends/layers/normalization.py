@@ -101,14 +101,20 @@ class BatchNormalization(_ScaledAndCentered):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if mask is not None:
             raise UnsupportedError("BatchNormalization with a mask is not supported")
-        mean, variance = self.moving_mean, self.moving_variance
-        if training and self.trainable:
+        if not training or not self.trainable:
+            mean, variance = self.moving_mean, self.moving_variance
+            return ir.batch_norm(inputs, mean, variance, self.gamma, self.beta, axis=self.axis, epsilon=self.epsilon)
+        if inputs.dtype in ("float16", "bfloat16"):
             axes = tuple(i for i in range(inputs.ndim) if i != self.axis % inputs.ndim)
-            wide = ops.cast(inputs, f32) if inputs.dtype in ("float16", "bfloat16") else inputs
-            mean, variance = ops.moments(wide, axes)
-            self._move(self.moving_mean, mean)
-            self._move(self.moving_variance, variance)
-        return ir.batch_norm(inputs, mean, variance, self.gamma, self.beta, axis=self.axis, epsilon=self.epsilon)
+            mean, variance = ops.moments(ops.cast(inputs, f32), axes)
+            y = ir.batch_norm(inputs, mean, variance, self.gamma, self.beta, axis=self.axis, epsilon=self.epsilon)
+        else:
+            y, mean, variance = ir.batch_norm_training(
+                inputs, self.gamma, self.beta, axis=self.axis, epsilon=self.epsilon
+            )
+        self._move(self.moving_mean, mean)
+        self._move(self.moving_variance, variance)
+        return y
 
     def _move(self, average: Any, value: Any) -> None:
         average.assign(average * self.momentum + ops.cast(value, average.dtype) * (1.0 - self.momentum))

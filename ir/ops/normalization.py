@@ -1,7 +1,8 @@
 """Normalizations: to zero mean and unit variance, or unit mean square, then scaled and shifted.
 
 Statistics of 8- and 16-bit floats are taken in float32, also in the decomposition: in float16 a variance overflows at
-once. The gradients treat mean and variance as functions of `x`, except in `batch_norm`, where they are operands.
+once. The gradients treat mean and variance as functions of `x`, except in `batch_norm`, where they are operands;
+`batch_norm_training` takes its own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from graphc.ir.dtypes import FLOATS, dtype, f32
 from graphc.ir.errors import ShapeError
 from graphc.ir.inference import require_equal, shape_text
 from graphc.ir.opdef import Draw, Tensor, composite
+from graphc.ir.ops.reduction import count_of
 
 
 def _counted(x, axes: Sequence[int]) -> tuple[int, ...]:
@@ -216,7 +218,7 @@ def batch_norm(
 
 
 @batch_norm.reference
-def _(x, mean, variance, scale, offset, *, axis, epsilon):
+def _batch_norm(x, mean, variance, scale, offset, *, axis, epsilon):
     over = _counted(x, (axis,))
     normal = _affine_reference(x, 1 / np.sqrt(variance + epsilon), -mean / np.sqrt(variance + epsilon), over)
     return _affine_reference(normal, scale, offset, over)
@@ -243,6 +245,97 @@ def _(dy, y, x, mean, variance, scale, offset, *, axis, epsilon):
 batch_norm.sample((2, 3, 4), (4,), Draw((4,), 0.5, 2))
 batch_norm.sample((2, 3, 4), (4,), Draw((4,), 0.5, 2), (4,), (4,), epsilon=1e-5)
 batch_norm.sample((2, 3, 2, 2), (3,), Draw((3,), 0.5, 2), None, (3,), axis=1)
+
+
+@composite(dtypes=FLOATS)
+def batch_norm_training(
+    x: Tensor,
+    scale: Tensor | None = None,
+    offset: Tensor | None = None,
+    *,
+    axis: Axis = -1,
+    epsilon: float = 1e-3,
+) -> tuple[Tensor, ...]:
+    """`batch_norm` of `x` by its own statistics over all axes but `axis`, and these: the result, mean and variance."""
+    over = _counted(x, (axis,))
+    others, wide = _others(x, over), _wide(x)
+    mean, variance = (_like(each(wide, axes=others), x) for each in (ops.reduce_mean, ops.variance))
+    return batch_norm(x, mean, variance, scale, offset, axis=over[0], epsilon=epsilon), mean, variance
+
+
+@batch_norm_training.reference
+def _(x, scale, offset, *, axis, epsilon):
+    over = _counted(x, (axis,))
+    others = _others(x, over)
+    mean, variance = x.mean(others), x.var(others)
+    return _batch_norm(x, mean, variance, scale, offset, axis=axis, epsilon=epsilon), mean, variance
+
+
+@batch_norm_training.vjp
+def _(dy, y, x, scale, offset, *, axis, epsilon):
+    (dy, d_mean, d_variance), (_, mean, variance) = dy, y
+    over = _counted(x, (axis,))
+    dx = d_scale = d_offset = None
+    if dy is not None:
+        dx, d_scale, d_offset = batch_norm_gradient(dy, x, mean, variance, scale, axis=over[0], epsilon=epsilon)
+    count = count_of(x, _others(x, over))
+    if d_mean is not None:
+        part = ops.broadcast(_along(d_mean / count, x, over), shape=x.shape)
+        dx = part if dx is None else dx + part
+    if d_variance is not None:
+        part = _along(d_variance * 2 / count, x, over) * (x - _along(mean, x, over))
+        dx = part if dx is None else dx + part
+    return dx, None if scale is None else d_scale, None if offset is None else d_offset
+
+
+@composite(dtypes=FLOATS)
+def batch_norm_gradient(
+    dy: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    scale: Tensor | None = None,
+    *,
+    axis: Axis = -1,
+    epsilon: float = 1e-3,
+) -> tuple[Tensor, ...]:
+    """The cotangents of `x`, scale and offset for the cotangent `dy` of the first result of `batch_norm_training`;
+    the others are `mean` and `variance`."""
+    over = _counted(x, (axis,))
+    _check_parameters(x, over, mean=mean, variance=variance, scale=scale)
+    others, wide = _others(x, over), _wide(dy)
+    count = count_of(x, others)
+    factor = ops.rsqrt(_wide(variance) + epsilon)
+    slope = factor if scale is None else factor * _wide(scale)
+    centred = _wide(x) - _along(mean, x, over)
+    d_offset = ops.reduce_sum(wide, axes=others)
+    d_scale = ops.reduce_sum(wide * centred, axes=others) * factor
+    dx = (
+        wide * _along(slope, x, over)
+        - centred * _along(slope * factor * d_scale / count, x, over)
+        - _along(slope * d_offset / count, x, over)
+    )
+    return _like(dx, x), _like(d_scale, mean), _like(d_offset, mean)
+
+
+@batch_norm_gradient.reference
+def _(dy, x, mean, variance, scale, *, axis, epsilon):
+    over = _counted(x, (axis,))
+    others = _others(x, over)
+    deviation = np.sqrt(variance + epsilon)
+    normal = _affine_reference(x, 1 / deviation, -mean / deviation, over)
+    d_scale, d_offset = (dy * normal).sum(others), dy.sum(others)
+    count = x.size / mean.size
+    rest = dy - _affine_reference(normal, d_scale / count, d_offset / count, over)
+    return _affine_reference(rest, (1 if scale is None else scale) / deviation, None, over), d_scale, d_offset
+
+
+for _op, _first in ((batch_norm_training, ()), (batch_norm_gradient, ((2, 3, 4),))):
+    _rest = ((4,), Draw((4,), 0.5, 2)) if _first else ()
+    _op.sample(*_first, (2, 3, 4), *_rest)
+    _op.sample(*_first, (2, 3, 4), *_rest, (4,), *(() if _first else ((4,),)), epsilon=1e-2)
+batch_norm_training.sample((2, 3, 2, 2), (3,), (3,), axis=1)
+batch_norm_gradient.sample((2, 3, 2, 2), (2, 3, 2, 2), (3,), Draw((3,), 0.5, 2), (3,), axis=1)
 
 
 # --- group ----------------------------------------------------------------------------------------------------------
@@ -302,4 +395,4 @@ group_norm.sample((2, 3, 4), (4,), (4,), groups=4, epsilon=1e-5)
 group_norm.sample((2, 6, 2, 2), (6,), (6,), groups=3, axis=1)
 
 
-__all__ = ["batch_norm", "group_norm", "layer_norm", "rms_norm"]
+__all__ = ["batch_norm", "batch_norm_gradient", "batch_norm_training", "group_norm", "layer_norm", "rms_norm"]

@@ -209,6 +209,19 @@ def transpose(op: Op, region: Region) -> Followed:
     return [Twin(value, permutations.identity(len(left)))]
 
 
+def with_statistics(op: Op, region: Region) -> Followed:
+    """Operands as long as the first are images, as is the first result; the other results are vectors along `axis`."""
+    twin = first_twin(op, region)
+    if twin is None:
+        return None
+    order = twin.permutation
+    operands = [
+        v if v is None or v.ndim != len(order) or v.ndim == 1 else region.permuted(v, order, op) for v in op.operands
+    ]
+    values = rebuilt(op, region, operands, axis=_place(op.attribute_dict["axis"], order))
+    return [Twin(values[0], order), *(Twin(value, permutations.identity(1)) for value in values[1:])]
+
+
 def barrier(op: Op, region: Region) -> Followed:
     twins = [region.twin(present(v)) for v in op.operands]
     if not any(twins):
@@ -225,6 +238,7 @@ def barrier(op: Op, region: Region) -> Followed:
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("softmax", "log_softmax", "batch_norm", "group_norm", "reverse", "split"), along_axis),
     "cumulative_sum": along_axis,
+    **dict.fromkeys(("batch_norm_training", "batch_norm_gradient"), with_statistics),
     **dict.fromkeys(("reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "reduce_all", "reduce_any"), reduction),
     **dict.fromkeys(("reduce_mean", "variance", "argmax", "argmin"), reduction),
     **dict.fromkeys(("pad", "slice", "reduce_window", "select_and_scatter", "select_and_gather"), entry_an_axis),
