@@ -331,7 +331,7 @@ class Function:
         return value
 
     def add_argument(self, like: Value, base: str | None = None) -> Value:
-        """A parameter of a private function for values such as `like`, called as it or else `base`, numbered if taken."""
+        """A parameter of a private function for values like this, called as it or else `base`, numbered if taken."""
         taken = {p.value.name for p in self.parameters}
         base = like.name or base
         name, number = base, 1

@@ -61,6 +61,7 @@ ROUNDINGS = {
     "erf_inv": 32,
     "lgamma": 32,
     "digamma": 32,
+    "trigamma": 32,
     "pow": 32,
     "tan": 16,
     "acosh": 16,

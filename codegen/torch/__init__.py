@@ -38,7 +38,7 @@ class TorchTarget(Target):
         return can_write(self.dialect, op, DTYPES)
 
     def prepare(self, module: Module) -> Module:
-        make_differentiable(module)
+        make_differentiable(module, self.supports)
         layout(module, channels_first=True)
         return module
 

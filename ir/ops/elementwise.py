@@ -52,10 +52,6 @@ def elementwise(
 
 
 INEXACT = FLOATS | COMPLEX
-WITHOUT_GRADIENT = {
-    "digamma": "its derivative, the trigamma function, is no op yet",
-}
-"""Ops with floating results that declare no gradient, and why."""
 
 
 def flat(dy: Any, y: Any, x: Any) -> None:
@@ -163,7 +159,14 @@ lgamma = elementwise(
     vjp=lambda dy, y, x: dy * digamma(x),
     domain=(0.2, 5),
 )
-digamma = elementwise("digamma", special.digamma, FLOATS, "Derivative of lgamma.", domain=(0.2, 5))
+digamma = elementwise(
+    "digamma",
+    special.digamma,
+    FLOATS,
+    "Derivative of lgamma.",
+    vjp=lambda dy, y, x: dy * ops.trigamma(x),
+    domain=(0.2, 5),
+)
 
 # --- rounding and tests ------------------------------------------------------------------------------------------
 

@@ -26,7 +26,6 @@ WITHOUT_GRADIENT = {
     "call": "the gradient of the callee is another function",
     "cond": "the gradient of a branch is another region",
     "custom_gradient": "it names its gradient",
-    "digamma": "its derivative, the trigamma function, is no op yet",
     "native_gradient": "the framework's own gradient has none here",
     "scan": "the gradient of its body is another region, run in reverse",
     "while": "with a bound it becomes a scan, else the number of steps is not known",
