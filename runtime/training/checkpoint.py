@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-import graphc
+from graphc import __version__
 from graphc.frontends.variable import Variable
 from graphc.ir.errors import FormatError, GraphcError
 from graphc.ir.graph import Function
@@ -78,7 +78,7 @@ def save_run(path: Path, run: Run) -> None:
     """Write a checkpoint of a run; see `write_checkpoint` for what happens where it cannot be written."""
     rate = None if run.optimizer is None else run.optimizer.learning_rate
     state = {
-        "graphc": graphc.__version__,
+        "graphc": __version__,
         "structure": run.structure,
         "position": asdict(run.position) | {"logs": {name: float(value) for name, value in run.position.logs.items()}},
         "learning_rate": float(rate.numpy()) if isinstance(rate, Variable) else None,
@@ -99,7 +99,7 @@ def restore_run(path: Path, run: Run) -> None:
     with open_checkpoint(path) as checkpoint:
         _check_weights(checkpoint, {name: variable.tensor_type for name, variable in run.variables.items()})
         state = checkpoint.state
-        same_release = state.get("graphc") == graphc.__version__
+        same_release = state.get("graphc") == __version__
         if same_release and run.structure and state.get("structure") not in (None, run.structure):
             raise GraphcError(
                 f"{str(path)!r} is a checkpoint of another model: it has the same weights, but computes something else"
