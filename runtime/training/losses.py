@@ -97,6 +97,7 @@ def reduced(values: Any, sample_weight: Any, counted: Any, reduction: str | None
         divisor = ops.sum(ops.cast(counted, values.dtype))
     else:
         divisor = ops.cast(ops.size(values), values.dtype)
+        return total / divisor, divisor
     return ops.divide_no_nan(total, divisor), divisor
 
 
