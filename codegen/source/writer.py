@@ -127,6 +127,8 @@ class ModuleWriter:
         self.inner = {ancestor for owner in owners for ancestor in ancestors(owner)}
         self.own = {owner for owner in owners if owner and owner not in self.layers.by_owner}
         self.members: dict[str, list[str]] = {}
+        self.keeps_order = dialect.is_eager and any(is_backward(op) for f in self.functions for op in f.block)
+        """Whether there is a backward part, whose memory is planned, and the target runs as it is written."""
 
     def is_class(self, owner: str) -> bool:
         if not owner:
@@ -416,7 +418,7 @@ class ModuleWriter:
         members = Members(self.dialect, self.layers, self.places, node.owner, self.function_names)
         names = Names(self.dialect.reserved | set(self.function_names.values()) | {c.name for c in self.definitions})
         writer = BodyWriter(self.dialect, members, items, node.outputs, names)
-        writer.ordered = self._keeps_order(items)
+        writer.ordered = self.keeps_order
         if function is not None:
             results = zip(function.results, function.outputs, strict=True)
             writer.result_names = {value: identifier(result.name) for result, value in results if result.name}
@@ -437,7 +439,7 @@ class ModuleWriter:
         missing = unread(writer, inputs)
         if missing:
             raise Conflict(missing)
-        return [*writer.sizes_at_top(inputs, names), *writer.lines]
+        return [*writer.sizes_at_top(inputs, names), *freeing(writer)]
 
     def _entry(self, function: Function, root: Node) -> Method:
         for item in root.items:
@@ -473,7 +475,7 @@ class ModuleWriter:
         names = Names(self.dialect.reserved | set(self.function_names.values()))
         ops = [op for op in function.block if op.next is not None]
         writer = BodyWriter(self.dialect, members, ops, function.outputs, names, indent=4)
-        writer.ordered = self._keeps_order(ops)
+        writer.ordered = self.keeps_order
         parameters: list[str] = []
         for parameter in function.parameters:
             name = names.take(identifier(parameter.name))
@@ -485,10 +487,6 @@ class ModuleWriter:
         values = [p.value for p in function.parameters]
         top = writer.sizes_at_top(values, dict(zip(values, parameters, strict=True)))
         return self.function_names[function.name], parameters, [*top, *freeing(writer)]
-
-    def _keeps_order(self, items: Sequence[Item]) -> bool:
-        """Whether the body has a backward part, whose memory is planned, and the target runs as it is written."""
-        return self.dialect.is_eager and any(isinstance(item, Op) and is_backward(item) for item in items)
 
 
 def freeing(writer: BodyWriter) -> list[str]:
