@@ -260,9 +260,8 @@ def dot_general(op: Op) -> Spelled:
     x, y = op.operands
     assert x is not None and y is not None
     contract, batch = op.attribute_dict["contract"], op.attribute_dict["batch"]
-    if not batch and len(contract) == 1 and x.ndim == y.ndim == 2:
-        if contract[0] != (0, 0):
-            return f"{{0}}{'' if contract[0][0] == 1 else '.T'} @ {{1}}{'' if contract[0][1] == 0 else '.T'}"
+    if not batch and len(contract) == 1 and x.ndim == y.ndim == 2 and contract[0] != (0, 0):
+        return f"{{0}}{'' if contract[0][0] == 1 else '.T'} @ {{1}}{'' if contract[0][1] == 0 else '.T'}"
     if not batch and contract == ((x.ndim - 1, y.ndim - 1),) and y.ndim == 2:
         return "{0} @ {1}.T"
     if not batch and contract == tuple((i, i) for i in range(x.ndim - 1)) and x.ndim == y.ndim:

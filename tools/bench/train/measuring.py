@@ -64,7 +64,7 @@ class Process:
     """A contestant at work."""
 
     def __init__(self, contestant: Contestant, folder: Path) -> None:
-        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")
+        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  # closed by `close`
         self.process = subprocess.Popen(
             [*contestant.command, str(folder), *contestant.after],
             stdin=subprocess.PIPE,
