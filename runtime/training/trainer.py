@@ -265,6 +265,7 @@ class Trainer:
             verbose=verbosity(verbose),
             epochs=epochs,
             steps=data.steps,
+            validation=validation is not None,
         )
         position = Position([int(word) for word in key], initial_epoch, 0, initial_epoch, data.steps, batch_size)
         fitting.Fit(self, data, validation, listed, position, epochs, validation_freq).run()
