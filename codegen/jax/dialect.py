@@ -18,6 +18,8 @@ from graphc.ir.graph import Op, Value
 from graphc.ir.module import Module
 from graphc.ir.types import TensorType
 
+DONATED = "The memory of `params` is used for the new ones, which are returned: go on with these."
+
 
 class JaxDialect(FunctionalDialect):
     """See `spelling.py` for the ops."""
@@ -27,6 +29,7 @@ class JaxDialect(FunctionalDialect):
     helpers = {name: source.strip() for name, source in HELPERS.items()}
     imports = {
         "Path": "from pathlib import Path",
+        "partial": "from functools import partial",
         "math": "import math",
         "functools": "import functools",
         "itertools": "import itertools",
@@ -39,7 +42,21 @@ class JaxDialect(FunctionalDialect):
     }
     has_native_gradient = True
     reserved = frozenset(
-        {"threefry2x32_p", "jax", "jnp", "lax", "np", "params", "load", "nested", "Path", "Model", "forward", *HELPERS}
+        {
+            "threefry2x32_p",
+            "partial",
+            "jax",
+            "jnp",
+            "lax",
+            "np",
+            "params",
+            "load",
+            "nested",
+            "Path",
+            "Model",
+            "forward",
+            *HELPERS,
+        }
     )
     light = frozenset({"relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "transpose", "reshape", "convert"})
 
@@ -63,10 +80,14 @@ class JaxDialect(FunctionalDialect):
         write_region_op(body, op)
 
     def entry(self, method: Method, module: Module) -> str:
+        """An entry that updates weights is given `params` for good: the new ones take their memory."""
         assert method.entry is not None
         head = f"def {method.name}({', '.join(['params', *method.parameters])}):"
-        doc = f'    """{entry_line(method.entry, method.parameters)}"""'
-        return "\n".join(["@jax.jit", head, doc, *indented(method.lines)])
+        line = entry_line(method.entry, method.parameters)
+        if not any(result.updates is not None for result in method.entry.results):
+            return "\n".join(["@jax.jit", head, f'    """{line}"""', *indented(method.lines)])
+        doc = [f'    """{line}', "", f"    {DONATED}", '    """']
+        return "\n".join(["@partial(jax.jit, donate_argnums=0)", head, *doc, *indented(method.lines)])
 
     def usage(self, root: Definition, module: Module) -> list[str]:
         method = root.methods[0]

@@ -40,7 +40,7 @@ def with_imports(text: str, dialect: Dialect) -> str:
 
 def import_block(lines: Sequence[str]) -> str:
     """Import statements in the order that `ruff check --select I` wants: standard library first."""
-    standard = [line for line in lines if line.split()[1].split(".")[0] in ("math", "pathlib", "json")]
+    standard = [line for line in lines if line.split()[1].split(".")[0] in ("functools", "math", "pathlib", "json")]
     others = [line for line in lines if line not in standard]
 
     def order(line: str) -> tuple[bool, str]:

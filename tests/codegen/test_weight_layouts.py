@@ -46,3 +46,27 @@ def test_a_weight_that_is_updated_in_another_layout(target):
     first, one = np.float32([[1, 4], [2, 5], [3, 6]]), np.ones((3, 2), np.float32)
     for step in (1, 2, 3):
         np.testing.assert_array_equal(executable(one), first + step)
+
+
+ALIASES = """
+weight "a" : f32[2] = [1.0, 2.0]
+weight "b" : f32[2] = [3.0, 4.0]
+weight "c" : f32[2] = [5.0, 6.0]
+
+func @step(%x: f32[] input, %a: f32[2] param "a", %b: f32[2] param "b", %c: f32[2] param "c") -> (
+    f32[2], f32[2] updates %a, f32[2] updates %b, f32[2], f32[2] updates %c) {
+  %0 = add %a, %x : f32[2]
+  return %0, %0, %0, %c, %b
+}
+"""
+
+
+@pytest.mark.parametrize("target", ["numpy", "torch", "jax", "onnx"])
+def test_results_and_weights_that_are_one_value_are_arrays_apart(target):
+    """What a call returned stays as it was, though weights are donated or written in place in later calls."""
+    executable = graphc.compile(graphc.parse(ALIASES), target=target)
+    returned = [executable(np.float32(1)) for _ in range(3)]
+    np.testing.assert_array_equal([new for new, _ in returned], [[2, 3], [3, 4], [4, 5]])
+    np.testing.assert_array_equal([c for _, c in returned], [[5, 6], [3, 4], [2, 3]])
+    for name, want in {"a": [4, 5], "b": [4, 5], "c": [3, 4]}.items():
+        np.testing.assert_array_equal(executable.weights[name], want)
