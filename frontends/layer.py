@@ -296,7 +296,7 @@ class Layer(WeightOwner):
     def _resolve_training(self, kwargs: dict[str, Any]) -> bool | None:
         """What the layer is told about training: what was passed, else what the caller was told."""
         recording = current_recording()
-        told = kwargs.get("training")
+        told = kwargs.get("training") if "training" in _call_parameters(type(self)) else kwargs.pop("training", None)
         if told is None:
             told = _training.get()
         if told is None and recording is not None:

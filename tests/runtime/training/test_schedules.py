@@ -1,0 +1,62 @@
+"""Learning rate schedules: values by hand, on the host, and in a step."""
+
+import math
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import Input, Sequential, layers, optimizers
+
+schedules = optimizers.schedules
+
+
+@pytest.mark.parametrize(
+    ("schedule", "values"),
+    [
+        (schedules.ConstantSchedule(0.3), {0: 0.3, 99: 0.3}),
+        (schedules.ExponentialDecay(0.1, 10, 0.5), {0: 0.1, 5: 0.1 * 0.5**0.5, 20: 0.025}),
+        (schedules.ExponentialDecay(0.1, 10, 0.5, staircase=True), {9: 0.1, 10: 0.05, 25: 0.025}),
+        (schedules.InverseTimeDecay(1.0, 10, 2.0), {0: 1.0, 5: 0.5, 10: 1 / 3}),
+        (schedules.PiecewiseConstantDecay([2, 5], [1.0, 0.5, 0.1]), {0: 1.0, 2: 1.0, 3: 0.5, 5: 0.5, 6: 0.1}),
+        (schedules.PolynomialDecay(0.1, 10, 0.01, power=2.0), {0: 0.1, 5: 0.09 / 4 + 0.01, 10: 0.01, 50: 0.01}),
+        (schedules.PolynomialDecay(0.1, 10, 0.0, cycle=True), {10: 0.0, 11: 0.1 * (1 - 11 / 20), 20: 0.0}),
+        (schedules.CosineDecay(1.0, 100, alpha=0.1), {0: 1.0, 50: 0.55, 100: 0.1, 1000: 0.1}),
+        (
+            schedules.CosineDecay(0.0, 100, warmup_target=1.0, warmup_steps=10),
+            {0: 0.0, 5: 0.5, 10: 1.0, 60: 0.5, 110: 0.0},
+        ),
+    ],
+)
+def test_values(schedule, values):
+    for step, value in values.items():
+        assert math.isclose(schedule(step), value, rel_tol=1e-12, abs_tol=1e-15)
+    again = schedules.deserialize(schedules.serialize(schedule))
+    assert again.get_config() == schedule.get_config() and again(7) == schedule(7)
+
+
+def test_mistakes():
+    with pytest.raises(graphc.GraphcError, match="3 boundaries need 4 values, not 3"):
+        schedules.PiecewiseConstantDecay([1, 2, 3], [1, 2, 3])
+    with pytest.raises(graphc.GraphcError, match="decay_steps is more than 0"):
+        schedules.CosineDecay(1.0, 0)
+
+
+@pytest.mark.parametrize("wrap", [lambda o: o, optimizers.LossScaleOptimizer])
+def test_a_step_takes_the_rate_of_its_number(wrap):
+    """The gradient of the mean of x · w is 1: each step shows its rate."""
+    rates = [0.5, 0.25, 0.125, 0.0625]
+    model = Sequential([Input((1,)), layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+    model.compile(
+        wrap(optimizers.SGD(schedules.ExponentialDecay(0.5, 1, 0.5))),
+        lambda y_true, y_pred: graphc.ops.mean(y_pred, -1),
+    )
+    x, seen = np.ones((2, 1), np.float32), [0.0]
+    for _ in rates:
+        model.train_on_batch(x, x)
+        seen.append(-float(model.get_weights()[0][0, 0]))
+    np.testing.assert_allclose(np.diff(seen), rates)
+    assert model.optimizer.learning_rate == 0.03125
+    model.optimizer.iterations.assign(0)
+    model.train_on_batch(x, x)
+    np.testing.assert_allclose(-model.get_weights()[0][0, 0] - seen[-1], rates[0])
