@@ -13,10 +13,10 @@ from graphc.passes.cse import ACROSS_SCOPES, merge_common
 from graphc.passes.dce import dce
 from graphc.passes.driver import Rule, apply_rules, rules_in
 from graphc.passes.registry import register_pass
-from graphc.passes.rules import arithmetic, casts, control, movement
+from graphc.passes.rules import arithmetic, casts, control, convolution, movement
 from graphc.passes.rules.folding import folding
 
-RULES = rules_in(arithmetic, casts, movement, control)
+RULES = rules_in(arithmetic, casts, movement, convolution, control)
 
 
 @register_pass("canonicalize")
