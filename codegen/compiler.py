@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from graphc.codegen import target
@@ -11,6 +12,7 @@ from graphc.passes import run_passes
 from graphc.passes.dce import dce
 from graphc.passes.driver import apply_rules, rules_in
 from graphc.passes.legalize import legalize
+from graphc.passes.partition.remat import within_budget
 from graphc.passes.registry import Observer, collector_paused
 from graphc.passes.rules import arithmetic
 from graphc.passes.rules.folding import folding
@@ -27,12 +29,15 @@ def write_artifact(
     passes: str | None = None,
     check: bool = False,
     observe: Observer | None = None,
+    memory_budget: int | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Manifest:
     """Write `module` for a target into `folder`, which appears whole or not at all. `module` stays as it is.
 
     `passes` is a pipeline as text (None: the usual one), `check` as in `run_passes`; `observe` sees the module after
-    each pass, after the target's preparation (`prepare`) and after `legalize`. Raises `TargetError`,
-    `UnsupportedError`.
+    each pass, after the target's preparation (`prepare`) and after `legalize`. Functions with a backward part are
+    planned so that their peak beside the parameters keeps `memory_budget` bytes at these `sizes` of symbols; `observe`
+    then sees `remat` too. Raises `TargetError`, `UnsupportedError`, and `GraphcError` for a budget that cannot be kept.
     """
     chosen = target(target_name)
     with collector_paused():
@@ -46,6 +51,10 @@ def write_artifact(
             dce(legal)
         if observe is not None:
             observe("legalize", legal)
+        if memory_budget is not None:
+            within_budget(legal, memory_budget, sizes or {}, chosen.memory)
+            if observe is not None:
+                observe("remat", legal)
         with atomic_folder(Path(folder)) as temporary:
             stored = chosen.write(legal, temporary)
             return write_manifest(temporary, target_name, legal, stored)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from graphc.ir.analysis.liveness import PLAIN, Memory
 from graphc.ir.errors import DTypeError, GraphcError, ShapeError
 from graphc.ir.graph import Op
 from graphc.ir.module import Module
@@ -105,6 +106,9 @@ class Target(ABC):
 
     modules: ClassVar[tuple[str, ...]] = ()
     """Import names of what an artifact needs to run."""
+
+    memory: ClassVar[Memory] = PLAIN
+    """How it holds values, for plans of memory: what is a view, and which workspace an op needs."""
 
     def available(self) -> bool:
         """Whether everything in `modules` is installed here."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from graphc.codegen.numpy.dialect import NumpyDialect
+from graphc.codegen.numpy.memory import MEMORY
 from graphc.codegen.source.loading import TreeArtifact
 from graphc.codegen.source.support import can_write, check_inputs
 from graphc.codegen.source.writer import write_source
@@ -24,6 +25,7 @@ class NumpyTarget(Target):
 
     name = "numpy"
     modules = ("numpy", "scipy", "safetensors")
+    memory = MEMORY
 
     def __init__(self) -> None:
         self.dialect = NumpyDialect()

@@ -12,6 +12,7 @@ from graphc.codegen.source.support import can_write, check_inputs
 from graphc.codegen.source.writer import write_source
 from graphc.codegen.target import Loaded, Target
 from graphc.codegen.torch.dialect import TorchDialect
+from graphc.codegen.torch.memory import MEMORY
 from graphc.codegen.torch.native import make_differentiable
 from graphc.ir.dtypes import bf16, bool_, c64, c128, f16, f32, f64, i8, i16, i32, i64, u8, u32
 from graphc.ir.graph import Op
@@ -30,6 +31,7 @@ class TorchTarget(Target):
     name = "torch"
     extra = "torch"
     modules = ("torch", "safetensors")
+    memory = MEMORY
 
     def __init__(self) -> None:
         self.dialect = TorchDialect()

@@ -1,0 +1,26 @@
+"""How PyTorch holds values on the CPU, for plans of memory; its profiler's allocation events say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphc.codegen.source.strided import is_view
+from graphc.ir.analysis.liveness import Memory
+from graphc.ir.graph import Op
+from graphc.ir.types import TensorType
+
+KERNELS = {"conv": 3, "convolution": 3, "convolution_input_gradient": 3}
+"""Copies of the kernel that an op holds: in the order of axes torch wants, and in oneDNN's blocks."""
+
+RESULTS = {"convolution_kernel_gradient": 4}
+"""Copies of the result that an op holds besides."""
+
+
+def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
+    """Bytes beside operands and results."""
+    if op.name in KERNELS and (kernel := op.operands[1]) is not None:
+        return KERNELS[op.name] * size(kernel.type)
+    return RESULTS.get(op.name, 0) * size(op.results[0].type) if op.results else 0
+
+
+MEMORY = Memory(is_view, workspace)
