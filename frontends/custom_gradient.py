@@ -150,8 +150,7 @@ class _Recorded:
         """A private function of the ops of `block`, which takes and hands out these values."""
         function = module.add_function(module.free_name(name), public=False)
         values: dict[Value, Value] = {}
-        for value in taken:
-            argument = function.add_argument(value)
+        for value, argument in zip(taken, function.add_arguments(taken), strict=True):
             values.setdefault(value, argument)
         for op in block:
             function.block.append(clone_op(op, values))

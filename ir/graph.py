@@ -6,7 +6,7 @@ Everything is a plain object with slots. Reading is free; changing goes through 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -330,14 +330,21 @@ class Function:
         self.parameters.append(Parameter(value, role, weight))
         return value
 
-    def add_argument(self, like: Value, base: str | None = None) -> Value:
-        """A parameter of a private function for values like this, called as it or else `base`, numbered if taken."""
+    def add_arguments(self, likes: Iterable[Value], bases: Mapping[Value, str] | None = None) -> list[Value]:
+        """Parameters of a private function for values like these, named as they are or else by `bases`; names that are
+        taken get a number. Linear."""
         taken = {p.value.name for p in self.parameters}
-        base = like.name or base
-        name, number = base, 1
-        while name is not None and name in taken:
-            name, number = f"{base}_{number}", number + 1
-        return self.add_parameter(like.type, name)
+        numbers: dict[str, int] = {}
+        found: list[Value] = []
+        for like in likes:
+            base = like.name or (bases or {}).get(like)
+            name = base
+            while base is not None and name in taken:
+                numbers[base] = numbers.get(base, 0) + 1
+                name = f"{base}_{numbers[base]}"
+            taken.add(name)
+            found.append(self.add_parameter(like.type, name))
+        return found
 
     @property
     def inputs(self) -> list[Parameter]:

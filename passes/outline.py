@@ -49,8 +49,7 @@ def outline_gradient(
     inner = _with_constants(block, moved)
     arguments = _arguments(inner, owner)
     outlined = module.add_function(module.free_name(name), public=False)
-    roles = _roles(inner)
-    values = {value: outlined.add_argument(value, roles.get(value)) for value in arguments}
+    values = dict(zip(arguments, outlined.add_arguments(arguments, _roles(inner)), strict=True))
     for op in inner:
         outlined.block.append(clone_op(op, values))
     results = [loss, *(value for op in moved for value in op.results if value is not loss)]

@@ -214,9 +214,8 @@ def _make_pair(differentiator: Differentiator, callee: Function, seeded: Sequenc
     forward.results = [Result() for _ in forward.outputs]
 
     backward = module.add_function(module.free_name(f"{callee.name}_backward"), public=False)
-    values: dict[Value, Value] = {}
-    for value in (*(body.parameters[i] for i in read), *residuals, *body.seeds):
-        values[value] = backward.add_argument(value)
+    taken = [*(body.parameters[i] for i in read), *residuals, *body.seeds]
+    values = dict(zip(taken, backward.add_arguments(taken), strict=True))
     body.backward_into(backward.block, values, backward, lambda found: found)
     backward.results = [Result() for _ in backward.outputs]
     backward.guards.update(forward.guards)

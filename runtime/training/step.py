@@ -132,6 +132,8 @@ def _record(
     training = name == "train_step"
     lowering = Lowering(model, training, name, beside)
     lowering.observed = [] if observe else None
+    if model._compiled is not None:
+        lowering.gradients = model._compiled.gradients
     function = lowering.function
     data, names = _inputs(model, batch, function)
     lowering.declare_weights(names)

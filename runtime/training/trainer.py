@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from graphc.frontends.random import key_of
 from graphc.frontends.recording import current_recording
 from graphc.ir.errors import GraphcError
 from graphc.ir.module import Module
+from graphc.passes.autodiff import check_gradients
 from graphc.runtime.training import fitting, metrics, optimizers
 from graphc.runtime.training.callbacks import CallbackList
 from graphc.runtime.training.callbacks.callback import as_numbers
@@ -39,7 +40,8 @@ class Compiled:
     metrics: CompiledMetrics
     settings: dict[str, Any]
     check_finite: bool = False
-    losses: dict[str, metrics.Mean] = field(default_factory=lambda: {"loss": metrics.Mean("loss")})
+    gradients: Literal["ir", "native"] = "ir"
+    losses: dict[str, metrics.Mean] = field(default_factory=dict[str, metrics.Mean])
     """The means of the loss, and of those of each output where there are several, by the names of their logs."""
     programs: dict[Any, Program] = field(default_factory=dict)
 
@@ -127,6 +129,7 @@ class Trainer:
         passes: str | None = None,
         memory_budget: int | str | None = None,
         check_finite: bool = False,
+        gradients: Literal["ir", "native"] = "ir",
     ) -> None:
         """Say how the model is trained, and what it runs on. Recording and compiling wait for the first use.
 
@@ -134,8 +137,10 @@ class Trainer:
         outputs' losses, metrics that look at sample weights and such that do not. In mixed_float16 the optimizer is
         wrapped in a `LossScaleOptimizer`, unless `auto_scale_loss` is off. The next three are those of
         `graphc.compile`. With `check_finite`, `fit` raises where a layer, the loss or a gradient is not finite, and
-        says which: it costs about a pass over all of them.
+        says which: it costs about a pass over all of them. `gradients="native"` leaves gradients to the target's
+        framework, which only torch and jax can.
         """
+        check_gradients(gradients)
         found = None if optimizer is None else optimizers.get(optimizer)
         names = self.output_names if self.is_functional else None
         in_float16 = any(layer.dtype_policy.name == "mixed_float16" for layer in self.all_layers())
@@ -147,6 +152,7 @@ class Trainer:
             CompiledMetrics(metrics, weighted_metrics),
             {"target": target, "passes": passes, "memory_budget": memory_budget},
             check_finite,
+            gradients,
         )
         object.__setattr__(self, "_compiled", compiled)
         object.__setattr__(self, "_forward", None)
