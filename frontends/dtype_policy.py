@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc.ir.dtypes import DType
+from graphc.ir.dtypes import DTYPES, DType
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import DTypeError
+from graphc.ir.suggestions import nearest
 
 MIXED = {"mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}
 """Policies with weights in float32 that are cast to a narrower dtype where they are computed with."""
@@ -18,7 +19,7 @@ class DTypePolicy:
     def __init__(self, name: Any) -> None:
         name = str(name)
         if name.startswith("mixed_") and name not in MIXED:
-            raise DTypeError(f"no dtype policy is called {name!r}; there are {', '.join(MIXED)}, and every dtype")
+            raise DTypeError(f"no dtype policy is called {name!r}{nearest(name, [*MIXED, *DTYPES])}")
         self.compute_dtype: DType = dtype_of(MIXED.get(name, name))
         self.variable_dtype: DType = dtype_of("float32") if name in MIXED else self.compute_dtype
         self._mixed = name if name in MIXED else None

@@ -13,7 +13,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean …?` for a misspelt name, and what there is where nothing is near or there is little."""
     names = sorted(set(map(str, known)))
     listed = f"here are {', '.join(names)}"
-    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    by_lowered = {each.lower(): each for each in names}
+    close = get_close_matches(name, names, n=3, cutoff=0.5) or [
+        by_lowered[each] for each in get_close_matches(name.lower(), by_lowered, n=3, cutoff=0.5)
+    ]
     if not close:
         return f"; t{listed}"
     meant = f"; did you mean {' or '.join(close)}?"

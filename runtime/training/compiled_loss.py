@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from graphc.frontends.recording import current_recording
 from graphc.frontends.structures import flatten, paths
 from graphc.ir.dims import equal
@@ -18,6 +20,11 @@ class CompiledLoss:
     the same way. `output_names` are those of the model, where it knows them."""
 
     def __init__(self, loss: Any, loss_weights: Any = None, output_names: list[str] | None = None) -> None:
+        for each in flatten(loss):  # misspelt names are told at once
+            losses.get(each)
+        for factor in flatten(loss_weights):
+            if factor is not None and (isinstance(factor, bool) or not isinstance(factor, (int, float, np.number))):
+                raise GraphcError(f"loss_weights are numbers, not {factor!r}")
         self.loss, self.loss_weights, self.output_names = loss, loss_weights, output_names
 
     def names(self, y_pred: Any) -> list[str]:

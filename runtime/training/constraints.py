@@ -6,6 +6,7 @@ from typing import Any
 
 from graphc.frontends import ops, serialization
 from graphc.ir.errors import GraphcError
+from graphc.ir.suggestions import nearest
 
 EPSILON = 1e-7
 
@@ -96,7 +97,7 @@ def get(identifier: Any) -> Any:
     if isinstance(identifier, str):
         found = _BY_NAME.get(identifier) or serialization.registered_object(identifier)
         if found is None:
-            raise GraphcError(f"no constraint is called {identifier!r}; there are {', '.join(CLASSES)}")
+            raise GraphcError(f"no constraint is called {identifier!r}{nearest(identifier, CLASSES)}")
         identifier = found
     return identifier() if isinstance(identifier, type) else identifier
 

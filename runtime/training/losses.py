@@ -10,6 +10,7 @@ from graphc.frontends.naming import automatic_name, snake_case
 from graphc.frontends.ops.dispatch import tensor
 from graphc.frontends.structures import map_structure
 from graphc.ir.errors import GraphcError, ShapeError
+from graphc.ir.suggestions import nearest
 from graphc.runtime.training import loss_functions
 from graphc.runtime.training.loss_functions import (
     binary_crossentropy,
@@ -277,7 +278,7 @@ def get(identifier: Any) -> Any:
     if isinstance(identifier, str):
         found = FUNCTIONS.get(identifier) or CLASSES.get(identifier) or serialization.registered_object(identifier)
         if found is None:
-            raise GraphcError(f"no loss is called {identifier!r}; there are {', '.join(sorted(FUNCTIONS))}")
+            raise GraphcError(f"no loss is called {identifier!r}{nearest(identifier, [*FUNCTIONS, *CLASSES])}")
         identifier = found
     if isinstance(identifier, type):
         return identifier()

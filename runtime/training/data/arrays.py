@@ -94,6 +94,9 @@ def split_off(arrays: Batch, share: float) -> tuple[Batch, Batch]:
     """The first examples, and the last ones, which are this share of all, as Keras's `validation_split`."""
     if not 0 < share < 1:
         raise GraphcError(f"validation_split is a share between 0 and 1, not {share!r}")
+    if not (isinstance(arrays[0], (list, tuple, dict)) or hasattr(arrays[0], "__array__")):
+        kind = type(arrays[0]).__name__
+        raise GraphcError(f"validation_split splits arrays; with a {kind} give validation_data instead")
     x, y, sample_weight = (as_arrays(a, n) for a, n in zip(arrays, ("x", "y", "sample_weight"), strict=True))
     count = length(x, y, sample_weight)
     at = math.floor(count * (1 - share))

@@ -6,6 +6,7 @@ from typing import Any
 
 from graphc.frontends import serialization
 from graphc.ir.errors import GraphcError
+from graphc.ir.suggestions import nearest
 from graphc.runtime.training import schedules
 from graphc.runtime.training.optimizers.adam import Adam, AdamW
 from graphc.runtime.training.optimizers.adaptive import Adagrad, RMSprop
@@ -30,9 +31,8 @@ def get(identifier: Any) -> Optimizer:
         return deserialize(identifier)
     found = CLASSES.get(str(identifier).lower().replace("_", "")) or serialization.registered_object(str(identifier))
     if found is None:
-        raise GraphcError(
-            f"no optimizer is called {identifier!r}; there are {', '.join(cls.__name__ for cls in CLASSES.values())}"
-        )
+        known = [cls.__name__ for cls in CLASSES.values()]
+        raise GraphcError(f"no optimizer is called {identifier!r}{nearest(str(identifier), known)}")
     return found()
 
 
