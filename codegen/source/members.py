@@ -189,6 +189,11 @@ class Members:
             return self._places.path(f"weight {weight}", self.start)
         return (*self._places.path(f"layer {owner_of(weight)}", self.start), name)
 
+    def place_of(self, value: Value) -> Path | None:
+        """The path under which the weight that a parameter stands for is stored; None for other values."""
+        weight = self._layers.weight_of.get(value)
+        return None if weight is None else self.path_of(self._layers.table.source(weight).name)
+
     def weight(self, value: Value) -> Expression:
         """The source of a weight as the IR has it."""
         weight = self._layers.resolved(value)

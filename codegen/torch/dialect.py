@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphc.codegen.source.body import BodyWriter
+from graphc.codegen.source.body import BodyWriter, Item
 from graphc.codegen.source.dialect import Code, Dialect, Layer, Path, Spelled, Spelling, Update
 from graphc.codegen.source.documentation import class_line, entry_line, module_docstring
-from graphc.codegen.source.expressions import POSTFIX, Expression
+from graphc.codegen.source.expressions import POSTFIX, PRODUCT, Expression
 from graphc.codegen.source.formatting import IMPORTS
 from graphc.codegen.source.functional import indented
 from graphc.codegen.source.members import relative
@@ -45,8 +45,17 @@ def load(folder=None):
     return Model().eval()
 '''
 
-VIEWS = frozenset({"reshape", "transpose", "broadcast", "slice", "name", "stop_gradient", "barrier", "convert", "real"})
-"""Ops whose result may share memory with their operand."""
+VIEWS = frozenset(
+    ["barrier", "broadcast", "convert", "dynamic_slice", "imag", "name", "real", "reshape", "slice", "stop_gradient"]
+    + ["transpose"]
+)
+"""Ops whose result may share memory with their first operand."""
+
+CALLS = frozenset({"call", "custom_gradient", "native_gradient"})
+"""Ops whose results may share memory with any operand, as those of region ops may."""
+
+IN_PLACE = {"add": ("+", "add_"), "sub": ("-", "sub_"), "mul": ("*", "mul_")}
+"""Operators of a weight and something else, with the method that puts the result in the weight's place at once."""
 
 
 class TorchDialect(Dialect):
@@ -160,23 +169,58 @@ class TorchDialect(Dialect):
         write_region_op(body, op)
 
     def updated(self, body: BodyWriter, updates: Sequence[Update], outputs: Sequence[Value]) -> None:
-        """New values are copied in once nothing reads the old ones; what shares memory with these is cloned first."""
-        for value in dict.fromkeys((*outputs, *(value for _, value, _ in updates))):
-            shares = _reads_weight(value)
-            if shares or value in outputs or len(updates) > 1:
-                text = body.operand(value).within(POSTFIX)
-                freed = body.release(body.consume([value]))
-                known = value in body.known
-                if not known or shares:
-                    body.emit(f"{body.name_result(value, freed)} = {text}{'.clone()' if shares else ''}")
+        """Weights are written one after another, so that one new value is held beside them at a time.
+
+        What is returned, and new values that read a weight which is written before them, are computed first; what
+        shares memory with a weight is cloned.
+        """
+        for value in dict.fromkeys(outputs):
+            self._computed(body, value)
+        here, written = frozenset(body.items), set[Path]()
+        for path, value, _ in updates:
+            read = weights_read(body, value, here)
+            if read is None or read & written or shared_with_weights(body, value):
+                self._computed(body, value)
+            written.add(path)
         body.emit("with torch.no_grad():")
         for path, value, steps in updates:
-            new = body.operand(value)
-            for step in steps:
-                new = Expression(self.applied(new.within(POSTFIX), step), POSTFIX)
-            body.emit(f"    {self.member(path)}.copy_({new.text})")
+            body.emit(f"    {self._write(body, path, value, steps)}")
         if outputs:
             body.emit(f"return {body.returned(outputs)}")
+
+    def _computed(self, body: BodyWriter, value: Value) -> None:
+        """Hold a value under a name, in memory that is no weight's."""
+        if shared_with_weights(body, value):
+            text = body.operand(value).within(POSTFIX)
+            freed = body.release(body.consume([value])) if value in body.pending else []
+            body.emit(f"{body.name_result(value, freed)} = {text}.clone()")
+        elif value in body.pending:
+            body.materialise(value)
+        elif value not in body.known:
+            text = body.operand(value).text
+            body.emit(f"{body.name_result(value)} = {text}")
+
+    def _write(self, body: BodyWriter, path: Path, value: Value, steps: tuple[Step, ...]) -> str:
+        """The statement that gives a weight its new value: `w.sub_(…)` for `w - …`, else by a copy."""
+        op = value.op
+        weight, new = self.member(path), body.operand(value)
+        if value in body.pending and op is not None and op.name in IN_PLACE and op.operands[0] is not None:
+            first, second = op.operands
+            assert second is not None
+            operator, method = IN_PLACE[op.name]
+            head = f"{body.operand(first).text} {operator} "
+            fits = not steps or second.type.shape == value.type.shape
+            apart = path not in shared_with_weights(body, second)
+            if body.members.place_of(first) == path and new.text.startswith(head) and fits and apart:
+                rest = new.text.removeprefix(head)  # which stands to the right of an operator
+                other = Expression(rest, POSTFIX if rest.isidentifier() else PRODUCT)
+                return f"{weight}.{method}({self._stored(other, steps).text})"
+        return f"{weight}.copy_({self._stored(new, steps).text})"
+
+    def _stored(self, value: Expression, steps: tuple[Step, ...]) -> Expression:
+        for step in steps:
+            value = Expression(self.applied(value.within(POSTFIX), step), POSTFIX)
+        return value
 
     # --- the file -------------------------------------------------------------------------------------------
 
@@ -215,8 +259,40 @@ class TorchDialect(Dialect):
         return "\n\n\n".join(parts)
 
 
-def _reads_weight(value: Value) -> bool:
-    """Whether the value may share memory with a weight."""
-    while (op := value.op) is not None and op.name in VIEWS and op.operands and op.operands[0] is not None:
-        value = op.operands[0]
-    return value.op is None
+def sharing(value: Value) -> list[Value]:
+    """The parameters whose memory the value may share."""
+    found: list[Value] = []
+    todo = [value]
+    while todo:
+        value = todo.pop()
+        op = value.op
+        if op is None:
+            found.append(value)
+        elif op.name in VIEWS:
+            todo += [operand for operand in op.operands[:1] if operand is not None]
+        elif op.regions or op.name in CALLS:
+            todo += [operand for operand in op.operands if operand is not None]
+    return found
+
+
+def shared_with_weights(body: BodyWriter, value: Value) -> set[Path]:
+    """The places of the weights whose memory the value may share."""
+    return {place for root in sharing(value) if (place := body.members.place_of(root)) is not None}
+
+
+def weights_read(body: BodyWriter, value: Value, here: Set[Item]) -> set[Path] | None:
+    """The places of the weights that what is not computed yet of a value reads; None where any may be.
+
+    `here` are the body's items, among them the ops whose operands tell.
+    """
+    found: set[Path] = set()
+    todo = [value]
+    while todo:
+        value = todo.pop()
+        if value in body.known or value.op is None:
+            found |= shared_with_weights(body, value)
+        elif value.op in here or not value.op.operands:
+            todo += [operand for operand in value.op.operands if operand is not None]
+        else:  # the call of a scope
+            return None
+    return found

@@ -61,6 +61,44 @@ func @step(%x: f32[] input, %a: f32[2] param "a", %b: f32[2] param "b", %c: f32[
 """
 
 
+CROSSED = """
+weight "a" : f32[2, 2] = [[1.0, 2.0], [3.0, 4.0]]
+weight "b" : f32[2, 2] = [[5.0, 6.0], [7.0, 8.0]]
+weight "c" : f32[2, 2] = [[0.0, 1.0], [2.0, 3.0]]
+
+func @step(%x: f32[] input, %a: f32[2, 2] param "a", %b: f32[2, 2] param "b", %c: f32[2, 2] param "c") -> (
+    f32[2, 2] updates %a, f32[2, 2] updates %b, f32[2, 2] updates %c, f32[2, 2]) {
+  %0 = transpose %a {permutation = [1, 0]} : f32[2, 2]
+  %1 = sub %a, %0 : f32[2, 2]
+  %2 = mul %a, %x : f32[2, 2]
+  %3 = add %b, %2 : f32[2, 2]
+  %4 = mul %0, %x : f32[2, 2]
+  %5 = add %3, %4 : f32[2, 2]
+  %6 = sub %c, %5 : f32[2, 2]
+  return %1, %3, %6, %5
+}
+"""
+
+
+@pytest.mark.parametrize("target", ["numpy", "torch", "jax", "onnx"])
+def test_new_values_read_the_old_ones_of_other_weights(target):
+    module = graphc.parse(CROSSED)
+    executable = graphc.compile(module, target=target)
+    two = np.float32(2)
+    for _ in range(3):
+        *wanted, result = graphc.interpret(module, two)
+        np.testing.assert_array_equal(executable(two), result)
+        for name, want in zip("abc", wanted, strict=True):
+            module.weights.set(name, want)
+            np.testing.assert_array_equal(executable.weights[name], want)
+
+
+def test_torch_updates_weights_in_place():
+    source = graphc.compile(graphc.parse(CROSSED), target="torch").source
+    assert "self.c.sub_(" in source
+    assert "self.a.copy_(" in source  # what is subtracted lies in its memory
+
+
 @pytest.mark.parametrize("target", ["numpy", "torch", "jax", "onnx"])
 def test_results_and_weights_that_are_one_value_are_arrays_apart(target):
     """What a call returned stays as it was, though weights are donated or written in place in later calls."""
