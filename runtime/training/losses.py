@@ -97,8 +97,7 @@ def reduced(values: Any, sample_weight: Any, counted: Any, reduction: str | None
     elif reduction in MEANS and counted is not None:
         divisor = ops.sum(ops.cast(counted, values.dtype))
     else:
-        divisor = ops.cast(ops.size(values), values.dtype)
-        return total / divisor, divisor
+        return ops.mean(values), ops.cast(ops.size(values), values.dtype)
     return ops.divide_no_nan(total, divisor), divisor
 
 

@@ -171,5 +171,5 @@ def test_a_step_returns_scalars_by_name():
 
 
 def test_gradients_outside_of_a_step():
-    with pytest.raises(graphc.GraphcError, match="of a function there is graphc.grad"):
+    with pytest.raises(graphc.GraphcError, match="of a function there is graphc\\.grad"):
         graphc.gradients(np.float32(1), [])

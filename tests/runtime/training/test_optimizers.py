@@ -1,4 +1,4 @@
-"""Optimizers: twenty steps against formulas in float64 and against torch.optim, what all of them share, configuration."""
+"""Optimizers: twenty steps against formulas in float64 and against torch.optim, what all share, configuration."""
 
 import numpy as np
 import pytest
