@@ -86,3 +86,25 @@ def killed_and_resumed(folder, setting, kills):
     left = [*folder.glob(".*"), *folder.glob("backup/*")]
     assert not left, f"left behind: {left}"
     return final(folder)
+
+
+OFTEN, SELDOM = Setting("numpy"), Setting("numpy", "convolutional", "epoch")
+ON_NUMPY = [
+    *[(OFTEN, Kill("batch", step)) for step in (1, 2, 4, 9, 13, 20)],
+    *[(SELDOM, Kill("batch", step)) for step in (3, 5, 17)],
+    (OFTEN, Kill("epoch", 1)),
+    (SELDOM, Kill("epoch", 2)),
+    *[(OFTEN, Kill("signal", step)) for step in (6, 12)],
+    *[(OFTEN, Kill(moment, number)) for moment, number in zip(WRITING, (3, 1, 2, 5), strict=True)],
+    *[(SELDOM, Kill(moment, number)) for moment, number in zip(WRITING[1:], (2, 3, 1), strict=True)],
+]
+"""Twenty moments on numpy, 7 of them in the writing of a checkpoint, 2 right after a reshuffle."""
+
+ELSEWHERE = [Kill("batch", 7), Kill("epoch", 2), Kill("written", 2), Kill("synced", 3), Kill("signal", 11)]
+"""Five moments on each other target."""
+
+
+def moments(targets=("torch", "jax", "onnx")):
+    """Every run that is to be killed once, with its moment."""
+    elsewhere = [(Setting(target, "convolutional"), kill) for target in targets for kill in ELSEWHERE]
+    return [*ON_NUMPY, *elsewhere]

@@ -160,7 +160,7 @@ def main(folder, plan):
         verbose=0,
         callbacks=[
             callbacks.BackupAndRestore(folder / "backup", save_freq=plan["save_freq"]),
-            callbacks.ReduceLROnPlateau(factor=0.5, patience=1, min_delta=0.05),
+            callbacks.ReduceLROnPlateau(factor=0.5, patience=1, min_delta=0.1),
             callbacks.EarlyStopping(patience=plan["epochs"], restore_best_weights=True),
             callbacks.CSVLogger(folder / "log.csv"),
             Killing(moment, number),
