@@ -12,7 +12,7 @@ from graphc.passes import run_passes
 from graphc.passes.dce import dce
 from graphc.passes.driver import apply_rules, rules_in
 from graphc.passes.legalize import legalize
-from graphc.passes.partition.remat import within_budget
+from graphc.passes.partition.remat import planning_for, within_budget
 from graphc.passes.registry import Observer, collector_paused
 from graphc.passes.rules import arithmetic
 from graphc.passes.rules.folding import folding
@@ -41,7 +41,9 @@ def write_artifact(
     """
     chosen = target(target_name)
     with collector_paused():
-        legal = chosen.prepare(run_passes(module, DEFAULT_PASSES if passes is None else passes, check, observe))
+        with planning_for(chosen.memory):
+            passed = run_passes(module, DEFAULT_PASSES if passes is None else passes, check, observe)
+        legal = chosen.prepare(passed)
         if observe is not None:
             observe("prepare", legal)
         described = f"the target {target_name!r}"

@@ -108,16 +108,15 @@ def compile_(
     from graphc import codegen
     from graphc.codegen.compiler import write_artifact
     from graphc.runtime import config
-    from graphc.runtime.compilation import within_budget
+    from graphc.runtime.compilation import planned_budget
     from graphc.runtime.sources import module_of
 
     name = codegen.target(target or config.target()).name
     folder = output if output is not None else Path(f"{Path(source).stem}-{name}")
     with progress(f"compiling {source} for {name}"):
         module = module_of(source, entry)
-        if memory_budget is not None:
-            within_budget(module, passes, memory_budget)
-        manifest = write_artifact(module, name, folder, passes, check, dumper(dump_ir, module))
+        limit = planned_budget(module, passes, memory_budget)
+        manifest = write_artifact(module, name, folder, passes, check, dumper(dump_ir, module), limit)
     report = None
     if verify:
         from graphc.tools.verification import verify_artifact
@@ -142,19 +141,45 @@ def inspect(
     format: Annotated[Format, typer.Option(help="The IR itself, tables, or the tables as JSON.")] = Format.text,
     entry: EntryName = None,
     size: Annotated[list[str] | None, typer.Option(metavar="NAME=N", help="A symbol's size, for the summary.")] = None,
+    memory: Annotated[bool, typer.Option("--memory", help="Show the planned peak, and what is live there.")] = False,
+    training: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="Take the steps that `train` compiles for such data.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(metavar="T", help="Plan the memory as it runs there.")] = None,
+    json: Json = False,
 ) -> None:
     """Show the IR, or what it costs.
 
-    A summary lists functions, ops, parameters, floating-point operations, bytes moved and memory.
+    A summary lists functions, ops, parameters, floating-point operations, bytes moved and memory. With --memory it is
+    for each entry the peak of live bytes at the sizes given, the op that reaches it, and the values live there.
     """
+    from graphc.ir.errors import GraphcError
     from graphc.passes import run_passes
     from graphc.runtime.sources import module_of
 
     sizes = read_sizes(size or [])
     with progress(f"reading {source}"):
-        module = module_of(source, entry)
+        if training is None:
+            module = module_of(source, entry)
+        else:
+            from graphc.tools.memory import training_module
+
+            module = training_module(source, entry, training)
         if after is not None:
             module = run_passes(module, after)
+    if target is not None and not memory:
+        raise GraphcError("--target is for --memory: the IR and the summary are of no target yet")
+    if memory:
+        from graphc.tools.memory import describe, tables
+
+        found = describe(module, sizes, target)
+        if json or format is Format.json:
+            print_json(found)
+        else:
+            print_tables(*tables(found))
+        return
+    if json:
+        format = Format.json
     if format is Format.text:
         typer.echo(str(module), nl=False)
         return
@@ -240,6 +265,46 @@ def verify(
         typer.echo(str(report))
     if not report.ok:
         raise typer.Exit(CHECK_FAILED)
+
+
+@app.command()
+def train(
+    source: Annotated[str, typer.Argument(metavar="MODEL", help="A .py that defines `model`, or a .graphc file.")],
+    data: Annotated[Path, typer.Option(metavar="FILE.npz", help="Arrays by input name, or x; and y.")],
+    target: Annotated[str | None, typer.Option(metavar="T", help="The target (see `graphc targets`).")] = None,
+    entry: EntryName = None,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N")] = 10,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N")] = 32,
+    optimizer: Annotated[str | None, typer.Option(metavar="NAME", help="adam, if left out.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(metavar="X", help="The optimizer's own, if left out.")] = None,
+    loss: Annotated[str | None, typer.Option(metavar="auto|NAME", help="auto goes by the output and y.")] = None,
+    metrics: Annotated[str | None, typer.Option(metavar="NAME,…", help="Such as accuracy.")] = None,
+    validation_split: Annotated[float, typer.Option(metavar="X", help="This share of the data, its end.")] = 0.0,
+    validation: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Data to validate with.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the order and all random numbers.")] = 0,
+    checkpoint: Annotated[Path | None, typer.Option(metavar="FILE.safetensors", help="Written each epoch.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, if it is there.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FOLDER|FILE.graphc", help="Artifact, or model file.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train a model on arrays, and write it.
+
+    A model that its .py compiles keeps its optimizer, loss and metrics.
+    """
+    from graphc.tools.train import Plan, train
+
+    plan = Plan(
+        source, data, target, entry, epochs, batch_size, optimizer, learning_rate, loss, metrics, validation_split,
+        validation, seed, checkpoint, resume, output,
+    )  # fmt: skip
+    with progress(f"training {source}"):
+        done = train(plan, (lambda line: None) if json else typer.echo)
+    if json:
+        print_json(done.to_json())
+    else:
+        typer.echo(f"wrote {done.output}, trained on {done.target} with the loss {done.loss}")
 
 
 @app.command()

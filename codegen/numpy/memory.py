@@ -51,4 +51,4 @@ def _windows(image: TensorType, kernel: TensorType, size: Callable[[TensorType],
     return elements // max(filters, 1) * (per_window // max(filters, 1)) * channels
 
 
-MEMORY = Memory(is_view, workspace)
+MEMORY = Memory(is_view, workspace, slack=0.03)

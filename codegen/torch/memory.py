@@ -23,4 +23,4 @@ def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
     return RESULTS.get(op.name, 0) * size(op.results[0].type) if op.results else 0
 
 
-MEMORY = Memory(is_view, workspace)
+MEMORY = Memory(is_view, workspace, slack=0.02)

@@ -48,11 +48,13 @@ class Memory:
 
     `is_view` says whether the results of an op share its operands' buffers: each that of the operand of its place, or
     all that of the first where there are more or fewer results. `workspace` is how many bytes an op holds beside its
-    operands and results while it runs; it is given the bytes of a type.
+    operands and results while it runs; it is given the bytes of a type. `slack` is the part of a budget to leave free,
+    for small arrays and what allocators round up.
     """
 
     is_view: Callable[[Op], bool] = _renames
     workspace: Callable[[Op, Callable[[TensorType], int]], int] = _nothing
+    slack: float = 0.0
 
     def sources(self, op: Op) -> Sequence[Value] | None:
         """For each result of `op` the operand whose buffer it shares, if they do."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
 
@@ -18,8 +19,17 @@ from graphc.passes.partition.joint_graph import JointGraph, joint_graph
 from graphc.passes.partition.planner import Plan, Planner
 from graphc.passes.partition.rewrite import apply_plan
 
-target_memory: ContextVar[Memory] = ContextVar("graphc_target_memory", default=PLAIN)
-"""How the target that is compiled for holds values; set while passes run for one."""
+_memory: ContextVar[Memory] = ContextVar("graphc_target_memory", default=PLAIN)
+
+
+@contextmanager
+def planning_for(memory: Memory) -> Generator[None]:
+    """Let passes plan as a target holds values."""
+    token = _memory.set(memory)
+    try:
+        yield
+    finally:
+        _memory.reset(token)
 
 
 def has_backward(function: Function) -> bool:
@@ -46,14 +56,16 @@ def within_budget(module: Module, budget: int, sizes: Mapping[str, int], memory:
     plans: list[Plan] = []
     for function in functions:
         complete = complete_sizes(function, sizes)
-        planner = Planner(function, complete, memory or target_memory.get())
-        plan = planner.within(budget)
+        held = memory or _memory.get()
+        planner = Planner(function, complete, held)
+        plan = planner.within(int(budget * (1 - held.slack)))
         if plan is None:
             least = planner.least()
+            possible = int(least.peak / (1 - held.slack)) + 1
             at = ", ".join(f"{name} = {size}" for name, size in complete.items())
             raise GraphcError(
                 f"@{function.name} cannot keep a peak of {size_text(budget)} beside its parameters"
-                f"{f' (with {at})' if at else ''}; the least possible is {size_text(least.peak)}"
+                f"{f' (with {at})' if at else ''}; the least possible is {size_text(possible)}"
             )
         plans.append(plan)
     for plan in plans:
@@ -80,7 +92,7 @@ def by_policy(module: Module, policy: str, names: Sequence[str] = (), layers: Se
                 raise GraphcError(f"remat: no layer is called {pattern!r}{nearest(pattern, sorted(paths))}")
     for function in functions:
         complete = complete_sizes(function, {})
-        graph = joint_graph(function, complete, target_memory.get())
+        graph = joint_graph(function, complete, _memory.get())
         apply_plan(graph, _choice(policy, names, layers)(graph))
 
 
@@ -92,4 +104,4 @@ def _choice(policy: str, names: Sequence[str], layers: Sequence[str]) -> Callabl
     return {"marked": policies.by_marks, "everything": policies.everything, "nothing": policies.nothing}[policy]
 
 
-__all__ = ["by_policy", "complete_sizes", "has_backward", "target_memory", "within_budget"]
+__all__ = ["by_policy", "complete_sizes", "has_backward", "planning_for", "within_budget"]
