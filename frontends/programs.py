@@ -19,7 +19,16 @@ from graphc.ir.module import Module
 
 
 def module_in(path: Path, entry: str) -> Module:
-    """The module of what the file defines under `entry`: a model, a module, or a function that returns one.
+    """The module of what the file defines under `entry`; see `defined_in`."""
+    found = defined_in(path, entry)
+    if isinstance(found, Module):
+        return found
+    with _explained(path):
+        return lower(found)
+
+
+def defined_in(path: Path, entry: str) -> Model | Module:
+    """What the file defines under `entry`: a model, a module, or what a function returns that is one.
 
     Raises `GraphcError` when there is no such thing, and when the program itself fails, with the line.
     """
@@ -37,9 +46,7 @@ def module_in(path: Path, entry: str) -> Module:
     with _explained(path):
         if callable(found) and not isinstance(found, Model):
             found = found()
-        if isinstance(found, Model):
-            return lower(found)
-    if isinstance(found, Module):
+    if isinstance(found, (Model, Module)):
         return found
     raise GraphcError(
         f"{entry!r} in {path} is of type {type(found).__name__}; it must be a model, or a function that returns one"

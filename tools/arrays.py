@@ -24,7 +24,7 @@ def read_inputs(path: Path, function: Function) -> dict[str, Array]:
     Other arrays in the file are left alone. Raises `FormatError` for what is no `.npz` and `GraphcError` for an input
     that is missing; shapes and dtypes are checked where the inputs are used.
     """
-    arrays = _read(path)
+    arrays = read_arrays(path)
     names = [parameter.name for parameter in function.inputs]
     ordered = [f"arr_{number}" for number in range(len(names))]
     keys = names if any(name in arrays for name in names) or not all(key in arrays for key in ordered) else ordered
@@ -35,7 +35,8 @@ def read_inputs(path: Path, function: Function) -> dict[str, Array]:
     return {name: arrays[key] for name, key in zip(names, keys, strict=True)}
 
 
-def _read(path: Path) -> dict[str, Array]:
+def read_arrays(path: Path) -> dict[str, Array]:
+    """All arrays of an `.npz` by name. Raises `FormatError` for what is none."""
     if not path.is_file():
         raise FormatError(f"there is no file {path}")
     try:
