@@ -31,8 +31,8 @@ def compile(
     `passes` is a pipeline as text in place of the usual one; `memory_budget` is the most that a call may hold, in bytes
     or as `"512MiB"`. Of entries that train it is the most beside weights and inputs, at these `sizes` of symbols
     (`{"B": 32}`), and kept by computing forward values again (`passes/partition`). Raises `TargetError` for a target
-    that is unknown or not installed, `UnsupportedError` that lists what the target lacks, and `GraphcError` for a budget
-    that cannot be kept.
+    that is unknown or not installed, `UnsupportedError` that lists what the target lacks, and `GraphcError` for a
+    budget that cannot be kept.
     """
     name = codegen.target(target or config.target()).name
     module = module_of(source)

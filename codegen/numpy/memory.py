@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from graphc.codegen.source.strided import is_view
 from graphc.ir.analysis.liveness import Memory
+from graphc.ir.dims import Size
 from graphc.ir.graph import Op
 from graphc.ir.types import TensorType
 
@@ -17,17 +18,24 @@ LOSS_COPIES = 3
 
 
 def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
-    """Bytes beside operands and results; convolutions have the windows of the padded input one by one (im2col)."""
+    """Bytes beside operands and results.
+
+    A convolution has its padded input and a row of channels for each element of each window (im2col); its gradients
+    have those of one element of the windows at a time, and that of the kernel as many elements of `dy`.
+    """
     if op.name in COPIES:
         return COPIES[op.name] * size(op.results[0].type)
     if op.name == "sparse_cross_entropy":
-        return LOSS_COPIES * _of(op, 0, size)
+        return LOSS_COPIES * size(_type(op, 0))
     if op.name in ("conv", "convolution"):
-        return _of(op, 0, size) + _windows(op.results[0].type, _type(op, 1), size)
+        windows = size(op.results[0].type) // _filters(op, _type(op, 1))  # bytes of one number for each window
+        return size(_type(op, 0)) + windows * (_elements(_type(op, 1), size) // _filters(op, _type(op, 1)))
     if op.name == "convolution_kernel_gradient":
-        return _of(op, 1, size) + _windows(_type(op, 0), op.results[0].type, size)
+        kernel = op.results[0].type
+        return size(_type(op, 0)) + size(_type(op, 0)) // _filters(op, kernel) * _depth(op, kernel)
     if op.name == "convolution_input_gradient":
-        return size(op.results[0].type) + _windows(_type(op, 0), _type(op, 1), size)
+        kernel = _type(op, 1)
+        return size(_type(op, 0)) // _filters(op, kernel) * _depth(op, kernel)
     return 0
 
 
@@ -37,18 +45,22 @@ def _type(op: Op, index: int) -> TensorType:
     return value.type
 
 
-def _of(op: Op, index: int, size: Callable[[TensorType], int]) -> int:
-    return size(_type(op, index))
+def _elements(type: TensorType, size: Callable[[TensorType], int]) -> int:
+    return size(type) // max(int(type.dtype.size), 1)
 
 
-def _windows(image: TensorType, kernel: TensorType, size: Callable[[TensorType], int]) -> int:
-    """For each element of an image without its filters, one window of all channels."""
-    filters = kernel.shape[-1]
-    channels = image.dtype.size
-    elements = size(image) // max(channels, 1)
-    per_window = size(kernel) // max(channels, 1)
-    assert isinstance(filters, int)
-    return elements // max(filters, 1) * (per_window // max(filters, 1)) * channels
+def _filters(op: Op, kernel: TensorType) -> int:
+    return _literal(kernel.shape[0 if op.attribute_dict["filters_first"] else -1])
+
+
+def _depth(op: Op, kernel: TensorType) -> int:
+    """Channels of the input, in each group."""
+    return _literal(kernel.shape[1 if op.attribute_dict["filters_first"] else -2])
+
+
+def _literal(size: Size) -> int:
+    """A size of a kernel, none of which is 0 here; symbolic ones are not planned for."""
+    return size if isinstance(size, int) and size > 0 else 1
 
 
 MEMORY = Memory(is_view, workspace, slack=0.03)
