@@ -15,7 +15,7 @@ from graphc.ir.dims import Size
 from graphc.ir.graph import Block, Function, Op, Value
 from graphc.ir.location import ROOT, Location, common_scope
 from graphc.ir.module import Module
-from graphc.ir.ops.movement import reshape, transpose
+from graphc.ir.ops.movement import broadcast, reshape, transpose
 from graphc.ir.rewriter import Rewriter
 from graphc.passes.permutations import Permutation, compose, inverse, is_identity, moves_only_ones
 from graphc.passes.registry import register_pass
@@ -110,6 +110,8 @@ class _Region:
         if is_identity(permutation):
             return value
         key = (value, permutation, value.ndim)
+        if key not in self.made and self._is_spread(value, permutation):
+            self.made[key] = self._broadcast(value, permutation, op)
         if key not in self.made:
             scope = value.op.location.scope if value.op is not None else ROOT
             location = Location.of(common_scope(scope, op.location.scope))
@@ -140,6 +142,21 @@ class _Region:
         if value.ndim < len(permutation):
             wanted = wanted[lead:]
         return value if wanted == value.shape else self._reshape(value, wanted, op)
+
+    def _is_spread(self, value: Value, permutation: Permutation) -> bool:
+        """Whether the value is a broadcast of something that needs no transpose to be broadcast in another order."""
+        if value.op is None or value.op.definition is not broadcast:
+            return False
+        (inner,) = value.op.operands
+        return inner is not None and inner.ndim == value.ndim and self._reshapes(inner.shape, permutation)
+
+    def _broadcast(self, value: Value, permutation: Permutation, op: Op) -> Value:
+        assert value.op is not None
+        (inner,) = value.op.operands
+        assert inner is not None
+        attributes = broadcast.make_attributes(shape=tuple(value.shape[axis] for axis in permutation))
+        spread = self._spread(inner, permutation, op)
+        return broadcast.build(self.rewriter.before(op), (spread,), attributes, location=value.op.location).result
 
     def _reshapes(self, shape: Sequence[Size], permutation: Permutation) -> bool:
         return not is_identity(permutation) and moves_only_ones(shape, permutation)

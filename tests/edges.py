@@ -133,3 +133,12 @@ edge("attention to nothing", "attention", _row, _row, _row, np.where(_seen, np.f
 edge("random words above 2**31", "threefry", np.uint32([2**32 - 1, 2**31]), np.uint32(2**32 - 1), np.uint32([0, 2**31]))
 _dy = np.ones((1, 3, 1, 4), np.float32)
 edge("attention to nothing", "attention_gradient", _dy, 0 * _dy, 0 * _row, 0 * _row, 0 * _row, None, _seen)
+
+_equal = np.array([[[[2, 2, 1], [2, 2, 3], [-inf, -inf, 3]]]], np.float32)
+_ones = ((0, 0), (0, 0), (1, 1), (1, 1))
+edge("ties", "select_and_scatter", _equal, np.arange(1, 5, dtype=np.float32).reshape(1, 1, 2, 2),
+     kind="max", window=(1, 1, 2, 2), strides=(1, 1, 1, 1))  # fmt: skip
+edge("ties", "select_and_scatter", np.full((1, 1, 3, 3), -inf, np.float32), np.ones((1, 1, 3, 3), np.float32),
+     kind="max", window=(1, 1, 3, 3), padding=_ones)  # fmt: skip
+edge("ties", "select_and_gather", _equal, np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3),
+     kind="max", window=(1, 1, 3, 3), padding=_ones)  # fmt: skip

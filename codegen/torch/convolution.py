@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from graphc.codegen.source.dialect import Spelled
 from graphc.codegen.source.geometry import kernel_shape, tuple_text, window_steps
 from graphc.ir.dims import Dim, Size
@@ -125,3 +127,18 @@ def kernel_gradient(op: Op) -> Spelled | None:
     last = "" if op.attribute_dict["filters_first"] else f".permute({', '.join(map(str, (*range(2, rank + 2), 1, 0)))})"
     order = "{shape}" if not last else f"({', '.join(f'{{shape.{i}}}' for i in (rank + 1, rank, *range(rank)))})"
     return f"convolution_kernel_gradient({', '.join(['{0}', source, order, *_steps(op, padding)])}){last}"
+
+
+# --- kernels in the file --------------------------------------------------------------------------------------------
+
+_DETOUR = re.compile(r"\.permute\(([\d, ]+)\)\.permute\(([\d, ]+)\)")
+
+
+def without_detours(text: str) -> str:
+    """The source without permutations of a stored kernel to the IR's order and straight back."""
+
+    def kept(match: re.Match[str]) -> str:
+        first, second = ([int(axis) for axis in group.split(",")] for group in match.groups())
+        return "" if [first[axis] for axis in second] == list(range(len(first))) else match[0]
+
+    return _DETOUR.sub(kept, text).replace(".T.T", "")

@@ -17,6 +17,7 @@ from graphc.codegen.source.members import relative
 from graphc.codegen.source.naming import MODULE_MEMBERS, identifier, member, stem
 from graphc.codegen.source.regions import write_region_op
 from graphc.codegen.source.writer import Definition, ModuleWriter, PrivateFunction
+from graphc.codegen.torch.convolution import without_detours
 from graphc.codegen.torch.dtypes import dtype_text
 from graphc.codegen.torch.helpers import HELPERS
 from graphc.codegen.torch.layers import layer
@@ -256,7 +257,7 @@ class TorchDialect(Dialect):
         doc = f'    """{class_line(root.entries())}"""'
         parts.append("\n".join(["class Model(nn.Module):", doc, *self._init(root), *self._methods(root)]))
         parts.append(LOAD if writer.weights else LOAD_WITHOUT_WEIGHTS)
-        return "\n\n\n".join(parts)
+        return without_detours("\n\n\n".join(parts))
 
 
 def sharing(value: Value) -> list[Value]:

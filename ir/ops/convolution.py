@@ -1,7 +1,7 @@
 """Convolution (as deep learning means it: the kernel is not flipped) in one to three dimensions, and its gradients.
 
 `x` is [B, *spatial, C] with `channels_last`, else [B, C, *spatial]; the kernel is [*window, C / groups, F] in both
-layouts, or [F, C / groups, *window] with `filters_first`, which the pass `layout` sets for targets that have it so.
+layouts, or [F, C / groups, *window] with `filters_first`, as PyTorch and ONNX have it.
 The three primitives are the three partial applications of one trilinear form, so that the gradient of each is written
 with the other two, to any order.
 """

@@ -368,6 +368,9 @@ for _op in (select_and_scatter, select_and_gather):
     _op.sample((5, 6), _values, kind="max", window=(2, 3), strides=(2, 1), padding="same")
     _values = (2, 6) if _op is select_and_scatter else (2, 7)
     _op.sample((2, 7), _values, kind="min", window=(1, 3), padding=((0, 0), (2, 1)), dilation=(1, 2))
+    _values = (2, 2, 3, 3) if _op is select_and_scatter else (2, 2, 5, 5)
+    _pairs = ((0, 0), (0, 0), (1, 1), (1, 1))
+    _op.sample((2, 2, 5, 5), _values, kind="max", window=(1, 1, 3, 3), strides=(1, 1, 2, 2), padding=_pairs)
 
 
 __all__ = ["avg_pool", "max_pool", "reduce_window", "select_and_gather", "select_and_scatter"]
