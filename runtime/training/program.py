@@ -11,7 +11,7 @@ from graphc.frontends.variable import changes
 from graphc.ir.errors import GraphcError
 from graphc.runtime.compilation import compile as compile_source
 from graphc.runtime.executable import Executable
-from graphc.runtime.training.step import Entry, TrainingModule, arrays_of
+from graphc.runtime.training.step import Entry, Feed, TrainingModule
 
 Array = np.ndarray[Any, Any]
 Logs = dict[str, Array]
@@ -50,14 +50,15 @@ class Program:
     def runner(self, name: str) -> Callable[..., Logs]:
         """A function `(x, y, sample_weight, key)` that runs a step on a batch and gives its logs."""
         entry: Entry = self.recorded.entries[name]
-        call = self.executable.entry(name)
+        call, feed = self.executable.entry(name), Feed(entry.batch)
 
         def run(x: Any, y: Any = None, sample_weight: Any = None, key: Any = None) -> Logs:
             self.take_over()
-            arrays = arrays_of((x, y, sample_weight), entry.batch)
+            arrays = feed((x, y, sample_weight))
             for labels in entry.labels:
-                labels.check(np.asarray(arrays[labels.index]))
-            arrays += [compute() for compute in entry.host]
+                labels.check(arrays[labels.index])
+            for compute in entry.host:
+                arrays.append(compute())
             if entry.keyed:
                 arrays.append(key)
             found = call(*arrays)

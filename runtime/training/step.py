@@ -250,31 +250,39 @@ def _type_of(leaf: Any, sizes: dict[Size, Dim]) -> TensorType | None:
     return TensorType.of(NARROWED.get(str(kind), kind), shape)
 
 
-def arrays_of(batch: Sequence[Any], like: Batch) -> list[Any]:
-    """The arrays of a batch in the order of the step's inputs, in dtypes that they have there.
+class Feed:
+    """Makes the inputs of a step out of batches: their leaves in order, in the dtypes of the step."""
 
-    Raises `GraphcError` for numbers that the narrower integers of a step do not hold.
-    """
-    found: list[Any] = []
-    for part, types in zip(batch, (like.x, like.y, like.sample_weight), strict=True):
-        if types is not None:
-            leaves = [part] if type(part) is np.ndarray else flatten(part)
-            found += [
-                _narrowed(leaf, type) for leaf, type in zip(leaves, flatten(types), strict=True) if type is not None
-            ]
-    return found
+    def __init__(self, like: Batch) -> None:
+        parts = enumerate((like.x, like.y, like.sample_weight))
+        self._parts = [
+            (index, [None if type is None else type.dtype.numpy for type in flatten(types)])
+            for index, types in parts
+            if types is not None
+        ]
+
+    def __call__(self, batch: Sequence[Any]) -> list[Any]:
+        """Raises `GraphcError` for numbers that the narrower integers of a step do not hold."""
+        found: list[Any] = []
+        for index, kinds in self._parts:
+            part = batch[index]
+            for leaf, kind in zip([part] if type(part) is np.ndarray else flatten(part), kinds, strict=True):
+                if kind is not None:
+                    fits = type(leaf) is np.ndarray and leaf.dtype is kind
+                    found.append(leaf if fits else _narrowed(np.asarray(leaf), kind))
+        return found
 
 
-def _narrowed(leaf: Any, type: TensorType) -> Any:
-    wanted = type.dtype.numpy
-    array = np.asarray(leaf)
-    if array.dtype == wanted or array.dtype.kind not in "iuf":
+def _narrowed(array: Any, wanted: np.dtype[Any]) -> Any:
+    """The array in a narrower dtype of its kind, or in one that holds more; any other is left for the step to refuse."""
+    kind, target = array.dtype.kind, wanted.kind
+    if array.dtype == wanted or kind not in "iuf" or target not in "iuf" or (kind == "f" and target != "f"):
         return array
-    if array.dtype.kind in "iu" and wanted.kind in "iu" and array.size:
+    if target != "f" and array.size:
         limits = np.iinfo(wanted)
         if array.min() < limits.min or array.max() > limits.max:
-            raise GraphcError(f"a batch has the number {array.max()}, which {type.dtype} does not hold")
-    return array.astype(wanted) if wanted.kind == array.dtype.kind or wanted.kind not in "iub" else array
+            raise GraphcError(f"a batch has the number {array.max()}, which {dtype_of(wanted)} does not hold")
+    return array.astype(wanted)
 
 
-__all__ = ["Batch", "Entry", "TrainingModule", "arrays_of", "batch_types", "record_training"]
+__all__ = ["Batch", "Entry", "Feed", "TrainingModule", "batch_types", "record_training"]

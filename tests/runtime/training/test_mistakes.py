@@ -104,7 +104,7 @@ def test_weights_that_the_loss_does_not_reach_are_named_once():
         model.fit(X, {"a": np.zeros((12, 2))}, verbose=0)
 
 
-@pytest.mark.parametrize("target", ["numpy", "onnx", "torch", "jax"])
+@pytest.mark.parametrize("target", ["numpy", "onnx", pytest.param("jax", marks=pytest.mark.slow)])
 def test_what_is_not_finite_is_named(target):
     pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
     model = classifier(check_finite=True, target=target)

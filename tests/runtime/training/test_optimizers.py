@@ -198,7 +198,7 @@ def test_averages_of_weights_take_their_place():
     assert_close(trained(optimizer, steps=4), weights)
 
 
-@pytest.mark.parametrize("target", ["numpy", "onnx", "torch", "jax"])
+@pytest.mark.parametrize("target", ["numpy", "onnx", "torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_small_batches_accumulated_are_the_big_one(target):
     """Also where they differ in size: each counts by the number of its examples."""
     pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))

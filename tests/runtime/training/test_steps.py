@@ -183,7 +183,9 @@ def policy():
     graphc.config.set_dtype_policy("float32")
 
 
-@pytest.mark.parametrize("target", ["numpy", "onnx", "torch", "jax"])
+@pytest.mark.parametrize(
+    "target", ["numpy", "onnx", *(pytest.param(t, marks=pytest.mark.slow) for t in ("torch", "jax"))]
+)
 @pytest.mark.parametrize("name", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(policy, name, target):
     """Weights and slots stay in float32; layers compute in the narrow dtype; the losses are near those of float32."""

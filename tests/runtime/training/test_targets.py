@@ -12,6 +12,7 @@ from graphc import Input, Model, Sequential, callbacks, layers, losses, metrics,
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 OTHERS = ["onnx", "torch", "jax"]
+WITHOUT_JAX = ["onnx", "torch", pytest.param("jax", marks=pytest.mark.slow)]
 TOLERANCE = 1e-4
 
 
@@ -121,7 +122,7 @@ def digits():
     return data["x_train"], data["y_train"]
 
 
-@pytest.mark.parametrize("target", OTHERS)
+@pytest.mark.parametrize("target", WITHOUT_JAX)
 def test_a_perceptron(digits, target):
     assert_same(perceptron, *digits, target)
 
@@ -131,7 +132,7 @@ def test_a_convolutional_network(digits, target):
     assert_same(convolutional, *digits, target)
 
 
-@pytest.mark.parametrize("target", OTHERS)
+@pytest.mark.parametrize("target", WITHOUT_JAX)
 def test_a_step_of_ones_own(digits, target):
     assert_same(autoencoder, digits[0], None, target)
 
