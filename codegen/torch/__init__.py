@@ -11,6 +11,7 @@ from pathlib import Path
 from graphc.codegen.source.support import can_write, check_inputs
 from graphc.codegen.source.writer import write_source
 from graphc.codegen.target import Loaded, Target
+from graphc.codegen.torch.attention import keep_logsumexp
 from graphc.codegen.torch.dialect import TorchDialect
 from graphc.codegen.torch.memory import MEMORY
 from graphc.codegen.torch.native import make_differentiable
@@ -41,6 +42,7 @@ class TorchTarget(Target):
 
     def prepare(self, module: Module) -> Module:
         make_differentiable(module, self.supports)
+        keep_logsumexp(module, self.supports)
         layout(module, channels_first=True)
         return module
 

@@ -10,6 +10,29 @@ def attention_gradient(dy, *operands, **options):
         y = F.scaled_dot_product_attention(query, key, value, **options).transpose(1, 2)
     return torch.autograd.grad(y, operands, dy)
 ''',
+    "attention_with_logsumexp": '''
+def attention_with_logsumexp(*operands, **options):
+    """Attention, and what PyTorch's own gradient of it needs besides; on a GPU it has several forms of that."""
+    query, key, value = (x.transpose(1, 2) for x in operands)
+    if query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, **options).transpose(1, 2), None
+    y, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, **options)
+    return y.transpose(1, 2), logsumexp
+''',
+    "attention_gradient_with_logsumexp": '''
+def attention_gradient_with_logsumexp(dy, y, logsumexp, *operands, is_causal=False, scale=None):
+    """The gradients of query, key and value; without what the forward pass saved, attention is run again."""
+    if logsumexp is None:
+        with torch.enable_grad():
+            operands = [x.detach().requires_grad_() for x in operands]
+            query, key, value = (x.transpose(1, 2) for x in operands)
+            y = F.scaled_dot_product_attention(query, key, value, is_causal=is_causal, scale=scale)
+        return torch.autograd.grad(y.transpose(1, 2), operands, dy)
+    dy, y, query, key, value = (x.transpose(1, 2) for x in (dy, y, *operands))
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    found = backward(dy, query, key, value, y, logsumexp, 0.0, is_causal, scale=scale)
+    return tuple(x.transpose(1, 2) for x in found)
+''',
     "value_and_grad": '''
 def value_and_grad(function, arguments, wrt):
     """The results of `function`, and the gradients of the first by the arguments of these numbers."""

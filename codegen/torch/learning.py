@@ -24,6 +24,20 @@ def attention_gradient(op: Op) -> Spelled | None:
     return f"attention_gradient({', '.join(['{0}', '{2}', '{3}', '{4}', *options])})"
 
 
+def with_logsumexp(op: Op) -> Spelled | None:
+    """Attention or its gradient with the logarithms of sums, as PyTorch has them: for heads of one number and size."""
+    query, key, value = op.operands[-3:]
+    assert query is not None and key is not None and value is not None
+    if query.dtype.bits < 32 or query.type.shape[2:] != value.type.shape[2:] or key.type.shape[2] != query.shape[2]:
+        return None
+    if may_be_empty(query.type, (1,)) or may_be_empty(key.type, (1,)):
+        return None
+    options = ["is_causal=True"] if op.attribute_dict["causal"] else []
+    options += ["scale={scale}"] if op.attribute_dict["scale"] is not None else []
+    slots = [f"{{{i}}}" for i in range(len(op.operands))]
+    return f"{op.name}({', '.join([*slots, *options])})"
+
+
 def attention_options(op: Op, first: int) -> list[str] | None:
     """The arguments of torch's attention beside query, key and value, which are the operands from `first` on.
 
@@ -92,6 +106,8 @@ LEARNING: dict[str, Spelling] = {
     "embedding": embedding,
     "attention": attention,
     "attention_gradient": attention_gradient,
+    "attention_with_logsumexp": with_logsumexp,
+    "attention_gradient_with_logsumexp": with_logsumexp,
     "sparse_cross_entropy": sparse_cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "sort": sort,

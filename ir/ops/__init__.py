@@ -47,7 +47,16 @@ from graphc.ir.ops.arithmetic import (
     sub,
     xor,
 )
-from graphc.ir.ops.attention import attention, attention_gradient, attention_weights, rope, rope_tables, weighted_values
+from graphc.ir.ops.attention import (
+    attention,
+    attention_gradient,
+    attention_gradient_with_logsumexp,
+    attention_weights,
+    attention_with_logsumexp,
+    rope,
+    rope_tables,
+    weighted_values,
+)
 from graphc.ir.ops.casting import bitcast, convert, integer_limits
 from graphc.ir.ops.contraction import dot_general, einsum, linear, matmul
 from graphc.ir.ops.control import call_function, cond, scan, while_loop

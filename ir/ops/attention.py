@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy import special
 
 from graphc.ir import ops
 from graphc.ir.dims import product
@@ -311,6 +312,116 @@ _sample_gradient((1, 4, 2, 2), (1, 4, 2, 2), 2, None, np.arange(16).reshape(4, 4
 _sample_gradient((1, 3, 2, 2), (1, 5, 1, 2), 2, softcap=2.0)
 
 
+# --- attention for training -----------------------------------------------------------------------------------------
+
+
+@composite(dtypes=FLOATS)
+def attention_with_logsumexp(
+    query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """`attention`, and the logarithm of the sum of the exponentials of the scores [B, H, T], in float32 or wider: all
+    that its gradient needs of the weights. Dao et al., "FlashAttention", 2022. Each query must see a key."""
+    _check(query, key, value, None, None, None, None)
+    scores = _wide_scores(query, key, causal, scale)
+    peaks = ops.reduce_max(scores, axes=(3,), keepdims=True)
+    sums = ops.reduce_sum(ops.exp(scores - peaks), axes=(3,), keepdims=True)
+    logsumexp = ops.reshape(peaks + ops.log(sums), shape=scores.shape[:3])
+    return attention(query, key, value, causal=causal, scale=scale), logsumexp
+
+
+def _wide_scores(query, key, causal: bool, scale: float | None):
+    """[B, H, T, S], −∞ where a key is not seen."""
+    batch, places, heads, features = query.shape
+    scores = _wide(ops.dot_general(_grouped(query, key.shape[2]), key, contract=((3, 3),), batch=_BATCH))
+    scores = ops.reshape(scores, shape=(batch, heads, places, key.shape[1]))
+    scores = scores * (1 / math.sqrt(features) if scale is None else scale)
+    return ops.select(visible(places, key.shape[1], True, None), scores, -math.inf) if causal else scores
+
+
+@attention_with_logsumexp.reference
+def _(query, key, value, *, causal, scale):
+    scores = _reference_scores(query, key, causal, scale)
+    y = np.einsum("bhts,bshe->bthe", special.softmax(scores, -1), _repeated(value, query.shape[2]))
+    return y, special.logsumexp(scores, -1)
+
+
+def _reference_scores(query, key, causal: bool, scale: float | None):
+    scores = np.einsum("bthd,bshd->bhts", query, _repeated(key, query.shape[2]))
+    scores = scores * (1 / np.sqrt(query.shape[3]) if scale is None else scale)
+    return np.where(np.tri(*scores.shape[2:], dtype=bool), scores, -np.inf) if causal else scores
+
+
+@composite(dtypes=FLOATS)
+def attention_gradient_with_logsumexp(
+    dy: Tensor,
+    y: Tensor,
+    logsumexp: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    causal: bool = False,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`attention_gradient` by what `attention_with_logsumexp` gave."""
+    scores = _wide_scores(query, key, causal, scale)
+    weights = ops.exp(scores - ops.expand_dims(_wide(logsumexp), (3,)))
+    groups = key.shape[2]
+    batch, places, heads, features = query.shape
+    rows = (batch, groups, heads // groups * places, key.shape[1])
+    weights, g = ops.reshape(weights, shape=rows), _grouped(dy, groups)
+    d_value = _by_place(ops.dot_general(_like(weights, dy), g, contract=((2, 2),), batch=((0, 0), (1, 1))))
+    d_weights = _wide(ops.dot_general(g, value, contract=((3, 3),), batch=_BATCH))
+    mean = ops.reduce_sum(_wide(dy) * _wide(y), axes=(3,), keepdims=True)
+    d_scores = weights * (d_weights - _grouped(mean, groups))
+    d_scores = _like(d_scores * (1 / math.sqrt(features) if scale is None else scale), query)
+    d_query = _joined(ops.dot_general(d_scores, key, contract=((3, 1),), batch=_BATCH), query)
+    grouped = _grouped(query, groups)
+    return d_query, _by_place(ops.dot_general(d_scores, grouped, contract=((2, 2),), batch=((0, 0), (1, 1)))), d_value
+
+
+@attention_gradient_with_logsumexp.reference
+def _(dy, y, logsumexp, query, key, value, *, causal, scale):
+    heads, groups = query.shape[2], key.shape[2]
+    weights = np.exp(_reference_scores(query, key, causal, scale) - logsumexp[..., None])
+    d_weights = np.einsum("bthe,bshe->bhts", dy, _repeated(value, heads))
+    d_scores = weights * (d_weights - (dy * y).sum(-1).swapaxes(1, 2)[..., None])
+    d_scores = d_scores * (1 / np.sqrt(query.shape[3]) if scale is None else scale)
+    d_key, d_value = (
+        x.reshape(*x.shape[:2], groups, heads // groups, x.shape[3]).sum(3)
+        for x in (np.einsum("bhts,bthd->bshd", d_scores, query), np.einsum("bhts,bthe->bshe", weights, dy))
+    )
+    return np.einsum("bhts,bshd->bthd", d_scores, _repeated(key, heads)), d_key, d_value
+
+
+@attention_with_logsumexp.flops
+def _(query, key, value, *, causal, scale):
+    batch, places, heads, features = query.shape
+    return 2 * product((batch, heads, places, key.shape[1])) * (features + value.shape[3])
+
+
+@attention_gradient_with_logsumexp.flops
+def _(dy, y, logsumexp, query, key, value, *, causal, scale):
+    batch, places, heads, features = query.shape
+    return 2 * product((batch, heads, places, key.shape[1])) * (3 * features + 2 * value.shape[3])
+
+
+attention_with_logsumexp.sample((2, 3, 2, 4), (2, 5, 2, 4), (2, 5, 2, 3))
+attention_with_logsumexp.sample((2, 4, 4, 2), (2, 4, 2, 2), (2, 4, 2, 2), causal=True, scale=0.4)
+
+
+def _sample_logsumexp(query, key, **attributes) -> None:
+    rng = np.random.default_rng(0)
+    operands = [rng.standard_normal(shape) for shape in (query, key, key)]
+    y, logsumexp = attention_with_logsumexp.reference_rule(*operands, **{"causal": False, "scale": None} | attributes)
+    dy = rng.standard_normal(query)
+    attention_gradient_with_logsumexp.sample(dy, y, logsumexp, *operands, **attributes)
+
+
+_sample_logsumexp((2, 3, 2, 4), (2, 5, 2, 4))
+_sample_logsumexp((2, 4, 4, 2), (2, 4, 2, 2), causal=True, scale=0.4)
+
+
 # --- rotary positions ---------------------------------------------------------------------------------------------
 
 
@@ -431,4 +542,13 @@ rope_tables.sample(np.arange(5, dtype=np.int32), size=4)
 rope_tables.sample(np.array([[0, 7], [3, 1]], np.int64), size=2, base=500.0)
 
 
-__all__ = ["attention", "attention_gradient", "attention_weights", "rope", "rope_tables", "weighted_values"]
+__all__ = [
+    "attention",
+    "attention_gradient",
+    "attention_gradient_with_logsumexp",
+    "attention_weights",
+    "attention_with_logsumexp",
+    "rope",
+    "rope_tables",
+    "weighted_values",
+]
