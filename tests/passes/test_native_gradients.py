@@ -58,7 +58,7 @@ def step(model, gradients):
     return module
 
 
-@pytest.mark.parametrize("target", ["torch", "jax"])
+@pytest.mark.parametrize("target", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("make", "x"), [(network, X), (tokens, np.arange(56, dtype=np.int32).reshape(8, 7) % 11)])
 def test_a_training_step_with_dropout(make, x, target):
     model = make()
