@@ -29,29 +29,35 @@ def schedule(steps: int) -> optimizers.schedules.LearningRateSchedule:
     )
 
 
-def compiled(target: str, steps: int = STEPS, **sizes):
+def compiled(target: str, steps: int = STEPS, context: int = CONTEXT, **sizes):
     """The model with its loss and optimizer; weight decay applies to kernels, not to scales and the table."""
     graphc.utils.set_random_seed(SEED)
-    model = gpt(context=CONTEXT, **sizes)
+    model = gpt(context=context, **sizes)
     optimizer = optimizers.AdamW(schedule(steps), weight_decay=0.1, beta_2=0.95)
     optimizer.exclude_from_weight_decay(var_names=["scale", "embeddings"])
     model.compile(optimizer, losses.SparseCategoricalCrossentropy(from_logits=True), target=target)
     return model
 
 
-class Progress(callbacks.Callback):
-    """Prints the mean loss so far, at the first 20 steps and then at every hundredth, and keeps the first 20."""
+class FirstLosses(callbacks.Callback):
+    """Keeps the mean loss after each of the first 20 steps."""
 
     def __init__(self):
         super().__init__()
-        self.first = []
+        self.losses = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        if len(self.losses) < 20:
+            self.losses.append(float(logs["loss"]))
+
+
+class Progress(callbacks.Callback):
+    """Prints the mean loss so far, at the first 20 steps and then at every hundredth."""
 
     def on_train_begin(self, logs=None):
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch < 20:
-            self.first.append(float(logs["loss"]))
         if batch < 20 or batch % 100 == 99:
             seconds = time.perf_counter() - self.start
             print(f"step {batch + 1}: mean loss {logs['loss']:.6f}, {seconds:.1f} s", flush=True)

@@ -58,6 +58,7 @@ LINEAR = frozenset(
 
 ROUNDINGS = {
     "attention_gradient": 64,
+    "attention_gradient_with_logsumexp": 64,
     "erf_inv": 32,
     "lgamma": 32,
     "digamma": 32,
