@@ -12,7 +12,7 @@ from graphc.ir.rewriter import Rewriter
 
 def make_differentiable(module: Module, supports: Callable[[Op], bool]) -> None:
     """Decompose, in functions that `native_gradient` names, what torch has no gradient of: batch normalization by
-    statistics that are computed there, as `F.batch_norm` has none by these, and the gradient of attention."""
+    statistics that are computed there, as `F.batch_norm` has none by these, and gradients that are composites."""
     native = OPS["native_gradient"].op_class
     rewriter = Rewriter()
     for name in dict.fromkeys(str(op.attributes[0]) for op in module.walk() if op.__class__ is native):
@@ -30,7 +30,7 @@ def make_differentiable(module: Module, supports: Callable[[Op], bool]) -> None:
 def _lacks_gradient(op: Op) -> bool:
     if op.name == "batch_norm":
         return any(value is not None and value.op is not None for value in op.operands[1:3])
-    return op.name == "attention_gradient"
+    return "_gradient" in op.name  # those of attention, SiLU, batch normalization
 
 
 __all__ = ["make_differentiable"]
