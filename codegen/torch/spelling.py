@@ -264,7 +264,7 @@ def dot_general(op: Op) -> Spelled:
         return f"{{0}}{'' if contract[0][0] == 1 else '.T'} @ {{1}}{'' if contract[0][1] == 0 else '.T'}"
     if not batch and contract == ((x.ndim - 1, y.ndim - 1),) and y.ndim == 2:
         return "{0} @ {1}.T"
-    if not batch and contract == tuple((i, i) for i in range(x.ndim - 1)) and x.ndim == y.ndim:
+    if not batch and x.ndim == y.ndim > 1 and contract == tuple((i, i) for i in range(x.ndim - 1)):
         # The gradient of a layer's kernel, transposed in memory as the layer stores it.
         flat = f".flatten(0, {x.ndim - 2})" if x.ndim > 2 else ""
         return f"({{1}}{flat}.T @ {{0}}{flat}).T"
