@@ -192,7 +192,8 @@ class PlainEntry(EntryFunction):
         if not self.is_plain or self.outdated is not None:
             return self.to_numpy(self.native(*arrays))
         feeds = {name: plain_array(array) for (name, _), array in zip(self.inputs, arrays, strict=True)}
-        return tuple(self.session.run(self.outputs, feeds))
+        found: Any = self.session.run(self.outputs, feeds)
+        return tuple(found)
 
     def to_numpy(self, results: Sequence[OrtValue]) -> tuple[Array, ...]:
         return tuple(map(array_of, results, self.dtypes))

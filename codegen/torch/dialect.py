@@ -205,9 +205,9 @@ class TorchDialect(Dialect):
         """The statement that gives a weight its new value: `w.sub_(…)` for `w - …`, else by a copy."""
         op = value.op
         weight, new = self.member(path), body.operand(value)
-        if value in body.pending and op is not None and op.name in IN_PLACE and op.operands[0] is not None:
+        if value in body.pending and op is not None and op.name in IN_PLACE:
             first, second = op.operands
-            assert second is not None
+            assert first is not None and second is not None
             operator, method = IN_PLACE[op.name]
             head = f"{body.operand(first).text} {operator} "
             fits = not steps or second.type.shape == value.type.shape
