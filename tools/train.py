@@ -234,7 +234,7 @@ def chosen_loss(model: Any, y: Array) -> tuple[losses.Loss, list[Any] | None]:
         return losses.SparseCategoricalCrossentropy(from_logits=ends_with != "softmax"), ["accuracy"]
     if y.ndim == len(shape) and ends_with == "softmax":
         return losses.CategoricalCrossentropy(), ["accuracy"]
-    return losses.MeanSquaredError(), None
+    return losses.get("MeanSquaredError"), None
 
 
 def _last_op(forward: Function, value: Value) -> str:

@@ -95,7 +95,7 @@ def _panel_svg(panel: Panel) -> list[str]:
 def figure(drawn: Sequence[Panel]) -> Any:
     """A figure of matplotlib's; None where it is not installed."""
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
     except ImportError:
         return None
     found = Figure(figsize=(4.5 * len(drawn), 3.2), layout="constrained")

@@ -430,4 +430,5 @@ def adapter(
         raise GraphcError(f"data is arrays, a PyDataset, a generator or another iterable of batches, not {x!r}")
     if y is not None or sample_weight is not None:
         raise GraphcError(f"{type(x).__name__} gives y and sample weights itself, as (x, y, sample_weight)")
-    return make(x, options)
+    data: Any = x
+    return make(data, options)

@@ -37,10 +37,11 @@ def _as_array(leaf: Any, name: str, what: str) -> Any:
         raise GraphcError(
             f"{what} has {leaf!r} in a list, and lists stand for several arrays; give numbers as np.asarray({what})"
         )
-    if hasattr(leaf, "detach") and hasattr(leaf, "cpu"):  # a tensor of torch's
-        leaf = leaf.detach().cpu()
+    given: Any = leaf
+    if hasattr(given, "detach") and hasattr(given, "cpu"):  # a tensor of torch's
+        given = given.detach().cpu()
     try:
-        array = np.asarray(leaf)
+        array = np.asarray(given)
     except (ValueError, TypeError) as error:
         raise GraphcError(f"{name} cannot be read as an array: {error}") from error
     if array.dtype == object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,7 +183,7 @@ def resolved(identifier: Any, y_true: Any, y_pred: Any) -> Metric:
     return found
 
 
-def accuracy_for(y_true: Any, y_pred: Any) -> type[MeanMetricWrapper]:
+def accuracy_for(y_true: Any, y_pred: Any) -> Callable[..., Metric]:
     """Which accuracy "accuracy" is for targets and predictions of these shapes."""
     of_true, of_pred = tuple(y_true.shape), tuple(y_pred.shape)
     if of_pred and _is(of_pred[-1], 1):
