@@ -185,6 +185,23 @@ def test_saving_writes_the_weights_as_they_are(executable, tmp_path):
         assert one[1] == other[1]
 
 
+@pytest.mark.slow  # loads the tracer of torch
+def test_torch_compiles_a_step_as_one_graph():
+    """The emitted module goes through `torch.compile` as it is, and its weights are still the executable's."""
+    import torch
+
+    plain, other = (graphc.compile(graphc.parse(STEP), target="torch") for _ in range(2))
+    step = torch.compile(other.loaded.model, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        for _ in range(2):
+            loss, before = step(torch.from_numpy(X), torch.tensor(RATE))
+            want, want_before = plain(X, RATE)
+            np.testing.assert_array_equal(loss.numpy(), want)
+            assert before == want_before
+    for name, array in plain.weights.items():
+        np.testing.assert_array_equal(other.weights[name], array)
+
+
 # --- artifacts for inference ------------------------------------------------------------------------------------------
 
 
