@@ -65,7 +65,7 @@ def within_budget(module: Module, budget: int, sizes: Mapping[str, int], memory:
             at = ", ".join(f"{name} = {size}" for name, size in complete.items())
             raise GraphcError(
                 f"@{function.name} cannot keep a peak of {size_text(budget)} beside its parameters"
-                f"{f' (with {at})' if at else ''}; the least possible is {size_text(possible)}"
+                f"{f' (with {at})' if at else ''}; the least possible is {size_text(possible)}, {possible} bytes"
             )
         plans.append(plan)
     for plan in plans:

@@ -113,7 +113,7 @@ def check_shapes(loss: losses.Loss, name: str, target: Any, prediction: Any) -> 
 def note_labels(loss: losses.Loss, target: Any, prediction: Any) -> None:
     """Let targets that are classes be checked before each step: an op can only make NaN of one that is out of range."""
     recording = current_recording()
-    if recording is None or not isinstance(target, Value) or not target.dtype.is_integer or not is_sparse(loss):
+    if recording is None or not isinstance(target, Value) or not is_sparse(loss):
         return
     classes = prediction.shape[getattr(loss, "axis", -1)]
     if isinstance(classes, int):
