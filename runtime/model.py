@@ -12,10 +12,10 @@ from graphc.runtime.executable import Executable
 from graphc.runtime.training import constraints, optimizers, schedules
 from graphc.runtime.training.program import Program
 from graphc.runtime.training.step import record_training
-from graphc.runtime.training.trainer import Trainer
+from graphc.runtime.training.trainer import Trainer, batch_length
 
 
-class Model(Trainer, frontends.Model):
+class Model(Trainer):
     """A model that can be compiled for a target, trained and run on arrays there."""
 
     def executable(self) -> Executable:
@@ -47,6 +47,10 @@ class Model(Trainer, frontends.Model):
         if self.is_functional:
             return pack(self.output, flat)
         return flat[0] if len(flat) == 1 else flat
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """The outputs for this batch, all at once."""
+        return self.predict(x, batch_size=batch_length(x), verbose=0)
 
 
 class Sequential(frontends.Sequential, Model):

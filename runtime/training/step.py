@@ -14,12 +14,12 @@ import numpy as np
 from graphc.frontends.lowering import Lowering, lower_forward, model_inputs
 from graphc.frontends.naming import Names, identifier
 from graphc.frontends.structures import flatten, map_structure, pack, paths
-from graphc.frontends.symbolic import BATCH
+from graphc.frontends.symbolic import BATCH, size_of
 from graphc.frontends.tracing import Spec
 from graphc.frontends.variable import Variable
 from graphc.ir import ops
 from graphc.ir.builder import Builder, in_graphc
-from graphc.ir.dims import Dim, Size, symbol
+from graphc.ir.dims import Dim, Size
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.graph import Value
@@ -72,9 +72,12 @@ class Labels:
 
     def check(self, array: Any) -> None:
         """Raise `GraphcError` that names the first label that is no class."""
-        if array.size == 0 or (array.min() >= 0 and array.max() < self.classes):
+        fractions = array.dtype.kind not in "iub"
+        if array.size == 0 or (not fractions and array.min() >= 0 and array.max() < self.classes):
             return
         wrong = (array < 0) | (array >= self.classes)
+        if fractions:
+            wrong |= array != np.floor(array)  # NaN too
         if self.ignored is not None:
             wrong &= array != self.ignored
         if wrong.any():
@@ -164,7 +167,7 @@ def _record(
         tuple(logs),
         tuple(lowering.host_inputs.values()),
         lowering.key is not None,
-        tuple(Labels(inputs.index(v), v.name or "y", *rest) for v, *rest in lowering.labels if v in inputs),
+        tuple(Labels(inputs.index(v), v.name or "y", n, none) for v, n, none in lowering.labels if v in inputs),
         tuple(what for what, _ in observed),
     )
     if training:
@@ -242,11 +245,10 @@ def _type_of(leaf: Any, sizes: dict[Size, Dim]) -> TensorType | None:
     if leaf is None:
         return None
     if isinstance(leaf, Spec):
-        shape = [symbol(size) if isinstance(size, str) else size for size in leaf.shape]
-        return TensorType.of(leaf.dtype, [BATCH if i == 0 else s for i, s in enumerate(shape)])
+        return TensorType.of(leaf.dtype, [BATCH if i == 0 else size_of(size) for i, size in enumerate(leaf.shape)])
     array = leaf if hasattr(leaf, "dtype") and hasattr(leaf, "shape") else np.asarray(leaf)
     kind = dtype_of(array.dtype)
-    shape = [BATCH if i == 0 else sizes.get(size, size) for i, size in enumerate(array.shape)]
+    shape: list[Any] = [BATCH if i == 0 else sizes.get(size, size) for i, size in enumerate(array.shape)]
     return TensorType.of(NARROWED.get(str(kind), kind), shape)
 
 

@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from graphc import frontends
 from graphc.frontends import ops
 from graphc.frontends.random import key_of
 from graphc.frontends.recording import current_recording
+from graphc.frontends.structures import flatten
 from graphc.ir.errors import GraphcError
 from graphc.ir.module import Module
 from graphc.passes.autodiff import check_gradients
@@ -24,6 +26,7 @@ from graphc.runtime.training.data import adapter, split_off
 from graphc.runtime.training.gradients import gradients
 from graphc.runtime.training.keys import StepKeys
 from graphc.runtime.training.metrics.compiled import CompiledMetrics
+from graphc.runtime.training.metrics.reductions import Mean
 from graphc.runtime.training.optimizers import LossScaleOptimizer, Optimizer
 from graphc.runtime.training.program import Program
 from graphc.runtime.training.step import Batch, batch_types, record_training
@@ -41,13 +44,13 @@ class Compiled:
     settings: dict[str, Any]
     check_finite: bool = False
     gradients: Literal["ir", "native"] = "ir"
-    losses: dict[str, metrics.Mean] = field(default_factory=dict[str, metrics.Mean])
+    losses: dict[str, Mean] = field(default_factory=dict[str, Mean])
     """The means of the loss, and of those of each output where there are several, by the names of their logs."""
     programs: dict[Any, Program] = field(default_factory=dict)
 
 
-class Trainer:
-    """Compiling and fitting, for a class of models to inherit beside `frontends.Model`."""
+class Trainer(frontends.Model):
+    """A model that is compiled for a target, and fitted there."""
 
     _compiled: Compiled | None = None
     _forward: Program | None = None
@@ -106,9 +109,10 @@ class Trainer:
         compiled, recording = self._require_compiled(), current_recording()
         logs: dict[str, Any] = {}
         with optimizers.scope("metrics"):
-            for name, value in ({} if recording is None else recording.loss_parts).items():
-                tracker = compiled.losses.setdefault(name, metrics.Mean(name))
-                tracker.update_state(value, recording.batch_size)
+            parts = {} if recording is None else recording.loss_parts
+            for name, value in parts.items():
+                tracker = compiled.losses.setdefault(name, Mean(name))
+                tracker.update_state(value, None if recording is None else recording.batch_size)
                 logs[name] = tracker.result()
             compiled.metrics.build(y, y_pred, self.output_names if self.is_functional else None)
             compiled.metrics.update_state(y, y_pred, sample_weight)
@@ -123,6 +127,9 @@ class Trainer:
         loss_weights: Any = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
         *,
         target: str | None = None,
@@ -134,11 +141,13 @@ class Trainer:
         """Say how the model is trained, and what it runs on. Recording and compiling wait for the first use.
 
         The first arguments are Keras's: an optimizer, a loss (for several outputs a list or dict), the factors of
-        outputs' losses, metrics that look at sample weights and such that do not. In mixed_float16 the optimizer is
-        wrapped in a `LossScaleOptimizer`, unless `auto_scale_loss` is off. The next three are those of
-        `graphc.compile`. With `check_finite`, `fit` raises where a layer, the loss or a gradient is not finite, and
-        says which: it costs about a pass over all of them. `gradients="native"` leaves gradients to the target's
-        framework, which only torch and jax can.
+        outputs' losses, metrics that do not look at sample weights and such that do. How a step runs is the target's, so
+        that `run_eagerly`, `steps_per_execution` and `jit_compile` change nothing. In mixed_float16 the optimizer is
+        wrapped in a `LossScaleOptimizer`, unless `auto_scale_loss` is off.
+
+        `target`, `passes` and `memory_budget` are those of `graphc.compile`. With `check_finite`, `fit` raises where a
+        layer, the loss or a gradient is not finite, and says which: it costs about a pass over all of them.
+        `gradients="native"` leaves gradients to the target's framework, which only torch and jax can.
         """
         check_gradients(gradients)
         found = None if optimizer is None else optimizers.get(optimizer)
@@ -313,30 +322,26 @@ class Trainer:
         class_weight: Mapping[int, float] | None = None,
         return_dict: bool = False,
     ) -> Any:
-        """One step on this batch. Metrics go on from the last one: `reset_metrics` starts anew."""
-        batch = adapter(x, y, sample_weight, batch_size=_length(x), class_weight=class_weight).example()
+        """One step on this batch, and its logs; metrics start anew, as in Keras."""
+        batch = adapter(x, y, sample_weight, batch_size=batch_length(x), class_weight=class_weight).example()
         return self._on_batch("train_step", batch, return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
-        """The metrics after this batch too."""
-        batch = adapter(x, y, sample_weight, batch_size=_length(x)).example()
+        """The loss and metrics on this batch; metrics start anew."""
+        batch = adapter(x, y, sample_weight, batch_size=batch_length(x)).example()
         return self._on_batch("test_step", batch, return_dict)
 
     def _on_batch(self, name: str, batch: Any, return_dict: bool) -> Any:
         fitting.ensure_built(self, batch[0])
         types = batch_types(self, *batch)
         program = self._program(types if name == "train_step" else None, types)
+        self.reset_metrics()
         logs = as_numbers(program.runner(name)(*batch, np.asarray(key_of(None), np.uint32)))
         return logs if return_dict else _listed(logs)
 
-    def predict_on_batch(self, x: Any) -> Any:
-        """The outputs for this batch."""
-        return self.predict(x, batch_size=_length(x), verbose=0)
 
-
-def _length(x: Any) -> int:
-    from graphc.frontends.structures import flatten
-
+def batch_length(x: Any) -> int:
+    """How many examples a batch has."""
     return max(len(np.asarray(flatten(x)[0])), 1)
 
 
@@ -345,4 +350,4 @@ def _listed(logs: dict[str, float]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "batch_length"]

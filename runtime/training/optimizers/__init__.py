@@ -16,7 +16,7 @@ from graphc.runtime.training.optimizers.loss_scale import LossScaleOptimizer
 from graphc.runtime.training.optimizers.optimizer import Optimizer
 from graphc.runtime.training.optimizers.sgd import SGD
 
-CLASSES: dict[str, type[Optimizer]] = {
+CLASSES: dict[str, Any] = {
     cls.__name__.lower(): cls for cls in (SGD, Adagrad, Adam, AdamW, Lion, LossScaleOptimizer, RMSprop)
 }
 
@@ -26,7 +26,8 @@ def get(identifier: Any) -> Optimizer:
     if isinstance(identifier, Optimizer):
         return identifier
     if isinstance(identifier, type) and issubclass(identifier, Optimizer):
-        return identifier()
+        make: Any = identifier
+        return make()
     if isinstance(identifier, dict):
         return deserialize(identifier)
     found = CLASSES.get(str(identifier).lower().replace("_", "")) or serialization.registered_object(str(identifier))

@@ -78,7 +78,7 @@ class LossScaleOptimizer(Optimizer):
             unscaled = [None if g is None else g / ops.cast(scale, g.dtype) for g in wide]
         when(finite, lambda: self.inner_optimizer.apply(unscaled, variables))
         with scope("optimizer"):
-            steps = self.step_counter + 1
+            steps = ops.add(self.step_counter, 1)
             grown = ops.equal(steps, self.dynamic_growth_steps)
             factor = ops.where(finite, ops.where(grown, 2.0, 1.0), 0.5)
             self.step_counter.assign(ops.where(ops.logical_and(finite, ops.logical_not(grown)), steps, 0))

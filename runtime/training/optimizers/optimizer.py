@@ -123,7 +123,8 @@ class Optimizer:
     def _rate_of(self, step: int) -> Any:
         """The rate of a step: a schedule computes it in float64."""
         given = self._learning_rate
-        return np.float32(given(step) if isinstance(given, LearningRateSchedule) else given())
+        rate: Any = given(step) if isinstance(given, LearningRateSchedule) else given()
+        return np.float32(rate)
 
     def _next_rate(self) -> Any:
         """The rate of the step that comes next, for which this is called once.
@@ -226,7 +227,7 @@ class Optimizer:
             raise GraphcError("there is no gradient for any variable")
         with scope("optimizer"):
             self._apply([ops.cast(g, v.dtype) for g, v in pairs], [v for _, v in pairs])
-            self._iterations.assign(self._iterations + 1)
+            self._iterations.assign_add(1)
 
     def _apply(self, grads: list[Any], variables: list[Variable]) -> None:
         if self.loss_scale_factor is not None:
@@ -239,7 +240,7 @@ class Optimizer:
         weight = 1.0 if recording is None or recording.loss_weight is None else recording.loss_weight
         for kept, gradient in zip(sums, grads, strict=True):
             kept.assign(kept + gradient * ops.cast(weight, gradient.dtype))
-        self._count.assign(self._count + weight)
+        self._count.assign_add(weight)
 
         def update() -> None:
             self._update([kept / ops.cast(self._count, kept.dtype) for kept in sums], variables)
@@ -255,7 +256,8 @@ class Optimizer:
         if self.weight_decay is not None:
             for variable in variables:
                 if self._use_weight_decay(variable):
-                    variable.assign(variable - variable * self.weight_decay * ops.cast(rate, variable.dtype))
+                    share = self.weight_decay * ops.cast(rate, variable.dtype)
+                    variable.assign(variable - ops.multiply(variable, share))
         self.prepare(rate)
         for gradient, variable in zip(grads, variables, strict=True):
             self.update_step(gradient, variable, rate)
