@@ -55,6 +55,9 @@ VIEWS = frozenset(
 CALLS = frozenset({"call", "custom_gradient", "native_gradient"})
 """Ops whose results may share memory with any operand, as those of region ops may."""
 
+FEWEST_TOGETHER = 4
+"""Weights whose new values are copied in by one call: of many small ones each call costs more than its copy."""
+
 IN_PLACE = {"add": ("+", "add_"), "sub": ("-", "sub_"), "mul": ("*", "mul_")}
 """Operators of a weight and something else, with the method that puts the result in the weight's place at once."""
 
@@ -184,8 +187,15 @@ class TorchDialect(Dialect):
                 self._computed(body, value)
             written.add(path)
         body.emit("with torch.no_grad():")
+        ready = [update for update in updates if update.value in body.known]
+        together = ready if len(ready) >= FEWEST_TOGETHER else []
         for path, value, steps in updates:
-            body.emit(f"    {self._write(body, path, value, steps)}")
+            if not together or value not in body.known:
+                body.emit(f"    {self._write(body, path, value, steps)}")
+        if together:
+            weights = ", ".join(self.member(path) for path, _, _ in together)
+            values = ", ".join(self._stored(body.operand(value), steps).text for _, value, steps in together)
+            body.emit(f"    torch._foreach_copy_([{weights}], [{values}])")
         if outputs:
             body.emit(f"return {body.returned(outputs)}")
 
