@@ -276,7 +276,7 @@ class Feed:
 
 
 def _narrowed(array: Any, wanted: np.dtype[Any]) -> Any:
-    """The array in a narrower dtype of its kind, or in one that holds more; any other is left for the step to refuse."""
+    """The array in a narrower dtype of its kind, or one that holds more; any other is left for the step to refuse."""
     kind, target = array.dtype.kind, wanted.kind
     if array.dtype == wanted or kind not in "iuf" or target not in "iuf" or (kind == "f" and target != "f"):
         return array

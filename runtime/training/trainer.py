@@ -141,8 +141,8 @@ class Trainer(frontends.Model):
         """Say how the model is trained, and what it runs on. Recording and compiling wait for the first use.
 
         The first arguments are Keras's: an optimizer, a loss (for several outputs a list or dict), the factors of
-        outputs' losses, metrics that do not look at sample weights and such that do. How a step runs is the target's, so
-        that `run_eagerly`, `steps_per_execution` and `jit_compile` change nothing. In mixed_float16 the optimizer is
+        outputs' losses, metrics that do not look at sample weights and such that do. How a step runs is the target's,
+        so that `run_eagerly`, `steps_per_execution` and `jit_compile` change nothing. In mixed_float16 the optimizer is
         wrapped in a `LossScaleOptimizer`, unless `auto_scale_loss` is off.
 
         `target`, `passes` and `memory_budget` are those of `graphc.compile`. With `check_finite`, `fit` raises where a

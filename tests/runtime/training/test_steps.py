@@ -5,6 +5,7 @@ import pytest
 
 import graphc
 from graphc import Input, Model, Sequential, layers, losses, ops, optimizers
+from graphc.runtime.training.keys import StepKeys
 
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(16, 3)).astype(np.float32)
@@ -172,6 +173,31 @@ def test_dropout_draws_anew_in_every_step_and_the_same_from_a_seed():
     assert first == second
     model.reset_metrics()
     assert len({round(float(loss), 6) for loss in first}) == 3
+
+
+def test_another_kind_of_batch_goes_on_where_the_first_stopped():
+    """Weights, slots and metrics move to what is compiled for it."""
+    weights = np.ones(16, np.float32)
+
+    def run(second):
+        model = dense()
+        model.compile(optimizers.SGD(RATE, momentum=0.9), "mse")
+        model.train_on_batch(X, Y)
+        model.train_on_batch(X, Y, second)
+        return model
+
+    plain, weighted = run(None), run(weights)
+    assert len(weighted._compiled.programs) == 2 and int(weighted.optimizer.iterations) == 2
+    for a, b in zip(plain.get_weights(), weighted.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_keys_of_steps_are_those_of_the_ops():
+    root = np.array([3, 5], np.uint32)
+    wanted = graphc.random.split(graphc.random.fold_in(root, 2 * 7 + 1), 300)
+    keys = StepKeys(root, 7)
+    for step in (0, 1, 255, 256, 299, 4):
+        np.testing.assert_array_equal(keys[step], wanted[step])
 
 
 # --- precision ----------------------------------------------------------------------------------------------------
