@@ -125,9 +125,11 @@ class Fit:
 
 
 def evaluate(model: Any, program: Program, data: Adapter, callbacks: CallbackList, keys: StepKeys) -> dict[str, float]:
-    """The logs of the test step over all the data; metrics start anew."""
-    model.reset_metrics()
+    """The logs of the test step over all the data, or until a callback sets `model.stop_evaluating`; metrics start
+    anew."""
+    model.stop_evaluating = False
     callbacks.begin("test")
+    model.reset_metrics()
     step = program.runner("test_step")
     logs: Mapping[str, Any] | None = None
     for number, batch in enumerate(data.start(0)):
@@ -137,6 +139,8 @@ def evaluate(model: Any, program: Program, data: Adapter, callbacks: CallbackLis
         except GraphcError as error:
             raise error.at(f"step {number + 1} of the evaluation") from error.__cause__
         callbacks.batch_end("test", number, logs)
+        if model.stop_evaluating:
+            break
     if logs is None:
         raise GraphcError("there is nothing to evaluate on: the data gives no batches (a generator is read once)")
     found = as_numbers(logs)

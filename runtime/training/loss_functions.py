@@ -118,7 +118,7 @@ def sparse_categorical_crossentropy(
         return ops.sparse_categorical_crossentropy(y_true, y_pred, from_logits, axis)
     counts = ops.not_equal(y_true, ignore_class)
     found = ops.sparse_categorical_crossentropy(
-        ops.where(counts, y_true, 0), ops.where(ops.expand_dims(counts, axis), y_pred, 0.0), from_logits, axis
+        ops.where(counts, y_true, 0), ops.where(ops.expand_dims(counts, axis), y_pred, 1.0), from_logits, axis
     )
     return ops.where(counts, found, 0.0)
 

@@ -383,3 +383,13 @@ def test_panels_of_epochs_without_validation():
     assert panel.points == {"training": [(1, 3.0), (2, 2.0), (3, 1.0)], "validation": [(3, 2.0)]}
     (flat,) = plotting.panels([0], {"rate": [0.5]})
     assert flat.range == (0, 1) and len(plotting.drawing(flat)) == plotting.ROWS + 2
+
+
+def test_a_callback_may_stop_an_evaluation():
+    class Stop(callbacks.Callback):
+        def on_test_batch_end(self, batch, logs=None):
+            self.model.stop_evaluating = True
+
+    model = regression()
+    few = model.evaluate(X, Y, batch_size=4, verbose=0, callbacks=[Stop()])
+    assert few == pytest.approx(model.evaluate(X[:4], Y[:4], verbose=0), rel=1e-6)
