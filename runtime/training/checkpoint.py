@@ -83,7 +83,9 @@ def save_run(path: Path, run: Run) -> None:
         "position": asdict(run.position) | {"logs": {name: float(value) for name, value in run.position.logs.items()}},
         "learning_rate": float(rate.numpy()) if isinstance(rate, Variable) else None,
         "callbacks": [
-            {"name": _name(callback), "state": state} for callback in run.callbacks if (state := callback.get_state())
+            {"name": _name(callback), "state": state}
+            for callback in run.callbacks
+            if (state := getattr(callback, "get_state", dict)())
         ],
     }
     types = {name: variable.tensor_type for name, variable in run.variables.items()}
@@ -213,7 +215,7 @@ def _restore_callbacks(path: Path, callbacks: Sequence[Any], states: Sequence[tu
         if callback is not None:
             try:
                 callback.set_state(state)
-            except (KeyError, TypeError, ValueError) as error:
+            except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
                 raise FormatError(f"{str(path)!r} has a state that {name} does not take: {error!r}") from error
         else:
             warnings.warn(f"{str(path)!r} has the state of a {name}, and this run has no such callback", stacklevel=2)

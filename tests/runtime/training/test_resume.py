@@ -334,6 +334,37 @@ def test_a_state_that_cannot_be_saved(tmp_path):
         train(DATA["arrays"](), model(), [Odd(), callbacks.BackupAndRestore(tmp_path / "b")])
 
 
+def test_a_callback_that_does_not_take_its_state(tmp_path):
+    class Counting(callbacks.Callback):
+        def get_state(self):
+            return {"count": 1}
+
+        def set_state(self, state):
+            state["number"]
+
+    for _ in range(2):
+        backup = callbacks.BackupAndRestore(tmp_path / "b", delete_checkpoint=False)
+        if backup.path.exists():
+            with pytest.raises(FormatError, match=r"has a state that Counting does not take: KeyError\('number'\)"):
+                train(DATA["arrays"](), model(), [Counting(), backup], 1)
+        else:
+            train(DATA["arrays"](), model(), [Counting(), backup], 1)
+
+
+class NotOurs:
+    """A callback of another library: it has the hooks, and no state."""
+
+    def __getattr__(self, name):
+        if name.startswith("on_") or name in ("set_model", "set_params"):
+            return lambda *arguments, **named: None
+        raise AttributeError(name)
+
+
+def test_a_callback_without_a_state(tmp_path):
+    wanted = train(DATA["arrays"](), model())
+    assert interrupted(model, DATA["arrays"], tmp_path / "b", 5, 2, lambda: [NotOurs()]) == wanted
+
+
 # --- disks --------------------------------------------------------------------------------------------------------
 
 
