@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graphc.ir.errors import GraphcError
+from graphc.ir.suggestions import nearest
 
 State = dict[str, Any]
 """What a callback has to remember: JSON values, and arrays."""
@@ -179,10 +180,20 @@ def _flat(callbacks: Any) -> list[Any]:
         elif isinstance(callback, type) and issubclass(callback, Callback):
             raise GraphcError(f"{callback.__name__} is a class: give a callback, {callback.__name__}(…)")
         elif not hasattr(callback, "set_model") or not hasattr(callback, "on_epoch_end"):
-            raise GraphcError(f"a callback is an object of a subclass of graphc.callbacks.Callback, not {callback!r}")
+            known = nearest(callback, _names()) if isinstance(callback, str) else ""
+            raise GraphcError(
+                f"a callback is an object of a subclass of graphc.callbacks.Callback, not {callback!r}{known}"
+            )
         else:
             found.append(callback)
     return found
+
+
+def _names() -> list[str]:
+    """The names of graphc's callbacks."""
+    from graphc.runtime.training import callbacks
+
+    return [name for name, found in vars(callbacks).items() if isinstance(found, type) and name != "CallbackList"]
 
 
 def _overrides(callback: Any, hook: str) -> bool:

@@ -27,6 +27,7 @@ from graphc.runtime.training.data.arrays import (
     check_finite,
     class_weights,
     length,
+    named_leaves,
     take,
 )
 from graphc.runtime.training.data.dataset import PyDataset
@@ -48,6 +49,7 @@ class Adapter(ABC):
         """How many steps an epoch has; None where only the data's end tells."""
         self.exhausted = False
         """Whether the data ended before an epoch did: there is no more."""
+        self._parts: tuple[Any, ...] | None = None
 
     def resume(self, key: Array, initial_epoch: int) -> None:
         """Let the run that starts here be one that was interrupted: the one of this key, which began at this epoch."""
@@ -103,9 +105,30 @@ class Adapter(ABC):
             if sample_weight is not None:
                 raise GraphcError("give either class_weight or sample_weight")
             sample_weight = class_weights(y, self.options.class_weight)
+        self._check_parts((x, y, sample_weight), place)
         if self.options.check_finite:
             check_finite((x, y, sample_weight), place)
         return x, y, sample_weight
+
+    def _check_parts(self, batch: Batch, place: str) -> None:
+        """Raise `GraphcError` for a batch that is not made of what the first one is."""
+        parts = tuple(named_leaves(*batch))
+        if self._parts is None:
+            self._parts = parts
+        if parts != self._parts:
+            raise GraphcError(
+                f"the batch that {self.what} gave {place} is made of {', '.join(parts)}; the first one was of "
+                f"{', '.join(self._parts)}"
+            )
+
+    def first(self, read: Callable[[], Any]) -> Any:
+        """The first item, which `read` reads; what that raises says so, as in `start`."""
+        try:
+            return read()
+        except GraphcError:
+            raise
+        except Exception as error:
+            raise GraphcError(f"{self.what} raised {type(error).__name__} at the first batch: {error}") from error
 
 
 class Options:
@@ -265,7 +288,7 @@ class DatasetAdapter(Passes):
         self._passed = initial_epoch
 
     def example(self) -> Batch:
-        return self.prepared(self.data[0], "as batch 0")
+        return self.prepared(self.first(lambda: self.data[0]), "as batch 0")
 
     def read(self, number: int, first: int) -> Iterator[Any]:
         while self._passed < number:  # after a resume: what the data set does to itself between epochs
@@ -323,9 +346,10 @@ class IterableAdapter(Passes):
         super().__init__(options, count)
 
     def example(self) -> Batch:
-        for item in self.data:
-            return self.prepared(item, "as batch 0")
-        raise GraphcError(f"{self.what} gives no batches")
+        items = self.first(lambda: list(itertools.islice(self.data, 1)))
+        if not items:
+            raise GraphcError(f"{self.what} gives no batches")
+        return self.prepared(items[0], "as batch 0")
 
     def read(self, number: int, first: int) -> Iterator[Any]:
         return itertools.islice(iter(self.data), first, None)
@@ -343,12 +367,9 @@ class GeneratorAdapter(Adapter):
 
     def example(self) -> Batch:
         if not self._waiting:
-            try:
-                self._waiting.append(next(self.data))
-            except StopIteration:
-                raise GraphcError(f"{self.what} gives no batches") from None
-            except Exception as error:
-                raise GraphcError(f"{self.what} raised {type(error).__name__} at the first batch: {error}") from error
+            self._waiting += self.first(lambda: list(itertools.islice(self.data, 1)))
+        if not self._waiting:
+            raise GraphcError(f"{self.what} gives no batches")
         return self.prepared(self._waiting[0], "as the first batch")
 
     def items(self, epoch: int, step: int) -> Iterator[Any]:

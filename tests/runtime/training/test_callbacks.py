@@ -135,6 +135,11 @@ def test_a_callback_may_stop_within_an_epoch():
     assert len(fit(model=model).epoch) == 3
 
 
+def test_misspelt_callbacks_get_a_suggestion():
+    with pytest.raises(graphc.GraphcError, match="not 'EarlyStoping'; did you mean EarlyStopping"):
+        fit("EarlyStoping")
+
+
 @pytest.mark.parametrize("wrong", [print, object(), "early", callbacks.EarlyStopping])
 def test_what_is_no_callback(wrong):
     with pytest.raises(graphc.GraphcError, match=r"a callback is an object of a subclass|is a class: give a callback"):

@@ -47,6 +47,13 @@ class Endless(Squares):
     num_batches = None
 
 
+class Broken(Squares):
+    """A data set that cannot be read."""
+
+    def __getitem__(self, index):
+        raise ValueError("a bad file")
+
+
 # --- order --------------------------------------------------------------------------------------------------------
 
 
@@ -295,6 +302,12 @@ def give(*items):
         (lambda: list(give((np.zeros(3), np.zeros(2))).start(0)), "x has 3, y has 2\n.*gave at epoch 1, step 1"),
         (lambda: list(give(np.array([{}])).start(0)), "an array of Python objects"),
         (lambda: give().example(), "the generator gives no batches"),
+        (
+            lambda: list(give((np.zeros(2), np.zeros(2)), (np.zeros(2), np.zeros(2), np.ones(2))).start(0)),
+            "at epoch 1, step 2 is made of x, y, sample_weight; the first one was of x, y",
+        ),
+        (lambda: list(give(np.zeros(2), {"a": np.zeros(2)}).start(0)), r"made of x\['a'\]; the first one was of x"),
+        (lambda: adapter(Broken()).example(), "Broken raised ValueError at the first batch: a bad file"),
     ],
 )
 def test_mistakes_are_explained(make, message):
