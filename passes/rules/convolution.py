@@ -17,8 +17,9 @@ def _spatial(op: Any, ndim: int) -> range:
 
 def _pairs(op: Any, ndim: int) -> list[tuple[Size, Size]] | None:
     """The padding of each spatial axis, where that is said by itself."""
+    nothing: list[tuple[Size, Size]] = [(0, 0)] * (ndim - 2)
     if isinstance(op.padding, str):
-        return [(0, 0)] * (ndim - 2) if op.padding == "valid" else None
+        return nothing if op.padding == "valid" else None
     return list(op.padding)
 
 
