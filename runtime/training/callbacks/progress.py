@@ -99,10 +99,11 @@ class ProgbarLogger(Callback):
 
         self._bar = Progress(
             MofNCompleteColumn(),
-            BarColumn(30),
+            BarColumn(20),
             TextColumn("{task.fields[time]}"),
             TextColumn("{task.fields[logs]}"),
             auto_refresh=False,
+            transient=True,
         )
         self._bar.start()
         self._task = self._bar.add_task("", total=steps, time="", logs="")
@@ -131,13 +132,12 @@ class ProgbarLogger(Callback):
         return f"{spent:.0f}s {step_time(each)}/step"
 
     def _finish(self, logs: Mapping[str, Any] | None) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, total=self._seen)
-            self._update(logs)
-            self.close()
-        elif self._verbose:
-            total = self._seen if self._steps is None else self._steps
-            title = self._title if self._fitting else f"{self._seen}/{total}"
+        """Leave a line, in the bar's place, which may be wider than the terminal."""
+        bar = self._bar is not None
+        self.close()
+        if self._verbose:
+            total = self._seen if bar or self._steps is None else self._steps
+            title = f"{self._seen}/{total}" if bar or not self._fitting else self._title
             parts = [title, *self._time().split(" "), *([log_text(logs)] if logs else [])]
             print(" - ".join(parts), flush=True)
 
