@@ -46,6 +46,7 @@ def _folds(op: Op, limit: int) -> bool:
         or definition.name in _KEPT
         or definition.introduces_symbols
         or definition.has_effect
+        or definition is ops.broadcast  # it is cheap, and its readers can often do without
     ):
         return False
     in_region = not isinstance(op.block.owner, Function)

@@ -68,6 +68,20 @@ def readers_broadcast_themselves(op: Any, rewriter: Rewriter) -> Rewritten:
     return changed
 
 
+@rule(of=[ops.broadcast])
+def broadcasts_sink(op: Any, rewriter: Rewriter) -> Rewritten:
+    """f(broadcast(x), number) = broadcast(f(x, number)) for an elementwise f"""
+    if op.definition.is_composite or not is_elementwise(op):
+        return None
+    inner = [producer(value, ops.broadcast) for value in op.operands]
+    rest = [value for value, made in zip(op.operands, inner, strict=True) if made is None]
+    if len(op.operands) - len(rest) != 1 or any(value is not None and value.shape != () for value in rest):
+        return None
+    operands = tuple([v if made is None else made.x for v, made in zip(op.operands, inner, strict=True)])
+    small = op.definition.build(rewriter.before(op), operands, op.attributes)
+    return ops.broadcast(small.results[0], shape=op.results[0].shape)
+
+
 @rule(ops.reverse)
 def reverse_of_nothing(op: Any, rewriter: Rewriter) -> Rewritten:
     """reverse(x) along axes of size 1 = x"""
