@@ -5,6 +5,7 @@ import os
 import subprocess
 import warnings
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ import pytest
 import graphc
 from graphc import callbacks, layers, losses, optimizers
 from graphc.ir.errors import FormatError, GraphcError
+from graphc.runtime.training.checkpoint import Position, Run, restore_run
 from graphc.runtime.training.checkpoint_file import open_checkpoint
+from graphc.runtime.training.step import batch_types, record_training
 
+GOLDEN = Path(__file__).parents[2] / "golden"
 LATEST = "latest.safetensors"
 
 
@@ -423,3 +427,31 @@ def test_leftovers_of_a_killed_run_go(tmp_path):
         warnings.simplefilter("error")
         train(DATA["arrays"](), model(), [callbacks.BackupAndRestore(tmp_path / "b")], 1)
     assert not (tmp_path / "b").exists()
+
+
+# --- earlier releases ---------------------------------------------------------------------------------------------
+
+
+def pinned():
+    """The model of `tests/golden/checkpoint-1.safetensors`."""
+    made = graphc.Sequential([graphc.Input((2,)), layers.Dense(2, kernel_initializer="ones", name="dense")])
+    made.compile(optimizers.SGD(0.25, momentum=0.5), "mse")
+    return made
+
+
+def test_a_checkpoint_of_the_first_version(tmp_path):
+    """A file that was written once, after an epoch of one step on these two examples, is read by every release."""
+    path = tmp_path / "run.safetensors"
+    path.write_bytes((GOLDEN / "checkpoint-1.safetensors").read_bytes())
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.version == 1
+        saved = {name: checkpoint.read(name).tolist() for name in checkpoint.types}
+    assert saved["dense/kernel"] == [[1.0, 0.875], [0.5, 1.0]] and saved["optimizer/iteration"] == 1
+    x = np.float32([[1, 0], [0, 2]])
+    made = pinned()
+    variables = record_training(made, batch_types(made, x, x), None).variables
+    run = Run(Position([0, 0]), variables, callbacks=[callbacks.History(), callbacks.ReduceLROnPlateau("loss")])
+    restore_run(path, run)
+    assert {name: variable.numpy().tolist() for name, variable in variables.items()} == saved
+    assert run.position == Position([0, 1], 1, steps=1) and run.callbacks[0].history["loss"] == [1.25]
+    assert run.callbacks[1].best == 1.25
