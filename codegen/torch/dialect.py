@@ -219,10 +219,11 @@ class TorchDialect(Dialect):
             first, second = op.operands
             assert first is not None and second is not None
             operator, method = IN_PLACE[op.name]
-            head = f"{body.operand(first).text} {operator} "
+            itself = body.members.place_of(first) == path
+            head = f"{body.operand(first).text} {operator} " if itself else ""
             fits = not steps or second.type.shape == value.type.shape
             apart = path not in shared_with_weights(body, second)
-            if body.members.place_of(first) == path and new.text.startswith(head) and fits and apart:
+            if itself and new.text.startswith(head) and fits and apart:
                 rest = new.text.removeprefix(head)  # which stands to the right of an operator
                 other = Expression(rest, POSTFIX if rest.isidentifier() else PRODUCT)
                 return f"{weight}.{method}({self._stored(other, steps).text})"
