@@ -65,7 +65,10 @@ class Loss:
     def with_weight(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Any, Any]:
         """The loss, and what it was divided by: 1 where it was not."""
         y_pred = map_structure(lambda each: ops.cast(each, self.dtype), y_pred)
-        values = ops.cast(tensor(self.call(y_true, y_pred)), self.dtype)
+        found = self.call(y_true, y_pred)
+        if found is None:
+            raise GraphcError(f"the loss {self.name!r} returns None; it has to return the loss of each example")
+        values = ops.cast(tensor(found), self.dtype)
         counted = self.counted(y_true, y_pred)
         return reduced(values, sample_weight, counted, self.reduction)
 

@@ -342,7 +342,8 @@ class Trainer(frontends.Model):
 
 def batch_length(x: Any) -> int:
     """How many examples a batch has."""
-    return max(len(np.asarray(flatten(x)[0])), 1)
+    shape = np.shape(flatten(x)[0])
+    return max(*shape[:1], 1, 1)  # what has no axis of examples is refused with the rest of the batch
 
 
 def _listed(logs: dict[str, float]) -> Any:

@@ -126,6 +126,9 @@ def class_weights(y: Any, weights: Mapping[int, float]) -> Array:
         raise GraphcError("class_weight needs the classes, y")
     if not isinstance(weights, Mapping):
         raise GraphcError(f"class_weight is a dict from class to weight, not {weights!r}")
+    for label, weight in weights.items():
+        if not isinstance(label, (int, np.integer)) or not isinstance(weight, (int, float, np.number)):
+            raise GraphcError(f"class_weight is a dict from class to weight, both numbers, not {label!r}: {weight!r}")
     labels = np.asarray(y)
     if labels.ndim > 1:
         labels = labels.argmax(-1) if labels.shape[-1] != 1 else labels[..., 0]

@@ -178,6 +178,25 @@ def test_a_loss_that_misses_some_weights():
     assert len(caught) == 1
 
 
+def test_a_loss_that_returns_nothing():
+    model = classifier()
+    model.compile("sgd", lambda y_true, y_pred: None)
+    with pytest.raises(GraphcError, match=r"the loss .* returns None; it has to return the loss of each example"):
+        model.fit(X, Y, verbose=0)
+
+
+@pytest.mark.parametrize("weights", [{"first": 1.0}, {0: "heavy"}, {0.5: 1.0}])
+def test_class_weights_of_no_class(weights):
+    with pytest.raises(GraphcError, match="class_weight is a dict from class to weight, both numbers, not"):
+        classifier().fit(X, Y, class_weight=weights, verbose=0)
+
+
+@pytest.mark.parametrize(("x", "message"), [(None, "x is None"), (np.float32(1), "is a single number")])
+def test_a_batch_that_is_none(x, message):
+    with pytest.raises(GraphcError, match=message):
+        classifier().train_on_batch(x, Y)
+
+
 # --- generators ---------------------------------------------------------------------------------------------------
 
 
