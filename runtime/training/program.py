@@ -58,9 +58,7 @@ class Program:
             for labels in entry.labels:
                 labels.check(arrays[labels.index])
             for compute in entry.host:
-                arrays.append(compute())
-            if entry.keyed:
-                arrays.append(key)
+                arrays.append(key if compute is None else compute())
             found = call(*arrays)
             results = found if isinstance(found, tuple) else (found,)
             if entry.observed:

@@ -48,14 +48,14 @@ class Batch:
 
 @dataclass
 class Entry:
-    """What the host has to know of a recorded step. The inputs are the leaves of the batch, then `host`, then a key."""
+    """What the host has to know of a recorded step."""
 
     name: str
     batch: Batch
     logs: tuple[str, ...] = ()
     """The names of the first results, scalars."""
-    host: tuple[Callable[[], Any], ...] = ()
-    keyed: bool = False
+    host: tuple[Callable[[], Any] | None, ...] = ()
+    """How the inputs after the leaves of the batch are computed; None for the key."""
     labels: tuple[Labels, ...] = ()
     observed: tuple[str, ...] = ()
     """What the last result, one bool for each, says is finite; empty where it was not asked."""
@@ -165,8 +165,7 @@ def _record(
         name,
         batch,
         tuple(logs),
-        tuple(lowering.host_inputs.values()),
-        lowering.key is not None,
+        tuple(lowering.host_inputs.get(p.name) for p in function.inputs[len(names) :]),
         tuple(Labels(inputs.index(v), v.name or "y", n, none) for v, n, none in lowering.labels if v in inputs),
         tuple(what for what, _ in observed),
     )

@@ -144,3 +144,43 @@ def test_the_autoencoder_learns(digits):
     assert history["loss"][-1] < 0.75 * history["loss"][0] and history["divergence"][-1] > 0
     assert [metric.name for metric in model.metrics] == ["loss", "divergence"]
     assert model.predict(digits[0][:3]).shape == (3, 8, 8, 1)
+
+
+class Adversaries(Model):
+    """Two optimizers in one step, each with its own learning rate: Goodfellow et al., 2014."""
+
+    def __init__(self):
+        super().__init__()
+        self.maker = Sequential([Input((4,)), layers.Dense(8, activation="relu"), layers.Dense(3)])
+        self.judge = Sequential([Input((3,)), layers.Dense(8, activation="relu"), layers.Dense(1)])
+        self.built = True
+
+    def train_step(self, data):
+        real, count = data[0], data[0].shape[0]
+        loss = losses.BinaryCrossentropy(from_logits=True)
+        first, second = self.judge(real), self.judge(self.maker(random.normal((count, 4))))
+        judged = loss(ops.ones_like(first), first) + loss(ops.zeros_like(second), second)
+        variables = self.judge.trainable_variables
+        self.optimizers[0].apply(graphc.gradients(judged, variables), variables)
+        again = self.judge(self.maker(random.normal((count, 4))))
+        fooled = loss(ops.ones_like(again), again)
+        variables = self.maker.trainable_variables
+        self.optimizers[1].apply(graphc.gradients(fooled, variables), variables)
+        return {"judged": judged, "fooled": fooled}
+
+
+@pytest.mark.parametrize("target", ["onnx"])
+def test_two_optimizers_in_a_step(target):
+    needs(target)
+    x = np.random.default_rng(0).normal(size=(24, 3)).astype(np.float32)
+    found = []
+    for each in ("numpy", target):
+        graphc.utils.set_random_seed(0)
+        model = Adversaries()
+        decay = optimizers.schedules.ExponentialDecay(0.1, 5, 0.5)
+        model.optimizers = optimizers.Adam(1e-3), optimizers.SGD(decay)
+        model.compile(None, target=each)
+        found.append(model.fit(x, batch_size=4, epochs=3, verbose=0).history)
+    for name in ("judged", "fooled"):
+        np.testing.assert_allclose(found[0][name], found[1][name], rtol=TOLERANCE)
+    assert [int(each.iterations) for each in model.optimizers] == [18, 18]
