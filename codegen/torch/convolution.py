@@ -12,6 +12,15 @@ from graphc.ir.sliding import covered, padding_pairs
 from graphc.ir.types import Shape
 
 
+def is_copied(op: Op) -> bool:
+    """Whether a transpose is of images to channels first, which is then copied.
+
+    By the strides alone oneDNN takes them for channels last, and all that follows becomes so, while kernels are not: at
+    64 × 64 pixels that takes ResNet-18 twice the time.
+    """
+    return op.name == "transpose" and op.attribute_dict["permutation"] in ((0, 3, 1, 2), (0, 4, 1, 2, 3))
+
+
 def known_pairs(op: Op, x: Shape, window: Shape) -> list[tuple[int, int]] | None:
     """The padding of a convolution or pool of `x` along each spatial axis of channels-first data, where it is known."""
     padding = op.attribute_dict["padding"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.codegen.source.strided import is_view
+from graphc.codegen.torch.convolution import is_copied
 from graphc.ir.analysis.liveness import Memory
 from graphc.ir.graph import Op
 from graphc.ir.types import TensorType
@@ -23,4 +24,9 @@ def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
     return RESULTS.get(op.name, 0) * size(op.results[0].type) if op.results else 0
 
 
-MEMORY = Memory(is_view, workspace, slack=0.02)
+def is_shared(op: Op) -> bool:
+    """Whether the result is a view of the operand."""
+    return is_view(op) and not is_copied(op)
+
+
+MEMORY = Memory(is_shared, workspace, slack=0.02)

@@ -8,7 +8,7 @@ from typing import Any
 from graphc.codegen.numpy.spelling import identity
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import index_text, may_be_empty, reshaped, tuple_text
-from graphc.codegen.torch.convolution import conv, input_gradient, kernel_gradient
+from graphc.codegen.torch.convolution import conv, input_gradient, is_copied, kernel_gradient
 from graphc.codegen.torch.dtypes import dtype_text
 from graphc.codegen.torch.learning import LEARNING
 from graphc.codegen.torch.windows import (
@@ -200,7 +200,8 @@ def transpose(op: Op) -> Spelled:
         return "{0}"
     if len(moved) == 2:
         return "{0}.T" if len(permutation) == 2 else f"{{0}}.transpose({moved[0]}, {moved[1]})"
-    return f"{{0}}.permute({', '.join(map(str, permutation))})"
+    text = f"{{0}}.permute({', '.join(map(str, permutation))})"
+    return f"{text}.contiguous()" if is_copied(op) else text
 
 
 def iota(op: Op) -> Spelled:
@@ -251,6 +252,12 @@ def split(op: Op) -> Spelled:
 def starts_text(op: Op, first: int) -> str:
     slots = [f"{{{i}}}" for i in range(first, len(op.operands))]
     return f"({', '.join(slots)}{',' if len(slots) == 1 else ''})"
+
+
+def lerp(op: Op) -> Spelled | None:
+    x, y = op.operands
+    assert x is not None and y is not None
+    return "torch.lerp({0}, {1}, {weight})" if x.dtype.bits >= 32 and x.type.shape == y.type.shape else None
 
 
 # --- contractions -----------------------------------------------------------------------------------------------
@@ -398,6 +405,7 @@ SPELLING: dict[str, Spelling] = {
     "leaky_relu": "F.leaky_relu({0}, {negative_slope})",
     "elu": lambda op: "F.elu({0})" if op.attribute_dict["alpha"] == 1 else "F.elu({0}, {alpha})",
     "silu": "F.silu({0})",
+    "lerp": lerp,
     "silu_gradient": floats_only("torch.ops.aten.silu_backward({0}, {1})"),
     "gelu": gelu,
     "softplus": floats_only("F.softplus({0})", double=False),

@@ -31,6 +31,7 @@ from graphc.ir.ops.arithmetic import (
     ge,
     gt,
     le,
+    lerp,
     lt,
     maximum,
     minimum,

@@ -252,6 +252,26 @@ clip.sample((3, 4), np.float32(-1), np.float32(1))
 clip.sample((2, 3), Draw((3,), -1.5, -0.5), Draw((2, 1), 0.5, 1.5))
 
 
+@composite(dtypes=FLOATS)
+def lerp(x: Tensor, y: Tensor, *, weight: float) -> Tensor:
+    """x + (y − x) · weight: `x` and `y` mixed, as a moving average is by its next value."""
+    return x + (y - x) * weight
+
+
+@lerp.reference
+def _(x, y, *, weight):
+    return x + (y - x) * weight
+
+
+@lerp.vjp
+def _(dz, z, x, y, *, weight):
+    return unbroadcast(dz * (1 - weight), x), unbroadcast(dz * weight, y)
+
+
+lerp.sample((3, 4), (3, 4), weight=0.1)
+lerp.sample((3, 4), (4,), weight=0.75)
+
+
 # --- composites --------------------------------------------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ class Model(nn.Module):
         self.logits = nn.Linear(32, 10)
 
     def forward(self, image):
-        x = image.permute(0, 3, 1, 2)
+        x = image.permute(0, 3, 1, 2).contiguous()
         x = F.relu(self.stem_bn(self.stem(x)))
         x = F.relu(x + self.block_conv2(F.relu(self.block_conv1(x))))
         x = F.relu(self.head_conv(F.max_pool2d(x, 2)))

@@ -40,7 +40,7 @@ class Model(nn.Module):
         self.logits = nn.Linear(16, 10)
 
     def forward(self, image):
-        x = image.permute(0, 3, 1, 2)
+        x = image.permute(0, 3, 1, 2).contiguous()
         x = self.stem(x)
         for residual in self.residuals:
             x = residual(x)

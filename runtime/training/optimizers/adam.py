@@ -43,8 +43,8 @@ class Adam(Optimizer):
     def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)
         m, v = self._momentums[index], self._velocities[index]
-        m.assign(m + (gradient - m) * (1 - self.beta_1))
-        v.assign(v + (ops.square(gradient) - v) * (1 - self.beta_2))
+        m.assign(ops.lerp(m, gradient, weight=1 - self.beta_1))
+        v.assign(ops.lerp(v, ops.square(gradient), weight=1 - self.beta_2))
         if self.amsgrad:
             self._maxima[index].assign(ops.maximum(self._maxima[index], v))
             v = self._maxima[index]
