@@ -25,6 +25,8 @@ def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
     """
     if op.name in COPIES:
         return COPIES[op.name] * size(op.results[0].type)
+    if op.name == "linear" and op.operands[2] is not None:
+        return size(op.results[0].type)  # the product, to which the bias is added
     if op.name == "sparse_cross_entropy":
         return LOSS_COPIES * size(_type(op, 0))
     if op.name in ("conv", "convolution"):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from graphc.codegen.source.dialect import Code, Dialect, Path
+from graphc.codegen.source.dialect import Dialect
 from graphc.codegen.source.expressions import (
     ATOM,
     POSTFIX,
@@ -18,8 +18,9 @@ from graphc.codegen.source.expressions import (
     Template,
     template,
 )
+from graphc.codegen.source.items import Call, Hint, Item, Loop, Pending, UpdateCall
 from graphc.codegen.source.naming import Names, identifier
-from graphc.codegen.source.scopes import Node
+from graphc.codegen.source.sizes import size_statements
 from graphc.ir import ops as _declared  # noqa: F401  declares `constant`
 from graphc.ir.attributes import FunctionRef
 from graphc.ir.dims import Dim, Size, python, symbols
@@ -30,6 +31,7 @@ from graphc.ir.opdef import OPS
 
 if TYPE_CHECKING:
     from graphc.codegen.source.members import Members
+    from graphc.codegen.source.updates import Form
 
 CONSTANT = OPS["constant"].op_class
 WIDTH = 120
@@ -46,37 +48,6 @@ _STREAMS = ("x", "y", "z")
 _LAYER_ROLES = frozenset({"q", "k", "v", "query", "key", "value", "gate", "scores"})
 """Layers whose results are called as they are."""
 _ROLES = frozenset({"index", "indices", "condition", "mask", "kernel", "bias", "scale", "offset", "mean", "variance"})
-
-
-class Pending(NamedTuple):
-    """An expression that waits for its only reader: the named values it reads, how many ops and nested calls it has."""
-
-    expression: Expression
-    reads: list[Value]
-    ops: int
-    calls: int
-    stands_alone: bool
-
-
-class Call(NamedTuple):
-    """The call of a scope's class or function: where its weights are below this body, and what it takes and gives."""
-
-    node: Node
-    code: Code
-    path: Path
-
-
-class Loop(NamedTuple):
-    """Calls of the members of a list, one after another: `inputs[position]` is what runs through them."""
-
-    code: Code
-    path: Path
-    inputs: tuple[Value, ...]
-    position: int
-    output: Value
-
-
-Item = Op | Call | Loop
 
 
 class BodyWriter:
@@ -111,6 +82,18 @@ class BodyWriter:
         """Whether ops run in the order of the items, so that operands die where the plan of memory says."""
         self.large: set[str] = set()
         """Names that held an array worth freeing."""
+        self.hints: dict[Value, Hint] = {}
+        """Values that are held under a name of their own."""
+        self.stored: set[Value] = set()
+        """Values that are held after the steps of their hints."""
+        self.written: set[Value] = set()
+        """New values of weights that have taken the place of the old ones."""
+        self.successors: dict[Value, str] = {}
+        """New values that take the name of the old one, where nothing reads that any more."""
+        self.holders: dict[str, list[Value]] = {}
+        """The values that a name written in place has stood for."""
+        self.late: list[tuple[str, str]] = []
+        """Names with those of their new values, that come when nothing reads the old ones any more."""
         self._count_uses()
 
     # --- set-up -----------------------------------------------------------------------------------------------
@@ -121,7 +104,7 @@ class BodyWriter:
             if isinstance(item, Op):
                 read: Sequence[Value | None] = item.operands
             else:
-                read = item.node.inputs if isinstance(item, Call) else item.inputs
+                read = item.inputs if isinstance(item, Loop) else item.node.inputs
             for value in read:
                 if value is not None:
                     uses[value] = uses.get(value, 0) + 1
@@ -153,8 +136,10 @@ class BodyWriter:
                 self._op(item)
             elif isinstance(item, Call):
                 self._call(item)
-            else:
+            elif isinstance(item, Loop):
                 self._loop(item)
+            else:
+                self._update(item)
 
     def _op(self, op: Op) -> None:
         if op.__class__ is CONSTANT:
@@ -202,6 +187,7 @@ class BodyWriter:
 
     def _expression(self, op: Op, spelled: Template, extra: dict[str, str]) -> None:
         operands = op.operands
+        self._settle(but=operands)
         if spelled.repeats:
             for value in operands:
                 if value is not None and value in self.pending:
@@ -347,13 +333,41 @@ class BodyWriter:
         inlinable: bool = True,
     ) -> None:
         """Give `results` the value of `expression`: inline where their one reader is, or under names."""
-        if inlinable and self.uses.get(results[0]) == 1:
-            self.pending[results[0]] = Pending(expression, reads, ops, calls, alone)
+        first = results[0]
+        if first in self.successors and self.dialect.writes_in_place:
+            self._overwrite(first, expression, reads)
             return
+        hint = self.hints.get(first)
+        if inlinable and hint is None and self.uses.get(first) == 1:
+            self.pending[first] = Pending(expression, reads, ops, calls, alone)
+            return
+        if hint is not None and hint.steps and len(results) == 1 and self.uses.get(first) == 1:
+            expression = self.dialect.stored(expression, hint.steps)
+            self.stored.add(first)
         self._settle()
         freed = self.release(reads)
         targets = ", ".join(self.name_result(value, freed) for value in results)
         self.emit(f"{targets} = {expression.text}")
+
+    def _overwrite(self, value: Value, expression: Expression, reads: Sequence[Value]) -> None:
+        """Write a new value over the old one, or under a name of its own while that is still read."""
+        self.release(reads)
+        name = self.successors[value]
+        if any(self.uses.get(held, 0) for held in self.holders[name]):
+            new = self._hold(value, f"new_{name}")
+            self.emit(f"{new} = {expression.text}")
+            if value in self.outputs:
+                self.late.append((name, new))
+            return
+        self.emit(self.dialect.rewritten(self, name, value, expression))
+        self.known[value] = Expression(name)
+        self.kept.add(value)
+        self.holders[name].append(value)
+
+    def write_late(self) -> None:
+        """Write the new values whose names nothing reads any more."""
+        for name, new in self.late:
+            self.emit(f"{name}.copy_({new})")
 
     def materialise(self, value: Value) -> None:
         """Write what is pending for `value` as a statement of its own."""
@@ -367,13 +381,13 @@ class BodyWriter:
         """Whether an array that is read last here would be held to the end of a longer statement by its name."""
         return any(worth_freeing(value) and self.uses[value] <= waiting.reads.count(value) for value in waiting.reads)
 
-    def _settle(self, before: Value | None = None) -> None:
+    def _settle(self, before: Value | None = None, but: Sequence[Value | None] = ()) -> None:
         """Where order counts, write what is pending (longer than `before`): later it would keep what it reads alive."""
         if self.ordered:
             for value in list(self.pending):
                 if value is before:
                     break
-                if value in self.pending and self.pending[value].reads and value.ndim:
+                if value in self.pending and value not in but and any(map(worth_freeing, self.pending[value].reads)):
                     self.materialise(value)
 
     def named(self, value: Value | None) -> str:
@@ -386,6 +400,11 @@ class BodyWriter:
         """A name for a new value: that of a source that died, `x` for the main stream, or the model's name for it."""
         if value not in self.uses:
             return "_"
+        if value in self.successors:
+            name = self.successors[value]
+            return self._hold(value, name if self.names.is_free(name) else f"new_{name}")
+        if value in self.hints:
+            return self._hold(value, self.hints[value].name)
         called = self.result_names.get(value)
         if called is not None and self.uses[value] == 1 and len(self.outputs) > 1 and self.names.is_free(called):
             return self._hold(value, called)
@@ -437,6 +456,39 @@ class BodyWriter:
             self.define(
                 outputs, Expression(text, POSTFIX), self.consume(item.node.inputs), 3, 1, False, len(outputs) == 1
             )
+
+    def _update(self, item: UpdateCall) -> None:
+        """Call the function that updates a weight; where it can, the new values are in the weights' places then."""
+        form = item.form
+        if not self.dialect.is_pure:  # what reads the old values comes before
+            for value in list(self.pending):
+                if value in self.pending and value not in form.arguments:
+                    self.materialise(value)
+        self._arguments(form.arguments)
+        arguments = [self._passed(value, form) for value in form.arguments]
+        call = f"{item.code.name}({', '.join(arguments)})"
+        reads = self.consume(form.arguments)
+        if self.dialect.is_pure:
+            news = [new for new, _ in form.targets]
+            self.define(news, Expression(call, POSTFIX), reads, inlinable=False)
+            return
+        self._settle()
+        self.release(reads)
+        places = [self.members.place_of(old) for _, old in form.targets]
+        self.emit(self.dialect.update_call(call, [self.dialect.member(place) for place in places if place is not None]))
+        for new, old in form.targets:
+            self.known[new] = self.members.weight(old)
+            self.kept.add(new)
+            self.written.add(new)
+
+    def _passed(self, value: Value, form: Form) -> str:
+        """An argument of an update."""
+        if form.steps is None or not value.ndim or value in self.stored:
+            return self.operand(value).text
+        place = self.members.place_of(value)
+        if place is not None:
+            return self.dialect.member(place)
+        return self.dialect.stored(self.operand(value), form.steps).text
 
     def _function_call(self, op: Op) -> None:
         values = [value for value in op.operands if value is not None]
@@ -492,55 +544,6 @@ class BodyWriter:
     def sizes_at_top(self, parameters: Sequence[Value], names: Mapping[Value, str]) -> list[str]:
         """Statements that read the sizes in use from the shapes of the body's parameters."""
         return size_statements(list(self.sizes_read), parameters, names, self.sizes)
-
-
-def size_statements(
-    wanted: Sequence[Dim], parameters: Sequence[Value], names: Mapping[Value, str], spelled: Mapping[Dim, str]
-) -> list[str]:
-    """One statement for each parameter that binds symbols in `wanted`. Symbols that none binds are left out."""
-    missing = dict.fromkeys(wanted)
-    lines: list[str] = []
-    for value in parameters:
-        if not missing:
-            break
-        shape = value.type.shape
-        here = {
-            size: axis for axis, size in reversed(list(enumerate(shape))) if isinstance(size, Dim) and size in missing
-        }
-        if not here:
-            continue
-        if len(here) == 1:
-            ((dim, axis),) = here.items()
-            lines.append(f"{spelled[dim]} = {names[value]}.shape[{axis}]")
-        else:
-            targets = [
-                spelled[s] if isinstance(s, Dim) and here.get(s) == axis else "_" for axis, s in enumerate(shape)
-            ]
-            lines.append(f"{', '.join(targets)} = {names[value]}.shape")
-        for dim in here:
-            del missing[dim]
-    for dim in list(missing):
-        for value in parameters:
-            found = _solved(dim, value, names[value], spelled)
-            if found is not None:
-                lines.append(f"{spelled[dim]} = {found}")
-                del missing[dim]
-                break
-    return lines
-
-
-def _solved(dim: Dim, value: Value, name: str, spelled: Mapping[Dim, str]) -> str | None:
-    """The symbol from a size that is a multiple of it plus a constant: `S` from `x: [2*S + 1]` is `(n - 1) // 2`."""
-    for axis, size in enumerate(value.type.shape):
-        if isinstance(size, Dim) and symbols(size) == (dim,) and len(size.terms) == 1:
-            (monomial, coefficient), constant = size.terms[0], size.constant
-            if len(monomial) == 1 and monomial[0].kind == "symbol" and coefficient > 0:
-                read = f"{name}.shape[{axis}]"
-                moved = f"{read} - {constant}" if constant > 0 else f"{read} + {-constant}" if constant else read
-                if coefficient == 1:
-                    return moved
-                return f"({moved}) // {coefficient}" if constant else f"{moved} // {coefficient}"
-    return None
 
 
 def layer_role(value: Value) -> str | None:

@@ -26,6 +26,8 @@ PRICES = tuple(4.0**k for k in range(-4, 9))
 MOST_TRIALS = 400
 """Simulations that one round of improving a plan may take."""
 ROUNDS = 3
+"""So often a plan is improved in each way."""
+BISECTIONS = 40
 STARTS = 4
 """So many plans are improved, of which the best is taken."""
 
@@ -146,7 +148,10 @@ class Planner:
         With `saved_bytes`, what is saved may not come to more than that either.
         """
         limit = Limit(budget, budget if saved_bytes is None else saved_bytes)
-        plans = sorted(self.candidates(), key=lambda plan: (plan.extra_flops, plan.peak))
+        plans = self.candidates()
+        if saved_bytes is not None:
+            plans += self._cuts_near(saved_bytes)
+        plans.sort(key=lambda plan: (plan.extra_flops, plan.peak))
         fitting = undominated([plan for plan in plans if limit.fits(plan)])
         if not fitting:
             least = self.least()
@@ -166,6 +171,17 @@ class Planner:
             if reduced is not None:
                 starts.append(reduced)
         return min((self._filled(plan, limit) for plan in starts), key=lambda plan: (plan.extra_flops, plan.peak))
+
+    def _cuts_near(self, saved_bytes: int) -> list[Plan]:
+        """The cuts without pins that save just less and just more, by bisection of the price."""
+        low, high = 0.0, 1.0
+        for _ in range(BISECTIONS):
+            middle = (low * high) ** 0.5 if low else high / 1e6
+            if self.plan(self.cutter.cut(middle)).saved_bytes <= saved_bytes:
+                low = middle
+            else:
+                high = middle
+        return [self.plan(self.cutter.cut(low)), self.plan(self.cutter.cut(high))]
 
     def _neighbours(self, plan: Plan) -> Iterable[Plan]:
         """Plans that save one value less or more."""
@@ -198,6 +214,32 @@ class Planner:
                 if recomputed_flops(graph, self.everything, fewer) <= plan.extra_flops:
                     other = self.plan(fewer)
                     plan = other if limit.fits(other) else plan
+            if plan is start:
+                break
+        return self._exchanged(plan, limit)
+
+    def _exchanged(self, plan: Plan, limit: Limit) -> Plan:
+        """Save one value in place of another where that saves FLOPs and fits."""
+        graph = self.graph
+        for _ in range(ROUNDS):
+            start, trials = plan, MOST_TRIALS
+            room = limit.saved_bytes - plan.saved_bytes
+            for given_up in plan.saved:
+                rest = set(plan.saved) - {given_up}
+                best = plan.extra_flops
+                taken: int | None = None
+                for value in self.cutter.values:
+                    if value in rest or graph.bytes[value] > graph.bytes[given_up] + room:
+                        continue
+                    found = recomputed_flops(graph, self.everything, rest | {value})
+                    if found < best:
+                        best, taken = found, value
+                    trials -= 1
+                if taken is not None and limit.fits(other := self.plan(rest | {taken})):
+                    plan = other
+                    room = limit.saved_bytes - plan.saved_bytes
+                if trials <= 0:
+                    break
             if plan is start:
                 break
         return plan

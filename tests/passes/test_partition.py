@@ -1,0 +1,206 @@
+"""What is saved for the backward part: budgets kept as simulated and as measured, gradients unchanged, policies."""
+
+import tracemalloc
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import codegen, layers
+from graphc.codegen.compiler import write_artifact
+from graphc.frontends import lower
+from graphc.ir import ops
+from graphc.ir.analysis.liveness import live_bytes
+from graphc.ir.builder import Builder
+from graphc.ir.errors import GraphcError
+from graphc.ir.graph import Result
+from graphc.ir.interpreter import interpret
+from graphc.ir.module import Module
+from graphc.ir.rewriter import Rewriter
+from graphc.passes import run_passes
+from graphc.passes.autodiff import differentiate
+from graphc.passes.partition.planner import Planner, frontier
+from graphc.passes.partition.remat import within_budget
+from graphc.passes.partition.rewrite import group_of
+
+SIZES = {"B": 2048}
+
+
+@cache
+def network(depth: int = 6, width: int = 96) -> Module:
+    """The loss of a deep residual network and its gradient by the weights, as one entry."""
+    x = first = graphc.Input((width,), name="x")
+    for i in range(depth):
+        y = layers.Dense(2 * width, activation="tanh", name=f"block_{i}_wide")(x)
+        x = x + layers.Dense(width, name=f"block_{i}_narrow")(y)
+    module = lower(graphc.Model(first, x), training=True)
+    forward = module.main
+    with Builder(forward.block, forward.block.terminator):
+        loss = ops.reduce_mean(ops.square(forward.outputs[0]), axes=(0, 1))
+    Rewriter().set_operands(forward.block.terminator, [loss])
+    forward.results = [Result("loss")]
+    differentiate(module)
+    del module.functions["forward"]
+    return run_passes(module, "canonicalize,cse,dce")
+
+
+def drawn(size: int = 8, width: int = 96) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((size, width)).astype(np.float32)
+
+
+def test_simulation_of_a_plan_is_that_of_the_rewritten_function() -> None:
+    planner = Planner(network().main, SIZES)
+    assert planner.plan(planner.everything).peak == live_bytes(network().main, SIZES).peak
+    for plan in planner.candidates()[:6]:
+        module = network().clone()
+        copy = Planner(module.main, SIZES)
+        (applied,) = within_budget(module, plan.peak, SIZES)
+        module.verify()
+        assert applied.peak <= plan.peak
+        assert live_bytes(module.main, SIZES).peak == applied.peak
+        assert copy.plan(plan.saved).peak == plan.peak
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.7])
+def test_a_budget_is_kept_and_gradients_stay(part: float) -> None:
+    planner = Planner(network().main, SIZES)
+    least, most = planner.least().peak, planner.plan(planner.everything).peak
+    assert least < most
+    budget = int(least + part * (most - least))
+    text = f"remat{{budget={budget},sizes={{B:2048}}}}"
+    module = run_passes(network(), f"{text},canonicalize,cse,dce")
+    module.verify()
+    assert live_bytes(module.main, SIZES).peak <= budget
+    assert any(group_of(op) is not None for op in module.main.block)
+    x = drawn()
+    for got, want in zip(interpret(module, x), interpret(network(), x), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_fewer_flops_with_more_memory() -> None:
+    plans = frontier(network().main, SIZES)
+    assert plans[0].extra_flops == 0
+    for first, second in pairwise(plans):
+        assert first.peak > second.peak
+        assert first.extra_flops < second.extra_flops
+    assert {value.type.shape[0] for value in plans[-1].values} <= {graphc.ir.dims.symbol("B")}
+
+
+def test_an_impossible_budget_says_the_least() -> None:
+    with pytest.raises(GraphcError, match=r"with B = 2048\); the least possible is \d"):
+        run_passes(network(), "remat{budget=1KiB, sizes={B:2048}}")
+    with pytest.raises(GraphcError, match="no symbol is called 'C'"):
+        run_passes(network(), "remat{budget=1MiB,sizes={C:64}}")
+    with pytest.raises(GraphcError, match="sizes such as"):
+        run_passes(network(), "remat{budget=1MiB,sizes={B}}")
+
+
+def measured_peak(module: Module, folder: Path, budget: int | None, x: np.ndarray) -> tuple[int, list[np.ndarray]]:
+    write_artifact(module, "numpy", folder, passes="", memory_budget=budget, sizes={"B": len(x)})
+    step = codegen.target("numpy").load(folder).entries[module.main.name]
+    tracemalloc.start()
+    try:
+        step(x)
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        found = step(x)
+        return tracemalloc.get_traced_memory()[1] - before, list(found)
+    finally:
+        tracemalloc.stop()
+
+
+def test_numpy_keeps_the_budget_and_the_bits(tmp_path: Path) -> None:
+    memory = codegen.target("numpy").memory
+    x = drawn(2048)
+    planner = Planner(network().main, {"B": len(x)}, memory)
+    whole, gradients = measured_peak(network(), tmp_path / "whole", None, x)
+    predicted = planner.plan(planner.everything).peak
+    assert abs(whole - predicted) <= 0.05 * predicted
+    budget = int((planner.least().peak + predicted) / 2)
+    peak, again = measured_peak(network(), tmp_path / "planned", budget, x)
+    plan = planner.within(int(budget * (1 - memory.slack)))
+    assert plan is not None
+    assert peak <= budget
+    assert abs(peak - plan.peak) <= 0.05 * plan.peak
+    for got, want in zip(again, gradients, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("target", ["torch", "jax", "onnx"])
+def test_other_targets_compute_the_same(target: str, tmp_path: Path) -> None:
+    if not codegen.targets()[target].available():
+        pytest.skip(f"{target} is not installed")
+    x = drawn()
+    budget = int(1.1 * Planner(network().main, {"B": 8}).least().peak)
+    write_artifact(network(), target, tmp_path / "step", f"remat{{budget={budget},sizes={{B:8}}}}")
+    found = codegen.target(target).load(tmp_path / "step").entries[network().main.name](x)
+    for got, want in zip(found, interpret(network(), x), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+
+# --- policies -------------------------------------------------------------------------------------------------------
+
+BEFORE = """
+func @f(%x: f32[4] input) -> (f32[], f32[4]) {
+  %a = sin %x : f32[4]
+  %b = name %a {tag = "b"} : f32[4]
+  %c = exp %b : f32[4] @ "inner"
+  %d = tanh %c : f32[4] @ "inner"
+  %loss = reduce_sum %d {axes = [0]} : f32[]
+  %dc = mul %c, %d : f32[4] @ "gradient/inner"
+  %da = mul %dc, %b : f32[4] @ "gradient"
+  return %loss, %da
+}
+"""
+
+
+def recomputed(policy: str) -> list[str]:
+    module = run_passes(graphc.parse(BEFORE), policy)
+    module.verify()
+    x = np.linspace(-1, 1, 4, dtype=np.float32)
+    for got, want in zip(interpret(module, x), interpret(graphc.parse(BEFORE), x), strict=True):
+        np.testing.assert_array_equal(got, want)
+    return [op.name for op in module.main.block if group_of(op) is not None]
+
+
+def test_policies() -> None:
+    assert recomputed("remat") == recomputed("remat{policy=everything}") == []
+    assert recomputed("remat{policy=nothing}") == ["barrier", "sin", "name", "exp", "tanh"]
+    assert recomputed("remat{names=b}") == ["barrier", "exp", "tanh"]
+    assert recomputed("remat{layers=inner}") == ["barrier", "exp"]
+    with pytest.raises(GraphcError, match="no value is tagged 'c'"):
+        recomputed("remat{names=c}")
+    with pytest.raises(GraphcError, match="no layer is called 'outer'"):
+        recomputed("remat{layers=outer}")
+
+
+def test_a_plan_as_text() -> None:
+    text = str(run_passes(graphc.parse(BEFORE), "remat{names=b}").main)
+    assert "= barrier %b, %loss" in text
+    assert text.index("= barrier") < text.index('@ "gradient/recompute/inner"') < text.index('@ "gradient/inner"')
+
+
+def test_marked_blocks_run_again() -> None:
+    def loss(x):
+        y = graphc.remat(lambda x: ops.sin(ops.exp(x) * 2))(ops.cos(x))
+        return ops.reduce_sum(ops.tanh(y), axes=(0,))
+
+    module = graphc.trace(loss, graphc.Spec((3,)))
+    differentiate(module, wrt=["x"])
+    module = run_passes(module, "remat,canonicalize,cse")
+    again = [op.name for op in module.functions["value_and_grad"].block if group_of(op) is not None]
+    assert [name for name in again if name not in ("barrier", "name")] == ["exp", "mul"]
+
+
+@pytest.mark.slow
+def test_a_deep_network_is_planned_in_seconds() -> None:
+    import time
+
+    planner = Planner(network(depth=100, width=32).main, SIZES)
+    most = planner.plan(planner.everything).peak
+    start = time.process_time()
+    assert planner.within(most // 2) is not None
+    assert time.process_time() - start < 20

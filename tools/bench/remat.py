@@ -1,0 +1,193 @@
+"""Remat: what plans of memory predict, and what is measured when the planned steps run.
+
+For a GPT and a ResNet-18, six budgets on each target: the predicted peak beside the parameters and the measured one
+(NumPy: tracemalloc; PyTorch: the profiler's allocation events; JAX: the executable's `temp_size_in_bytes`), the bytes
+that pass from the forward to the backward part, predicted and as found in the running step on PyTorch, and the extra
+FLOPs. Then, for the same bytes, the extra FLOPs of PyTorch's own partitioner and of a checkpoint for each block.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphc import codegen
+from graphc.codegen.compiler import write_artifact
+from graphc.codegen.source.loading import import_model
+from graphc.ir.module import Module
+from graphc.passes.partition.planner import Plan, Planner
+from graphc.passes.partition.policy import by_layers
+from graphc.passes.partition.schedule import steps_of
+from graphc.tools.bench.remat_nets import batch, network
+from graphc.tools.bench.remat_peers import CONTRACTIONS, partitioned
+
+FRACTIONS = (1.0, 0.8, 0.6, 0.4, 0.2, 0.05)
+"""Budgets between the lowest peak that was found (0) and that of a step which saves everything (1)."""
+PEERS = (0.8, 0.6, 0.4, 0.2, 0.1)
+"""Fractions at which PyTorch's partitioner is compared."""
+BLOCKS = {"gpt": "block*", "resnet18": "basic_block*"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One budget on one target. `extra`: FLOPs that run again, as a part of those of the forward part."""
+
+    budget: int
+    saved: int
+    saved_measured: int | None
+    peak: int
+    measured: int
+    extra: float
+    seconds: float
+
+
+def legal_step(module: Module, target: str) -> Module:
+    """The step as the target gets it, before it is planned."""
+    found: list[Module] = []
+    with tempfile.TemporaryDirectory() as folder:
+        seen = lambda stage, legal: found.append(legal.clone()) if stage == "legalize" else None  # noqa: E731
+        write_artifact(module, target, Path(folder) / "step", passes="", observe=seen)
+    return found[0]
+
+
+def budgets(module: Module, target: str, sizes: Mapping[str, int]) -> list[int]:
+    """The six budgets of a network on a target."""
+    memory = codegen.target(target).memory
+    planner = Planner(legal_step(module, target).main, sizes, memory)
+    least, most = planner.least().peak, planner.plan(planner.everything).peak
+    return [int((least + part * (most - least)) / (1 - memory.slack)) + 1 for part in FRACTIONS]
+
+
+def measure(module: Module, target: str, size: int, budget: int) -> Row:
+    """Plan the step within a budget, run it, and measure."""
+    sizes = {"B": size}
+    legal = legal_step(module, target)
+    memory = codegen.target(target).memory
+    start = time.perf_counter()
+    plan = Planner(legal.main, sizes, memory).within(int(budget * (1 - memory.slack)))
+    seconds = time.perf_counter() - start
+    assert plan is not None
+    forward = sum(plan.graph.flops[: plan.graph.forward])
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "step"
+        write_artifact(module, target, folder, passes="", memory_budget=budget, sizes=sizes)
+        arrays = batch(module, size)
+        saved = None
+        if target == "jax":
+            measured = jax_temporary(folder, module, arrays)
+        elif target == "torch":
+            measured, saved = torch_peak(folder, module, arrays)
+        else:
+            measured = numpy_peak(folder, module, arrays)
+    return Row(budget, plan.saved_bytes, saved, plan.peak, measured, plan.extra_flops / forward, seconds)
+
+
+def numpy_peak(folder: Path, module: Module, arrays: Sequence[Any]) -> int:
+    """The most bytes that a step allocates, beside what lives before it."""
+    step = codegen.target("numpy").load(folder).entries[module.main.name]
+    tracemalloc.start()
+    try:
+        step(*arrays)
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        step(*arrays)
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+def torch_peak(folder: Path, module: Module, arrays: Sequence[Any]) -> tuple[int, int]:
+    """The most bytes allocated in a step, and those of the storages that live when its loss is known."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    loaded = import_model(folder)
+    model = loaded.load(folder)
+    tensors = [torch.from_numpy(array) for array in arrays]
+    with torch.no_grad():
+        model(*tensors)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            model(*tensors)
+        saved = _live_at_loss(model, tensors)
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    now = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most, saved
+
+
+def _live_at_loss(model: Any, tensors: Sequence[Any]) -> int:
+    """Bytes of the storages, each once, that the step's variables hold after the line that assigns the loss."""
+    import torch
+
+    code = type(model).forward.__code__
+    lines = Path(code.co_filename).read_text(encoding="utf-8").splitlines()
+    given = {t.untyped_storage().data_ptr() for t in (*tensors, *model.parameters(), *model.buffers())}
+    found: list[int] = []
+    state = {"seen": False}
+
+    def local(frame: Any, event: str, argument: Any) -> Any:
+        text = lines[frame.f_lineno - 1].strip()
+        if event == "line" and not found:
+            if state["seen"] and not text.startswith("del "):
+                held = {k: v for k, v in frame.f_locals.items() if isinstance(v, torch.Tensor) and k != "loss"}
+                storages = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes() for v in held.values()}
+                found.append(sum(bytes for place, bytes in storages.items() if place not in given))
+            elif text.startswith("loss = "):
+                state["seen"] = True
+        return local
+
+    sys.settrace(lambda frame, event, argument: local if frame.f_code is code else None)
+    try:
+        model(*tensors)
+    finally:
+        sys.settrace(None)
+    return found[0] if found else -1
+
+
+def jax_temporary(folder: Path, module: Module, arrays: Sequence[Any]) -> int:
+    """Bytes of temporaries of the compiled step."""
+    loaded = import_model(folder)
+    model = loaded.load(folder)
+    return loaded.forward.lower(model.params, *arrays).compile().memory_analysis().temp_size_in_bytes
+
+
+def contraction_flops(plan: Plan) -> int:
+    """Extra FLOPs of matrix products, convolutions and attention, which are those that PyTorch counts."""
+    graph = plan.graph
+    again = [op for op, copied in steps_of(graph, plan.saved) if copied]
+    return sum(graph.flops[op] for op in again if graph.ops[op].name in CONTRACTIONS)
+
+
+def against_torch(name: str, module: Module, size: int) -> list[tuple[float, int, int, int, int]]:
+    """For each fraction: it, the bytes PyTorch saves and its extra FLOPs, ours for no more bytes and their FLOPs."""
+    planner = Planner(module.main, {"B": size})
+    base = partitioned(name, size, 1.0)
+    rows: list[tuple[float, int, int, int, int]] = []
+    for fraction in PEERS:
+        theirs = partitioned(name, size, fraction)
+        plan = planner.within(sys.maxsize, theirs.saved_bytes)
+        extra = theirs.backward_flops - base.backward_flops
+        rows.append((fraction, theirs.saved_bytes, extra, *(_figures(plan) if plan is not None else (-1, -1))))
+    return rows
+
+
+def _figures(plan: Plan) -> tuple[int, int]:
+    return plan.saved_bytes, contraction_flops(plan)
+
+
+def against_blocks(name: str, module: Module, size: int) -> tuple[Plan, Plan | None]:
+    """A checkpoint for each block, run again whole; and our plan for no more saved bytes and no higher peak."""
+    planner = Planner(module.main, {"B": size})
+    blocks = planner.plan(by_layers(planner.graph, [BLOCKS[name]]))
+    return blocks, planner.within(blocks.peak, blocks.saved_bytes)
+
+
+__all__ = ["against_blocks", "against_torch", "budgets", "measure", "network"]
