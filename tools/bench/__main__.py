@@ -116,6 +116,20 @@ def train(
             console.print(line, highlight=False)
 
 
+@app.command("remat")
+def remat(
+    networks: Annotated[str, typer.Option(metavar="NAME,NAME")] = "gpt,resnet18",
+    targets: Annotated[str, typer.Option(metavar="T,T")] = "numpy,torch,jax",
+) -> None:
+    """Plan training steps within six memory budgets, and measure what they hold; Markdown, in megabytes."""
+    from graphc.tools.bench.remat import report
+
+    def write(line: str) -> None:
+        print(line, flush=True)
+
+    report(networks.split(","), targets.split(","), write)
+
+
 def _table(name: str, sizes: tuple[int, ...], records: list[dict[str, Any]]) -> Any:
     """µs an op for each stage and size, the aim, how the largest grows, and the peers at the largest."""
     from rich.table import Table

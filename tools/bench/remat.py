@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,4 +190,49 @@ def against_blocks(name: str, module: Module, size: int) -> tuple[Plan, Plan | N
     return blocks, planner.within(blocks.peak, blocks.saved_bytes)
 
 
-__all__ = ["against_blocks", "against_torch", "budgets", "measure", "network"]
+# --- the report -----------------------------------------------------------------------------------------------------
+
+BATCHES = {"gpt": 2, "resnet18": 64}
+TITLES = {"gpt": "GPT: 12 layers, width 256, 512 tokens", "resnet18": "ResNet-18 at 64 × 64"}
+
+
+def report(names: Sequence[str], targets: Sequence[str], write: Callable[[str], object]) -> None:
+    """Measure everything and `write` it as lines of Markdown."""
+    for name in names:
+        size = BATCHES[name]
+        module = network(name)
+        write(f"\n## {TITLES[name]}, batch {size}\n")
+        for target in targets:
+            write(f"### {target}\n")
+            write("| budget | saved | saved, found | peak | measured | measured / peak | extra FLOPs | planned in |")
+            write("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+            for budget in budgets(module, target, {"B": size}):
+                row = measure(module, target, size, budget)
+                found = "" if row.saved_measured is None else mega(row.saved_measured)
+                write(
+                    f"| {mega(row.budget)} | {mega(row.saved)} | {found} | {mega(row.peak)} | {mega(row.measured)} | "
+                    f"{row.measured / row.peak:.3f} | {row.extra:.1%} | {row.seconds:.1f} s |"
+                )
+            write("")
+        if "torch" in targets:
+            write("### PyTorch's own partitioner, for as many saved bytes\n")
+            write("| its budget | it saves | its extra GFLOPs | graphc saves | extra GFLOPs |")
+            write("| ---: | ---: | ---: | ---: | ---: |")
+            for fraction, saved, flops, ours, our_flops in against_torch(name, module, size):
+                write(f"| {fraction} | {mega(saved)} | {flops / 1e9:.3f} | {mega(ours)} | {our_flops / 1e9:.3f} |")
+            write("")
+        blocks, plan = against_blocks(name, module, size)
+        write("### A checkpoint for each block, for as many saved bytes and no higher peak\n")
+        write("| | saved | peak | extra GFLOPs |")
+        write("| --- | ---: | ---: | ---: |")
+        write(f"| each block | {mega(blocks.saved_bytes)} | {mega(blocks.peak)} | {blocks.extra_flops / 1e9:.3f} |")
+        if plan is not None:
+            write(f"| graphc | {mega(plan.saved_bytes)} | {mega(plan.peak)} | {plan.extra_flops / 1e9:.3f} |")
+
+
+def mega(count: int) -> str:
+    """Bytes as millions of them."""
+    return f"{count / 1e6:.2f}"
+
+
+__all__ = ["against_blocks", "against_torch", "budgets", "measure", "report"]
