@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -109,16 +110,17 @@ class Optimizer:
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
+        number: Any = value  # `callable` narrows what is left of `value`
         if isinstance(value, LearningRateSchedule) or (callable(value) and not hasattr(value, "__array__")):
             self._learning_rate = value
         elif isinstance(self._learning_rate, LearningRateSchedule):
             raise GraphcError("the learning rate follows a schedule, so it cannot be set; give a number instead of one")
         elif isinstance(self._learning_rate, LearningRate):
-            self._learning_rate.assign(np.float32(value))
+            self._learning_rate.assign(np.float32(number))
         else:
             if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)):
                 raise GraphcError(f"a learning rate is a number, a schedule or a function, not {value!r}")
-            self._learning_rate = LearningRate(np.float32(value), name="learning_rate", trainable=False)
+            self._learning_rate = LearningRate(np.float32(number), name="learning_rate", trainable=False)
 
     def _rate_of(self, step: int) -> Any:
         """The rate of a step: a schedule computes it in float64."""
@@ -256,17 +258,26 @@ class Optimizer:
         if self.weight_decay is not None:
             for variable in variables:
                 if self._use_weight_decay(variable):
-                    share = self.weight_decay * ops.cast(rate, variable.dtype)
-                    variable.assign(variable - ops.multiply(variable, share))
+                    with self._update_of(variable):
+                        share = self.weight_decay * ops.cast(rate, variable.dtype)
+                        variable.assign(variable - ops.multiply(variable, share))
         self.prepare(rate)
         for gradient, variable in zip(grads, variables, strict=True):
-            self.update_step(gradient, variable, rate)
+            with self._update_of(variable):
+                self.update_step(gradient, variable, rate)
         for variable in variables:
             constraint = constraints.get(variable.constraint)
             if constraint is not None:
-                variable.assign(constraint(variable))
+                with self._update_of(variable):
+                    variable.assign(constraint(variable))
         if self.use_ema:
             self._average(variables)
+
+    def _update_of(self, variable: Variable) -> AbstractContextManager[Any]:
+        """The scope of all that is done to one variable: source targets make it the call of a function."""
+        recording = current_recording()
+        path = variable.path if recording is None else recording.name_of(variable)
+        return scope(f"{type(self).__name__.lower()}/{path}")
 
     def prepare(self, learning_rate: Any) -> None:
         """Compute what the updates of all variables share, once a step."""
@@ -276,8 +287,9 @@ class Optimizer:
         momentum = started * self.ema_momentum
         averages = [self._averages[self._get_variable_index(variable)] for variable in variables]
         for average, variable in zip(averages, variables, strict=True):
-            share = ops.cast(momentum, variable.dtype)
-            average.assign(share * average + (1 - share) * variable)
+            with self._update_of(variable):
+                share = ops.cast(momentum, variable.dtype)
+                average.assign(share * average + (1 - share) * variable)
         frequency = self.ema_overwrite_frequency
         if frequency:
             due = ops.equal(ops.mod(self.iterations + 1, frequency), 0)
