@@ -1,9 +1,21 @@
 """Runs of `fit` that are killed at any moment and started again end as if nobody had killed them, bit for bit."""
 
 import json
+from random import Random
 
 import pytest
-from faults.harness import ELSEWHERE, OFTEN, ON_NUMPY, WRITING, Kill, Setting, killed_and_resumed, moments, undisturbed
+from faults.harness import (
+    ELSEWHERE,
+    OFTEN,
+    ON_NUMPY,
+    WRITING,
+    Kill,
+    Setting,
+    killed_and_resumed,
+    moments,
+    run,
+    undisturbed,
+)
 
 EQUAL = ("weights and slots", "history", "log")
 
@@ -27,9 +39,9 @@ def assert_equal(found, wanted):
 
 
 def test_a_run_that_is_killed_again_and_again(tmp_path, whole):
-    """After a step, in the middle of writing, between syncing and renaming, after renaming, just reshuffled."""
-    kills = [Kill("batch", 4), Kill("writing", 2), Kill("synced", 1), Kill("renamed", 1), Kill("epoch", 2)]
-    assert_equal(killed_and_resumed(tmp_path / "run", OFTEN, [*kills, Kill("signal", 13)]), whole(OFTEN))
+    """In the middle of writing, between syncing and renaming, after renaming, just reshuffled, from outside."""
+    kills = [Kill("writing", 2), Kill("synced", 1), Kill("renamed", 1), Kill("epoch", 2), Kill("signal", 13)]
+    assert_equal(killed_and_resumed(tmp_path / "run", OFTEN, kills), whole(OFTEN))
 
 
 def test_the_undisturbed_run_has_something_to_lose(whole):
@@ -56,3 +68,12 @@ def test_a_run_on_another_target_that_is_killed_while_writing(tmp_path, whole, t
     setting = Setting(target)
     kills = [Kill(moment, 1) for moment in WRITING]
     assert_equal(killed_and_resumed(tmp_path / "run", setting, kills), whole(setting))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_random(tmp_path, whole):
+    """Twenty times, a quarter of a second at most after its first step: a process writes a checkpoint every 2 steps."""
+    setting, random = Setting("numpy", save_freq=2, epochs=40), Random(1)
+    for _ in range(20):
+        run(tmp_path / "run", setting, Kill("signal", 1), delay=random.random() / 4)
+    assert_equal(killed_and_resumed(tmp_path / "run", setting, []), whole(setting))

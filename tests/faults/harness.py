@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +43,11 @@ class Kill:
         }[self.moment]
 
 
-def run(folder, setting, kill=None):
-    """Train in `folder`, from its checkpoint if there is one. Whether the process was killed rather than done."""
+def run(folder, setting, kill=None, delay=0.0):
+    """Train in `folder`, from its checkpoint if there is one. Whether the process was killed rather than done.
+
+    A signal from outside is sent `delay` seconds after the process has said that the batch was done.
+    """
     plan = {"target": setting.target, "network": setting.network, "save_freq": setting.save_freq}
     plan |= {"epochs": setting.epochs, "kill": None}
     if kill is not None and kill.moment != "signal":
@@ -58,6 +62,7 @@ def run(folder, setting, kill=None):
         if kill is not None and kill.moment == "signal":
             for line in process.stdout:
                 if line.split()[:1] == ["batch"] and int(line.split()[1]) >= kill.number:
+                    time.sleep(delay)
                     process.send_signal(signal.SIGKILL)
                     break
         _, errors = process.communicate()
