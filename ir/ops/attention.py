@@ -413,7 +413,9 @@ attention_with_logsumexp.sample((2, 4, 4, 2), (2, 4, 2, 2), (2, 4, 2, 2), causal
 def _sample_logsumexp(query, key, **attributes) -> None:
     rng = np.random.default_rng(0)
     operands = [rng.standard_normal(shape) for shape in (query, key, key)]
-    y, logsumexp = attention_with_logsumexp.reference_rule(*operands, **{"causal": False, "scale": None} | attributes)
+    rule = attention_with_logsumexp.reference_rule
+    assert rule is not None
+    y, logsumexp = rule(*operands, **{"causal": False, "scale": None} | attributes)
     dy = rng.standard_normal(query)
     attention_gradient_with_logsumexp.sample(dy, y, logsumexp, *operands, **attributes)
 

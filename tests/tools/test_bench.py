@@ -1,6 +1,7 @@
 """The benchmark measures what it says: the same graph everywhere, with a tenth of the ops to change."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -69,3 +70,33 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path, monkeypatch):
     assert {record["ops"] for record in records} == {20, 40}
     assert {"build", "trace", "parse", "canonicalize"} <= {record["stage"] for record in records}
     assert all(record["graphc"] > 0 for record in records)
+
+
+def test_ratios_of_training_are_paired_by_round():
+    from graphc.tools.bench.train.measuring import ratio
+
+    found = ratio([2.0, 40.0, 6.0, 2.2, 2.0], [1.0, 20.0, 3.0, 1.0, 1.0])
+    assert found.median == pytest.approx(2.0) and found.low <= 2.0 <= found.high <= 2.2
+
+
+def test_a_contestant_that_fails_says_why_and_the_others_run(tmp_path):
+    pytest.importorskip("torch")
+    from graphc.tools.bench.__main__ import EXAMPLES
+    from graphc.tools.bench.train import measuring, report
+    from graphc.tools.bench.train.workloads import WORKLOADS
+
+    broken = measuring.Contestant("broken", [sys.executable, "-c", "raise ValueError('no such framework')"])
+    contestants = [measuring.ours("dense", "torch", EXAMPLES), measuring.plain_torch("eager"), broken]
+    found = measuring.race(WORKLOADS["dense"], contestants, rounds=2, examples=EXAMPLES)
+    assert found["broken"].failure == "ValueError: no such framework"
+    record = report.record("dense", found)
+    assert not record["disagree"] and record["ratios"]["graphc torch / torch eager"]["median"] > 0
+    assert set(record["milliseconds"]) == {"graphc torch", "torch eager"}
+    assert any("broken failed" in line for line in report.notes(record))
+
+
+def test_peers_of_training_import_nothing_of_graphc():
+    from graphc.tools.bench.train.measuring import PEERS
+
+    for path in PEERS.glob("*.py"):
+        assert "import graphc" not in path.read_text() and "from graphc" not in path.read_text()

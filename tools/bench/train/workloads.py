@@ -87,7 +87,8 @@ def write_task(workload: Workload, folder: Path, examples: Path) -> None:
     weights = graphc.lower(build(workload, examples), training=True).weights
     scoped = workload.model == "gpt"  # elsewhere the scopes are functions of the example, and layers' names are unique
     names = {name: name if scoped else "/".join(name.split("/")[-2:]) for name in weights}
-    np.savez(folder / "weights.npz", **{short: weights[name] for name, short in names.items()})
+    arrays: dict[str, Any] = {short: weights[name] for name, short in names.items()}
+    np.savez(folder / "weights.npz", **arrays)
     x, y = data(workload)
     np.savez(folder / "data.npz", x=x, y=y)
     task = {"model": workload.model, "options": workload.options, "optimizer": workload.optimizer}
