@@ -96,10 +96,14 @@ class BackupAndRestore(Callback):
                 self.path.parent.rmdir()
 
     def _make_folder(self) -> None:
+        folder = self.path.parent
+        if folder.is_dir():
+            return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True)
+            sync_folder(folder.parent)
         except OSError as error:
-            raise GraphcError(f"the folder {str(self.path.parent)!r} cannot be made: {error.strerror}") from error
+            raise GraphcError(f"the folder {str(folder)!r} cannot be made: {error.strerror}") from error
 
     def _save(self, position: Position) -> None:
         assert self._run is not None
