@@ -41,6 +41,7 @@ class JaxDialect(FunctionalDialect):
         "load_file": "from safetensors.flax import load_file",
     }
     has_native_gradient = True
+    is_pure = True
     reserved = frozenset(
         {
             "threefry2x32_p",

@@ -84,6 +84,12 @@ class Dialect(ABC):
     taken_members: ClassVar[frozenset[str]] = frozenset()
     """Names that members of a class may not take: what the framework's own class has."""
 
+    is_pure: ClassVar[bool] = False
+    """Whether entries return the new values of weights, rather than put them in the weights' places."""
+
+    writes_in_place: ClassVar[bool] = False
+    """Whether functions write over the arrays that they are given."""
+
     has_native_gradient: ClassVar[bool] = False
     """Whether the framework differentiates by itself; see `native_gradient`."""
 
@@ -188,6 +194,24 @@ class Dialect(ABC):
     def native_gradient(self, name: str, arguments: Sequence[str], wrt: Sequence[int]) -> str:
         """The results of another function of the module, and the gradients of the first by the arguments `wrt`."""
         return f"value_and_grad({name}, {_tuple(arguments)}, {_tuple(wrt)})"
+
+    @abstractmethod
+    def update_function(self, parameters: Sequence[str], lines: Sequence[str]) -> str:
+        """A function that updates weights, with `NAME` and `OWNERS` where its name and its weights stand."""
+
+    def update_call(self, call: str, places: Sequence[str]) -> str:
+        """The statement that calls such a function and lets its results take the weights' places."""
+        return f"{', '.join(places)} = {call}"
+
+    def rewritten(self, body: BodyWriter, name: str, value: Value, new: Expression) -> str:
+        """The statement that writes a value over the array `name`."""
+        raise NotImplementedError
+
+    def stored(self, value: Expression, steps: tuple[Step, ...]) -> Expression:
+        """The value of a weight as it is stored."""
+        if steps:
+            raise NotImplementedError(steps)
+        return value
 
     @abstractmethod
     def updated(self, body: BodyWriter, updates: Sequence[Update], outputs: Sequence[Value]) -> None:

@@ -122,6 +122,9 @@ class FunctionalDialect(Dialect):
         """The body of a method of `Model`, which passes the weights to the entry's function."""
         return [f"return {method.name}({', '.join(['self.params', *method.parameters])})"]
 
+    def update_function(self, parameters: Sequence[str], lines: Sequence[str]) -> str:
+        return "\n".join([f"def NAME({', '.join(parameters)}):", '    """The update of OWNERS"""', *indented(lines)])
+
     def updated(self, body: BodyWriter, updates: Sequence[Update], outputs: Sequence[Value]) -> None:
         """New arrays take the old ones' places in `params`; what is returned was read before."""
         for value in outputs:
@@ -130,7 +133,8 @@ class FunctionalDialect(Dialect):
                 freed = body.release(body.consume([value]))
                 body.emit(f"{body.name_result(value, freed)} = {text}")
         places = [self.member(path) for path, _, _ in updates]
-        body.emit(f"{', '.join(places)} = {body.returned([value for _, value, _ in updates])}")
+        if places:
+            body.emit(f"{', '.join(places)} = {body.returned([value for _, value, _ in updates])}")
         body.emit(f"return {body.returned(outputs)}" if outputs else "return None")
 
 

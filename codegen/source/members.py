@@ -167,7 +167,7 @@ class Members:
     """How the body of one class refers to weights, layers and functions."""
 
     def __init__(self, dialect: Dialect, layers: Layers, places: Places, start: str, functions: dict[str, str]) -> None:
-        self._dialect = dialect
+        self.dialect = dialect
         self._layers = layers
         self._places = places
         self.start = start
@@ -198,9 +198,9 @@ class Members:
         """The source of a weight as the IR has it."""
         weight = self._layers.resolved(value)
         steps = self._layers.steps.get(weight, ())
-        text = self._dialect.member(self.path_of(weight))
+        text = self.dialect.member(self.path_of(weight))
         for step in reversed(steps):
-            text = self._dialect.undone(text, step)
+            text = self.dialect.undone(text, step)
         return Expression(text, POSTFIX)
 
     def function_name(self, callee: str) -> str:

@@ -14,6 +14,9 @@ from heapq import heapify, heappop, heappush
 from graphc.ir.graph import Function, Op, Value, operand_values
 from graphc.ir.location import ROOT, Scope
 
+UPDATES = "optimizer"
+"""The scope of what an optimizer does."""
+
 
 def owner_of(weight: str) -> str:
     """The path of the layer that owns a weight: `stem/kernel` belongs to `stem`, `kernel` to the root."""
@@ -30,6 +33,8 @@ class Node:
     items: list[Op | Node] = field(default_factory=list)
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
+    is_update: bool = False
+    """Whether it is the update of a weight, whose weights are among its inputs; see `updates.py`."""
 
 
 @dataclass(slots=True)
@@ -58,7 +63,7 @@ def scope_tree(
         if op.definition.introduces_symbols:  # its symbol is a variable of one body
             dissolved.update(scope.owner for scope in op.location.scope.parts)
     while True:
-        chains = _Chains(lambda owner: owner not in dissolved and is_class(owner), weights)
+        chains = _Chains(lambda owner: owner not in dissolved and is_class(owner), weights, dissolved)
         instances: dict[str, list[Node]] = {}
         root = Node(ROOT, "", ops)
         before = len(dissolved)
@@ -69,19 +74,30 @@ def scope_tree(
             return ScopeTree(root, instances, weights)
 
 
-class _Chains:
-    """For each op the scopes, from the root down, that are classes and contain it."""
+def is_update(scope: Scope) -> bool:
+    """Whether the scope is that of the update of one weight: `optimizer/<rule>/<path of the weight>`."""
+    return scope.depth > 2 and scope.parts[0].name == UPDATES
 
-    def __init__(self, is_class: Callable[[str], bool], weights: dict[Value, str]) -> None:
+
+class _Chains:
+    """For each op the scopes, from the root down, that are classes and contain it; of an update, its own alone."""
+
+    def __init__(self, is_class: Callable[[str], bool], weights: dict[Value, str], dissolved: set[str]) -> None:
         self._is_class = is_class
         self._weights = weights
+        self._dissolved = dissolved
+        self._updates: dict[Scope, bool] = {}
         self._of_scope: dict[Scope, tuple[Scope, ...]] = {ROOT: ()}
         self._of_op: dict[Op, tuple[Scope, ...]] = {}
 
     def of(self, op: Op) -> tuple[Scope, ...]:
         found = self._of_op.get(op)
         if found is None:
-            found = self._of_op[op] = self._scope_chain(self._effective(op))
+            scope = op.location.scope
+            updates = self._updates.get(scope)
+            if updates is None:
+                updates = self._updates[scope] = is_update(scope) and scope.owner not in self._dissolved
+            found = self._of_op[op] = (scope,) if updates else self._scope_chain(self._effective(op))
         return found
 
     def _effective(self, op: Op) -> Scope:
@@ -134,7 +150,7 @@ def _fill(
             scope = chain[depth]
             child = children.get(scope)
             if child is None:
-                child = children[scope] = Node(scope, scope.owner, [])
+                child = children[scope] = Node(scope, scope.owner, [], is_update=is_update(scope))
                 items.append(child)
             elif last is not child:
                 interleaved = True
@@ -152,9 +168,10 @@ def _fill(
     node.items = items
     for child in children.values():
         inside = set(child.ops)
-        child.inputs = _inputs(child.ops, inside, weights)
+        child.inputs = _inputs(child.ops, inside, {} if child.is_update else weights)
         child.outputs = [v for op in child.ops for v in op.results if any(user not in inside for user in v.uses or ())]
-        instances.setdefault(child.owner, []).append(child)
+        if not child.is_update:
+            instances.setdefault(child.owner, []).append(child)
         _fill(child, depth + 1, chains, instances, weights, dissolved)
 
 
@@ -246,4 +263,4 @@ def _on_cycles(left: set[int], followers: Sequence[set[int]]) -> set[int]:
     return found
 
 
-__all__ = ["Node", "ScopeTree", "owner_of", "scope_tree"]
+__all__ = ["Node", "ScopeTree", "is_update", "owner_of", "scope_tree"]

@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
 from graphc.codegen.artifact import write_weights
-from graphc.codegen.source.body import BodyWriter, Call, Item, Loop
+from graphc.codegen.source.body import BodyWriter
 from graphc.codegen.source.dialect import Code, Dialect, Path, Update
 from graphc.codegen.source.documentation import quoted
 from graphc.codegen.source.expressions import PRODUCT, UNARY
 from graphc.codegen.source.formatting import formatted, with_imports
 from graphc.codegen.source.freeing import with_deletions
+from graphc.codegen.source.items import Call, Item, Loop, UpdateCall
 from graphc.codegen.source.members import Layers, Members, Places, ancestors, relative
 from graphc.codegen.source.naming import Names, class_name, identifier, plural, stem
-from graphc.codegen.source.scopes import Node, owner_of, scope_tree
+from graphc.codegen.source.scopes import Node, ScopeTree, owner_of, scope_tree
+from graphc.codegen.source.updates import form, function_text, hints, unfit
 from graphc.ir.dims import Guard, symbols
 from graphc.ir.dtypes import c128, f8e4m3fn, f8e5m2, i4, u4
 from graphc.ir.errors import UnsupportedError
@@ -117,6 +119,7 @@ class ModuleWriter:
         self.by_form: dict[tuple[object, ...], tuple[Code, list[Path]]] = {}
         self.owners_of: dict[str, dict[str, None]] = {}
         self.definitions: list[Code] = []
+        self.update_calls: dict[Node, UpdateCall] = {}
         self.class_names = Names(dialect.reserved | methods)
         self.function_names = {
             f.name: self.class_names.take(identifier(f.name)) for f in self.functions if not f.public
@@ -139,11 +142,11 @@ class ModuleWriter:
 
     def emit(self) -> Source:
         entries = list(self.module.entries.values())
-        trees = {entries[0].name: scope_tree(entries[0], self.is_class, self.dissolved, self.layers.resolved)}
+        trees = {entries[0].name: self._tree(entries[0], self.is_class, self.dissolved)}
         main = trees[entries[0].name]
         self.places.classes |= set(main.instances)
         for entry in entries[1:]:
-            trees[entry.name] = scope_tree(entry, lambda owner: False, set(), self.layers.resolved)
+            trees[entry.name] = self._tree(entry, lambda owner: False, set())
         self._place_weights()
         root = Definition("")
         for entry in entries:
@@ -152,6 +155,15 @@ class ModuleWriter:
         private = [self._function(f) for f in self.functions if not f.public]
         text = self.dialect.file(self, root, private)
         return Source(formatted(with_imports(text, self.dialect)), self._stored())
+
+    def _tree(self, entry: Function, is_class: Callable[[str], bool], dissolved: set[str]) -> ScopeTree:
+        """The scopes of an entry that are classes and, of those that update weights, functions."""
+        while True:
+            tree = scope_tree(entry, is_class, dissolved, self.layers.resolved)
+            found = unfit(tree.root, entry, self.layers)
+            if not found:
+                return tree
+            dissolved |= found
 
     def _stored(self) -> dict[str, Recipe]:
         members = Members(self.dialect, self.layers, self.places, "", {})
@@ -255,6 +267,10 @@ class ModuleWriter:
                 items.append(item)
                 i += 1
                 continue
+            if item.is_update:
+                items.append(self.update_calls[item])
+                i += 1
+                continue
             chain = self._chain(queue, i)
             if chain is not None:
                 nodes, position = chain
@@ -288,7 +304,7 @@ class ModuleWriter:
     def _chain(self, queue: Sequence[Op | Node], start: int) -> tuple[list[Node], int] | None:
         """The longest run of siblings from `start` that feed one into the next, and the input that does."""
         first = queue[start]
-        if not isinstance(first, Node) or len(first.outputs) != 1:
+        if not isinstance(first, Node) or first.is_update or len(first.outputs) != 1:
             return None
         nodes = [first]
         position: int | None = None
@@ -296,6 +312,7 @@ class ModuleWriter:
             last = nodes[-1]
             if (
                 not isinstance(following, Node)
+                or following.is_update
                 or self.codes[following.owner] is not self.codes[first.owner]
                 or stem(following.scope.name) != stem(first.scope.name)
                 or following.owner in {node.owner for node in nodes[-1:]}
@@ -430,6 +447,7 @@ class ModuleWriter:
             writer.bind(value, name)
         writer.reserve_sizes([dim for value in node.inputs for dim in value.type.symbols])
         self._parameters = dict(zip(node.inputs, parameters, strict=True))
+        writer.hints = hints(item for item in items if isinstance(item, UpdateCall))
         writer.write_items()
         return writer, parameters
 
@@ -443,8 +461,10 @@ class ModuleWriter:
 
     def _entry(self, function: Function, root: Node) -> Method:
         for item in root.items:
-            if isinstance(item, Node):
+            if isinstance(item, Node) and not item.is_update:
                 self._class(item)
+        calls = [self._update(n, function) for n in root.items if isinstance(n, Node) and n.is_update]
+        self.update_calls |= {call.node: call for call in calls}
         items, used = self._items(root)
         self._name_members("")
         self.members[""] = list(dict.fromkeys([*self.members.get("", ()), *used]))
@@ -452,11 +472,12 @@ class ModuleWriter:
         names = dict(self._parameters)
         updates: list[Update] = []
         for result, value in zip(function.results, function.outputs, strict=True):
-            if result.updates is not None and result.updates.weight is not None:
+            placed = value in writer.written
+            if result.updates is not None and result.updates.weight is not None and not placed:
                 weight = self.module.weights.source(result.updates.weight).name
                 steps = self.layers.steps.get(weight, ())
                 updates.append(Update(writer.members.path_of(weight), value, steps))
-        if updates:
+        if any(result.updates is not None for result in function.results):
             kept = [v for r, v in zip(function.results, function.outputs, strict=True) if r.updates is None]
             self.dialect.updated(writer, updates, kept)
         else:
@@ -468,6 +489,19 @@ class ModuleWriter:
             guards += guard_lines(guard, writer, function)
         lines = [*writer.sizes_at_top(root.inputs, names), *guards, *freeing(writer)]
         return Method(self.dialect.method_name(function, self.module), parameters, lines, function)
+
+    def _update(self, node: Node, function: Function) -> UpdateCall:
+        """The call of the function that updates a weight, which is written unless there is one of its text."""
+        called = form(node, function, self.layers)
+        members = Members(self.dialect, self.layers, self.places, "", self.function_names)
+        text = function_text(node, called, members, Names(self.dialect.reserved | set(self.function_names.values())))
+        code = self.by_text.get(text)
+        if code is None:
+            code = self.by_text[text] = Code(self.class_names.take(identifier(node.scope.parts[1].name)), text)
+            self.definitions.append(code)
+            self.owners_of[code.name] = {}
+        self.owners_of[code.name][called.weight] = None
+        return UpdateCall(node, code, called)
 
     def _function(self, function: Function) -> PrivateFunction:
         """A private function: every weight it reads is a parameter."""

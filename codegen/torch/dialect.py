@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphc.codegen.source.body import BodyWriter, Item
+from graphc.codegen.source.body import BodyWriter
 from graphc.codegen.source.dialect import Code, Dialect, Layer, Path, Spelled, Spelling, Update
 from graphc.codegen.source.documentation import class_line, entry_line, module_docstring
 from graphc.codegen.source.expressions import POSTFIX, PRODUCT, Expression
 from graphc.codegen.source.formatting import IMPORTS
 from graphc.codegen.source.functional import indented
+from graphc.codegen.source.items import Item
 from graphc.codegen.source.members import relative
 from graphc.codegen.source.naming import MODULE_MEMBERS, identifier, member, stem
 from graphc.codegen.source.regions import write_region_op
+from graphc.codegen.source.sharing import operands_shared
 from graphc.codegen.source.writer import Definition, ModuleWriter, PrivateFunction
 from graphc.codegen.torch.convolution import without_detours
 from graphc.codegen.torch.dtypes import dtype_text
@@ -46,15 +48,6 @@ def load(folder=None):
     return Model().eval()
 '''
 
-VIEWS = frozenset(
-    ["barrier", "broadcast", "convert", "dynamic_slice", "imag", "name", "real", "reshape", "slice", "stop_gradient"]
-    + ["transpose"]
-)
-"""Ops whose result may share memory with their first operand."""
-
-CALLS = frozenset({"call", "custom_gradient", "native_gradient"})
-"""Ops whose results may share memory with any operand, as those of region ops may."""
-
 FEWEST_TOGETHER = 4
 """Weights whose new values are copied in by one call: of many small ones each call costs more than its copy."""
 
@@ -80,6 +73,7 @@ class TorchDialect(Dialect):
     is_eager = True
     has_classes = True
     has_native_gradient = True
+    writes_in_place = True
     indent = 8
     reserved = frozenset({"self", "torch", "nn", "F", "grad", "load", "Path", "Model", *HELPERS})
     taken_members = MODULE_MEMBERS
@@ -172,6 +166,26 @@ class TorchDialect(Dialect):
     def region_op(self, body: BodyWriter, op: Op) -> None:
         write_region_op(body, op)
 
+    def update_function(self, parameters: Sequence[str], lines: Sequence[str]) -> str:
+        head = ["@torch.no_grad()", f"def NAME({', '.join(parameters)}):", '    """The update of OWNERS, in place."""']
+        return "\n".join([*head, *indented(lines)])
+
+    def update_call(self, call: str, places: Sequence[str]) -> str:
+        return call
+
+    def rewritten(self, body: BodyWriter, name: str, value: Value, new: Expression) -> str:
+        op = value.op
+        first = op.operands[0] if op is not None else None
+        if op is not None and first is not None and first.type == value.type and body.operand(first).text == name:
+            operator, method = IN_PLACE.get(op.name, ("", ""))
+            head = f"{name} {operator} "
+            if operator and new.text.startswith(head):
+                return f"{name}.{method}({new.text.removeprefix(head)})"
+            head = f"torch.lerp({name}, "
+            if op.name == "lerp" and new.text.startswith(head):
+                return f"{name}.lerp_({new.text.removeprefix(head)}"
+        return f"{name}.copy_({new.text})"
+
     def updated(self, body: BodyWriter, updates: Sequence[Update], outputs: Sequence[Value]) -> None:
         """Weights are written one after another, so that one new value is held beside them at a time.
 
@@ -186,7 +200,8 @@ class TorchDialect(Dialect):
             if read is None or read & written or shared_with_weights(body, value):
                 self._computed(body, value)
             written.add(path)
-        body.emit("with torch.no_grad():")
+        if updates:
+            body.emit("with torch.no_grad():")
         ready = [update for update in updates if update.value in body.known]
         together = ready if len(ready) >= FEWEST_TOGETHER else []
         for path, value, steps in updates:
@@ -194,7 +209,7 @@ class TorchDialect(Dialect):
                 body.emit(f"    {self._write(body, path, value, steps)}")
         if together:
             weights = ", ".join(self.member(path) for path, _, _ in together)
-            values = ", ".join(self._stored(body.operand(value), steps).text for _, value, steps in together)
+            values = ", ".join(self.stored(body.operand(value), steps).text for _, value, steps in together)
             body.emit(f"    torch._foreach_copy_([{weights}], [{values}])")
         if outputs:
             body.emit(f"return {body.returned(outputs)}")
@@ -226,10 +241,10 @@ class TorchDialect(Dialect):
             if itself and new.text.startswith(head) and fits and apart:
                 rest = new.text.removeprefix(head)  # which stands to the right of an operator
                 other = Expression(rest, POSTFIX if rest.isidentifier() else PRODUCT)
-                return f"{weight}.{method}({self._stored(other, steps).text})"
-        return f"{weight}.copy_({self._stored(new, steps).text})"
+                return f"{weight}.{method}({self.stored(other, steps).text})"
+        return f"{weight}.copy_({self.stored(new, steps).text})"
 
-    def _stored(self, value: Expression, steps: tuple[Step, ...]) -> Expression:
+    def stored(self, value: Expression, steps: tuple[Step, ...]) -> Expression:
         for step in steps:
             value = Expression(self.applied(value.within(POSTFIX), step), POSTFIX)
         return value
@@ -280,10 +295,8 @@ def sharing(value: Value) -> list[Value]:
         op = value.op
         if op is None:
             found.append(value)
-        elif op.name in VIEWS:
-            todo += [operand for operand in op.operands[:1] if operand is not None]
-        elif op.regions or op.name in CALLS:
-            todo += [operand for operand in op.operands if operand is not None]
+        else:
+            todo += operands_shared(op)
     return found
 
 
