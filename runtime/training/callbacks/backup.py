@@ -90,7 +90,10 @@ class BackupAndRestore(Callback):
             return
         for path in (self.path, self.previous_path):
             remove_leftovers(path)
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:  # the run has ended well nevertheless
+                warnings.warn(f"{str(path)!r} could not be removed: {error.strerror}", stacklevel=2)
         if self._own_folder:
             with suppress(OSError):  # somebody else keeps something there
                 self.path.parent.rmdir()
