@@ -20,6 +20,7 @@ from graphc.codegen.source.expressions import (
 )
 from graphc.codegen.source.items import Call, Hint, Item, Loop, Pending, UpdateCall
 from graphc.codegen.source.naming import Names, identifier
+from graphc.codegen.source.sections import Sections
 from graphc.codegen.source.sizes import size_statements
 from graphc.ir import ops as _declared  # noqa: F401  declares `constant`
 from graphc.ir.attributes import FunctionRef
@@ -86,6 +87,11 @@ class BodyWriter:
         """Values that are held under a name of their own."""
         self.stored: set[Value] = set()
         """Values that are held after the steps of their hints."""
+        self.sections: Sections | None = None
+        self.title: str | None = None
+        """The section of the item that is being written."""
+        self.updates: set[Value] = set()
+        """New values of weights, which are called as results are however often they are read."""
         self.written: set[Value] = set()
         """New values of weights that have taken the place of the old ones."""
         self.successors: dict[Value, str] = {}
@@ -122,6 +128,10 @@ class BodyWriter:
                 self.sizes[dim] = self.names.take(identifier(dim.name))
 
     def emit(self, line: str) -> None:
+        if self.sections is not None:
+            heading = self.sections.heading(self.title)
+            if heading is not None:
+                self.lines += ["", f"# {heading}"]
         self.lines.append(line)
 
     def room(self) -> int:
@@ -132,6 +142,8 @@ class BodyWriter:
 
     def write_items(self) -> None:
         for item in self.items:
+            if self.sections is not None:
+                self.title = self.sections.title(item)
             if isinstance(item, Op):
                 self._op(item)
             elif isinstance(item, Call):
@@ -375,7 +387,11 @@ class BodyWriter:
         waiting = self.pending.pop(value)
         freed = self.release(waiting.reads)
         name = self.name_result(value, freed)
+        outer = self.title
+        if self.sections is not None:
+            self.title = self.sections.title(value)
         self.emit(f"{name} = {waiting.expression.text}")
+        self.title = outer
 
     def _outlives(self, waiting: Pending) -> bool:
         """Whether an array that is read last here would be held to the end of a longer statement by its name."""
@@ -406,8 +422,13 @@ class BodyWriter:
         if value in self.hints:
             return self._hold(value, self.hints[value].name)
         called = self.result_names.get(value)
-        if called is not None and self.uses[value] == 1 and len(self.outputs) > 1 and self.names.is_free(called):
+        once = self.uses[value] == 1 or value in self.updates
+        if called is not None and once and len(self.outputs) > 1 and self.names.is_free(called):
             return self._hold(value, called)
+        if self.sections is not None:
+            base = self.sections.name(value, freed, self.names)
+            if base is not None:
+                return self._hold(value, base)
         role = layer_role(value)
         if role is not None and (role in freed or self.names.is_free(role)):
             return self._hold(value, role)

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from graphc.ir.graph import Function
 from graphc.ir.types import TensorType
 
+MOST_UPDATES = 3
+"""Weights that are named as updated by an entry; of more their number is told."""
+
 
 def module_docstring(entries: Sequence[tuple[Function, Sequence[str]]], framework: str, usage: Sequence[str]) -> str:
     """The docstring at the top of a file; each entry comes with the names of its parameters."""
@@ -49,6 +52,8 @@ def results(function: Function) -> str:
         quoted(r.updates.weight) for r in function.results if r.updates is not None and r.updates.weight is not None
     ]
     text = ", ".join(texts) or "nothing"
+    if len(updated) > MOST_UPDATES:
+        return f"{text}; updates {len(updated)} weights and states"
     return f"{text}; updates {', '.join(updated)}" if updated else text
 
 

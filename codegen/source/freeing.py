@@ -38,10 +38,15 @@ def with_deletions(lines: Sequence[str], names: AbstractSet[str]) -> list[str]:
             deleted[last[name]].append(name)
     out: list[str] = []
     for i, (statement, gone) in enumerate(zip(statements, deleted, strict=True)):
+        start = statement.lineno - 1 if i else 0
         end = statements[i + 1].lineno - 1 if i + 1 < len(statements) else len(lines)
-        out += lines[statement.lineno - 1 : end]
+        behind = end  # where comments on what follows begin
+        while behind > start + 1 and lines[behind - 1].lstrip()[:1] in ("", "#"):
+            behind -= 1
+        out += lines[start:behind]
         if gone:
             out.append(f"del {', '.join(sorted(gone))}")
+        out += lines[behind:end]
     return out
 
 

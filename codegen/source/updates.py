@@ -109,10 +109,11 @@ def form(node: Node, function: Function, layers: Layers) -> Form:
         else:
             ranked.append((3, value.name if value.name and not value.name.isdigit() else "factor", value))
     ranked.sort(key=lambda each: each[0])
+    order = [value for _, _, value in ranked]
     return Form(
-        tuple(value for _, _, value in ranked),
+        tuple(order),
         tuple(identifier(name) for _, name, _ in ranked),
-        targets,
+        tuple(sorted(targets, key=lambda pair: order.index(pair[1]))),
         _common_steps(node, layers),
         gradient,
         weight,

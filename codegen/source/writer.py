@@ -18,6 +18,7 @@ from graphc.codegen.source.items import Call, Item, Loop, UpdateCall
 from graphc.codegen.source.members import Layers, Members, Places, ancestors, relative
 from graphc.codegen.source.naming import Names, class_name, identifier, plural, stem
 from graphc.codegen.source.scopes import Node, ScopeTree, owner_of, scope_tree
+from graphc.codegen.source.sections import sections
 from graphc.codegen.source.updates import form, function_text, hints, unfit
 from graphc.ir.dims import Guard, symbols
 from graphc.ir.dtypes import c128, f8e4m3fn, f8e5m2, i4, u4
@@ -439,6 +440,9 @@ class ModuleWriter:
         if function is not None:
             results = zip(function.results, function.outputs, strict=True)
             writer.result_names = {value: identifier(result.name) for result, value in results if result.name}
+            writer.sections = sections(items)
+            if writer.sections is not None:
+                writer.updates = {v for r, v in zip(function.results, function.outputs, strict=True) if r.updates}
         bases = parameter_names(node.inputs, function)
         parameters: list[str] = []
         for value, base in zip(node.inputs, bases, strict=True):

@@ -1,0 +1,88 @@
+"""The parts of a training step, such as forward, loss and backward: their headings and the names in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from graphc.codegen.source.items import Item, Loop
+from graphc.codegen.source.naming import Names, identifier
+from graphc.codegen.source.scopes import UPDATES
+from graphc.ir.graph import Op, Value
+from graphc.ir.location import Scope
+from graphc.passes.autodiff.joint import MARK
+from graphc.passes.partition.backward import is_backward
+
+COTANGENTS = ("dx", "dy", "dz")
+"""Names of gradients on their way back through the layers."""
+
+STEPS = frozenset({"loss", "metrics", UPDATES})
+"""Scopes of a step that are no layers."""
+
+
+class Sections:
+    """The sections of a body that has a backward part. Each begins once; what comes late stands where it comes."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._titles: dict[Scope, str | None] = {}
+        self._rank: dict[str, int] = {}
+        self._at = -1
+        for item in items:
+            title = self.title(item)
+            if title is not None:
+                self._rank.setdefault(title, len(self._rank))
+
+    def title(self, item: Item | Value) -> str | None:
+        """The heading of the section that an item or value belongs to; None where it goes with what is around it."""
+        if isinstance(item, Value):
+            return None if item.op is None else self.title(item.op)
+        if isinstance(item, Loop):
+            return "forward"
+        scope = item.location.scope if isinstance(item, Op) else item.node.scope
+        if scope not in self._titles:
+            self._titles[scope] = _title(scope)
+        return self._titles[scope]
+
+    def heading(self, title: str | None) -> str | None:
+        """The heading to write before a statement of the section `title`, if that begins here."""
+        rank = self._at if title is None else self._rank.get(title, self._at)
+        if rank <= self._at:
+            return None
+        self._at = rank
+        return title
+
+    def name(self, value: Value, freed: Iterable[str], names: Names) -> str | None:
+        """What to call a value of a training step, where that is not what any body calls it."""
+        op = value.op
+        if op is None:
+            return None
+        if value.name and not value.name.isdigit():
+            return identifier(value.name)
+        if is_backward(op):
+            if value.dtype.is_bool:
+                return "mask"
+            if not value.dtype.is_float:
+                return None
+            again = (name for name in freed if name.partition("_")[0] in COTANGENTS and names.is_free(name))
+            return next(again, None) or next((name for name in COTANGENTS if names.is_free(name)), "dy")
+        scope = op.location.scope
+        if scope.depth and (scope.name == "loss" or any(map(is_backward, value.uses or ()))):
+            return identifier(scope.name)
+        return None
+
+
+def _title(scope: Scope) -> str | None:
+    parts = scope.parts
+    if not parts:
+        return None
+    first = parts[0].name
+    if first == MARK:
+        return f"backward: {parts[1].name}" if len(parts) > 1 else None
+    return first if first in STEPS else "forward"
+
+
+def sections(items: Sequence[Item]) -> Sections | None:
+    """The sections of a body, None for one without a backward part."""
+    return Sections(items) if any(isinstance(item, Op) and is_backward(item) for item in items) else None
+
+
+__all__ = ["Sections", "sections"]
