@@ -16,11 +16,16 @@ KERNELS = {"conv": 3, "convolution": 3, "convolution_input_gradient": 3}
 RESULTS = {"convolution_kernel_gradient": 4}
 """Copies of the result that an op holds besides."""
 
+POOLS = frozenset({"max_pool", "reduce_window", "select_and_gather", "select_and_scatter"})
+"""Ops that have a copy of the images in another order, and a 64-bit place for each window."""
+
 
 def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
     """Bytes beside operands and results."""
     if op.name in KERNELS and (kernel := op.operands[1]) is not None:
         return KERNELS[op.name] * size(kernel.type)
+    if op.name in POOLS and (images := op.operands[0]) is not None:
+        return size(images.type) + 2 * size(min((v.type for v in op.results), key=size))
     return RESULTS.get(op.name, 0) * size(op.results[0].type) if op.results else 0
 
 

@@ -12,12 +12,14 @@ and FLOPs.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+from scipy.sparse import csgraph, csr_array
 
 from graphc.passes.partition.joint_graph import JointGraph
+
+_flows: Any = csgraph  # it has no types
 
 LARGEST = 2**29
 """Capacities are scaled so that all together come to this: scipy's flows are 32-bit integers."""
@@ -84,12 +86,12 @@ class Cutter:
         scaled = np.where(amounts >= infinite, 2 * LARGEST - 1, np.ceil(amounts * scale)).astype(np.int32)
         count = 2 + len(values) + len(ops)
         network = csr_array((scaled, (np.array(tails), np.array(heads))), shape=(count, count))
-        flow = maximum_flow(network, 0, 1).flow
-        residual = network - flow
+        flow: Any = _flows.maximum_flow(network, 0, 1).flow
+        residual: Any = network - flow
         residual.data[residual.data < 0] = 0
         residual.eliminate_zeros()
         reached = np.zeros(count, bool)
-        reached[breadth_first_order(residual, 0, return_predecessors=False)] = True
+        reached[_flows.breadth_first_order(residual, 0, return_predecessors=False)] = True
         return [
             value
             for value, node in values.items()

@@ -23,8 +23,8 @@ SEGMENTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 """Into so many segments of equal bytes the forward part is cut."""
 PRICES = tuple(4.0**k for k in range(-4, 9))
 """Bytes a FLOP, as multiples of the quotient of all forward bytes and FLOPs."""
-MOST_TRIALS = 400
-"""Simulations that one round of improving a plan may take."""
+MOST_TRIALS = 200
+"""Simulations that improving one plan may take."""
 ROUNDS = 3
 """So often a plan is improved in each way."""
 BISECTIONS = 40
@@ -170,7 +170,8 @@ class Planner:
             reduced = self._reduced(plan, limit)
             if reduced is not None:
                 starts.append(reduced)
-        return min((self._filled(plan, limit) for plan in starts), key=lambda plan: (plan.extra_flops, plan.peak))
+        filled = min((self._filled(plan, limit) for plan in starts), key=lambda plan: (plan.extra_flops, plan.peak))
+        return self._exchanged(filled, limit)
 
     def _cuts_near(self, saved_bytes: int) -> list[Plan]:
         """The cuts without pins that save just less and just more, by bisection of the price."""
@@ -194,7 +195,7 @@ class Planner:
 
     def _filled(self, plan: Plan, limit: Limit) -> Plan:
         """Save more, best bargains first, as long as it fits and saves FLOPs."""
-        graph = self.graph
+        graph, last = self.graph, len(self.known) + MOST_TRIALS
         for _ in range(ROUNDS):
             start, saved = plan, set(plan.saved)
             bargains: list[tuple[float, int]] = []
@@ -203,26 +204,30 @@ class Planner:
                     gain = plan.extra_flops - recomputed_flops(graph, self.everything, saved | {value})
                     if gain > 0:
                         bargains.append((gain / max(graph.bytes[value], 1), value))
-            for _, value in sorted(bargains, reverse=True)[:MOST_TRIALS]:
+            for _, value in sorted(bargains, reverse=True):
+                if len(self.known) > last:
+                    break
                 if plan.saved_bytes + graph.bytes[value] <= limit.saved_bytes:
                     more = {*plan.saved, value}
                     if recomputed_flops(graph, self.everything, more) < plan.extra_flops:
                         other = self.plan(more)
                         plan = other if limit.fits(other) else plan
             for value in plan.saved:
+                if len(self.known) > last:
+                    break
                 fewer = set(plan.saved) - {value}
                 if recomputed_flops(graph, self.everything, fewer) <= plan.extra_flops:
                     other = self.plan(fewer)
                     plan = other if limit.fits(other) else plan
             if plan is start:
                 break
-        return self._exchanged(plan, limit)
+        return plan
 
     def _exchanged(self, plan: Plan, limit: Limit) -> Plan:
         """Save one value in place of another where that saves FLOPs and fits."""
         graph = self.graph
         for _ in range(ROUNDS):
-            start, trials = plan, MOST_TRIALS
+            start, trials = plan, 50 * MOST_TRIALS  # which are no simulations
             room = limit.saved_bytes - plan.saved_bytes
             for given_up in plan.saved:
                 rest = set(plan.saved) - {given_up}
