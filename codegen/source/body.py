@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphc.codegen.source.dialect import Dialect
@@ -18,14 +18,16 @@ from graphc.codegen.source.expressions import (
     Template,
     template,
 )
+from graphc.codegen.source.freeing import worth_freeing
 from graphc.codegen.source.items import Call, Hint, Item, Loop, Pending, UpdateCall
 from graphc.codegen.source.naming import Names, identifier
+from graphc.codegen.source.roles import layer_role
 from graphc.codegen.source.sections import Sections
 from graphc.codegen.source.sizes import size_statements
 from graphc.ir import ops as _declared  # noqa: F401  declares `constant`
 from graphc.ir.attributes import FunctionRef
 from graphc.ir.dims import Dim, Size, python, symbols
-from graphc.ir.dtypes import DType, f64
+from graphc.ir.dtypes import DType, f32, f64, i32, i64
 from graphc.ir.errors import UnsupportedError
 from graphc.ir.graph import Block, Op, Value
 from graphc.ir.opdef import OPS
@@ -41,13 +43,14 @@ MOST_OPS = 6
 MOST_CALLS = 2
 """Calls nested in one statement; operators and what the dialect calls light do not count."""
 
-FEW = 1024
-"""Arrays of so many elements are not worth a `del`."""
+NUMBERS = frozenset({i32, i64, f32, f64})
+"""Dtypes that symbolic sizes are written in as Python's integers: arithmetic with arrays of them rounds as a cast."""
+
+SAME = frozenset({"broadcast", "convert", "reduce_sum", "reshape"})
+"""Ops that leave a size what it is, where they give a scalar of such a dtype."""
 
 _SIZE_PRECEDENCE = {0: ATOM, 1: PRODUCT, 2: SUM, 3: TERNARY}
 _STREAMS = ("x", "y", "z")
-_LAYER_ROLES = frozenset({"q", "k", "v", "query", "key", "value", "gate", "scores"})
-"""Layers whose results are called as they are."""
 _ROLES = frozenset({"index", "indices", "condition", "mask", "kernel", "bias", "scale", "offset", "mean", "variance"})
 
 
@@ -79,6 +82,8 @@ class BodyWriter:
         """Values whose names belong to a surrounding body: they are never released here."""
         self.sizes: dict[Dim, str] = {}
         self.sizes_read: dict[Dim, None] = {}
+        self.size_values: dict[Value, Size] = {}
+        """Scalars that are sizes."""
         self.ordered = False
         """Whether ops run in the order of the items, so that operands die where the plan of memory says."""
         self.large: set[str] = set()
@@ -161,7 +166,7 @@ class BodyWriter:
             return
         if op.definition.introduces_symbols:
             self._bind_new_symbol(op)
-        if not any(value in self.uses for value in op.results):
+        if not any(value in self.uses for value in op.results) or self._is_size(op):
             return
         layer = self.members.layer(op)
         if layer is not None:
@@ -179,6 +184,18 @@ class BodyWriter:
         size = op.attribute_dict["size"]
         self.reserve_sizes([size])
         self.emit(f"{self.sizes[size]} = int({self.named(op.operands[1])})")
+
+    def _is_size(self, op: Op) -> bool:
+        """Whether the result is a symbolic size, which is written as a number where it stands beside arrays."""
+        size: Size | None = None
+        if op.name == "dim_size":
+            size = op.attribute_dict["size"]
+        elif op.name in SAME and op.results[0].dtype in NUMBERS and not op.results[0].ndim:
+            source = op.operands[0]
+            size = None if source is None else self.size_values.get(source)
+        if size is not None:
+            self.size_values[op.results[0]] = size
+        return size is not None
 
     def _template(self, op: Op) -> tuple[Template, dict[str, str]]:
         types = [
@@ -232,7 +249,10 @@ class BodyWriter:
         key = slot.key
         if isinstance(key, int):
             takes_number = beside_array and (slot.takes_scalars or self.dialect.scalars_anywhere)
-            return self.operand(op.operands[key], takes_number).within(slot.precedence)
+            value = op.operands[key]
+            if takes_number and value in self.size_values:
+                takes_number = self._beside_array(op, self.size_values)
+            return self.operand(value, takes_number).within(slot.precedence)
         if key == "*":
             return ", ".join(self.operand(v).within(slot.precedence) for v in op.operands if v is not None)
         if key in extra:
@@ -243,10 +263,11 @@ class BodyWriter:
             value = value[int(index)]
         return self.literal(value).within(slot.precedence)
 
-    def _beside_array(self, op: Op) -> bool:
+    def _beside_array(self, op: Op, but: Container[Value] = ()) -> bool:
         """Whether an operand that takes part in promotion is an array, so that numbers beside it take its dtype."""
         for i, value in enumerate(op.operands):
-            if value is not None and not self.is_number(value) and op.definition.kind_of(i) == "Tensor":
+            other = value is not None and not self.is_number(value) and value not in but
+            if other and op.definition.kind_of(i) == "Tensor":
                 return True
         return False
 
@@ -264,6 +285,9 @@ class BodyWriter:
         waiting = self.pending.get(value)
         if waiting is not None:
             return waiting.expression
+        if value in self.size_values:
+            size = self.size(self.size_values[value])
+            return size if takes_number else Expression(self.dialect.array(size.text, value.type), POSTFIX)
         producer = value.op
         if producer is not None and producer.name == "constant":
             return self._constant(producer, takes_number)
@@ -565,31 +589,6 @@ class BodyWriter:
     def sizes_at_top(self, parameters: Sequence[Value], names: Mapping[Value, str]) -> list[str]:
         """Statements that read the sizes in use from the shapes of the body's parameters."""
         return size_statements(list(self.sizes_read), parameters, names, self.sizes)
-
-
-def layer_role(value: Value) -> str | None:
-    """The name of the layer that made the value, up to a few changes of shape, where it is a word for what that is."""
-    for _ in range(4):
-        op = value.op
-        if op is None:
-            return None
-        name = op.location.scope.name
-        if name in _LAYER_ROLES:
-            return name
-        if op.name not in ("reshape", "transpose") or op.operands[0] is None:
-            return None
-        value = op.operands[0]
-    return None
-
-
-def worth_freeing(value: Value) -> bool:
-    """Whether the array is more than a few numbers."""
-    count = 1
-    for size in value.type.shape:
-        if not isinstance(size, int):
-            return True
-        count *= size
-    return count > FEW
 
 
 def block_items(block: Block) -> list[Op]:

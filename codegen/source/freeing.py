@@ -10,6 +10,21 @@ import ast
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
+from graphc.ir.graph import Value
+
+FEW = 1024
+"""Arrays of so many elements are not worth a `del`."""
+
+
+def worth_freeing(value: Value) -> bool:
+    """Whether the array is more than a few numbers."""
+    count = 1
+    for size in value.type.shape:
+        if not isinstance(size, int):
+            return True
+        count *= size
+    return count > FEW
+
 
 def with_deletions(lines: Sequence[str], names: AbstractSet[str]) -> list[str]:
     """The statements of a body, each followed by a `del` of those of `names` that are read there for the last time.
