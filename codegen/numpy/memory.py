@@ -16,6 +16,9 @@ COPIES = {"softmax": 1, "log_softmax": 2, "layer_norm": 1, "rms_norm": 1, "silu"
 LOSS_COPIES = 3
 """Arrays as large as the scores that `sparse_cross_entropy` holds."""
 
+PLACES = 6
+"""Arrays as large as one number for each window, of 64-bit places and what is made of them."""
+
 
 def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
     """Bytes beside operands and results.
@@ -25,6 +28,8 @@ def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
     """
     if op.name in COPIES:
         return COPIES[op.name] * size(op.results[0].type)
+    if op.name in ("select_and_scatter", "select_and_gather"):
+        return PLACES * min(size(_type(op, 0)), size(_type(op, 1)))
     if op.name == "linear" and op.operands[2] is not None:
         return size(op.results[0].type)  # the product, to which the bias is added
     if op.name == "sparse_cross_entropy":
