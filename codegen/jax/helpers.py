@@ -47,6 +47,18 @@ def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0)
     loss = jnp.where(outside, jnp.nan, loss)
     return loss if ignore_index is None else jnp.where(labels == ignore_index, 0, loss)
 ''',
+    "sparse_cross_entropy_gradient": '''
+def sparse_cross_entropy_gradient(dy, logits, labels, ignore_index=None, label_smoothing=0.0):
+    """The gradient of the logits of `sparse_cross_entropy` from that of the losses: softmax less target."""
+    outside = (labels < 0) | (labels >= logits.shape[-1])
+    gradient = jax.nn.softmax(logits, axis=-1)
+    if label_smoothing:
+        gradient = gradient - label_smoothing * (1 / logits.shape[-1])
+    at_label = jnp.arange(logits.shape[-1], dtype=jnp.int32) == labels[..., None].astype(jnp.int32)
+    gradient = jnp.where(at_label, gradient - (1 - label_smoothing), gradient)
+    gradient = jnp.where(outside[..., None], jnp.nan, gradient * dy[..., None])
+    return gradient if ignore_index is None else jnp.where((labels == ignore_index)[..., None], 0, gradient)
+''',
     "batch_norm": '''
 def batch_norm(x, mean, variance, scale=1, offset=0, epsilon=0.001):
     """`x` normalised by the given statistics along its last axis."""

@@ -170,6 +170,14 @@ def sparse_cross_entropy(op: Op) -> Spelled | None:
     return f"sparse_cross_entropy({', '.join(['{0}', '{1}', *loss_options(attributes)])})"
 
 
+def sparse_cross_entropy_gradient(op: Op) -> Spelled | None:
+    logits = op.operands[1]
+    assert logits is not None
+    if logits.dtype.bits < 32 or may_be_empty(logits.type, tuple(range(logits.ndim))):
+        return None
+    return f"sparse_cross_entropy_gradient({', '.join(['{0}', '{1}', '{2}', *loss_options(op.attribute_dict)])})"
+
+
 def floor_division(op: Op) -> Spelled | None:
     """Of integers; the quotient of floats is decomposed, as the framework rounds it otherwise."""
     return "{0} // {1}" if op.results[0].dtype.is_integer else None
@@ -262,6 +270,7 @@ SPELLING: dict[str, Spelling] = {
     "random_split": "split_key({0}, {count})",
     "threefry": "threefry({0}, {1}, {2})",
     "sparse_cross_entropy": sparse_cross_entropy,
+    "sparse_cross_entropy_gradient": sparse_cross_entropy_gradient,
     "concat": "jnp.concatenate([{*}], axis={axis})",
     "split": split,
     "dot_general": dot_general,

@@ -60,6 +60,18 @@ def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0)
     loss = np.where(outside, np.nan, loss).astype(logits.dtype)
     return loss if ignore_index is None else np.where(labels == ignore_index, 0, loss)
 ''',
+    "sparse_cross_entropy_gradient": '''
+def sparse_cross_entropy_gradient(dy, logits, labels, ignore_index=None, label_smoothing=0.0):
+    """The gradient of the logits of `sparse_cross_entropy` from that of the losses: softmax less target."""
+    outside = (labels < 0) | (labels >= logits.shape[-1])
+    classes = np.where(outside, 0, labels).astype(np.int64)[..., None]
+    gradient = special.softmax(logits, axis=-1)
+    if label_smoothing:
+        gradient -= label_smoothing * (1 / logits.shape[-1])
+    np.put_along_axis(gradient, classes, np.take_along_axis(gradient, classes, -1) - (1 - label_smoothing), -1)
+    gradient *= np.where(outside, np.nan, dy).astype(logits.dtype)[..., None]
+    return gradient if ignore_index is None else np.where((labels == ignore_index)[..., None], 0, gradient)
+''',
     "batch_norm": '''
 def batch_norm(x, mean, variance, scale=1, offset=0, epsilon=0.001):
     """`x` normalised by the given statistics along its last axis."""

@@ -309,6 +309,14 @@ def sparse_cross_entropy(op: Op) -> Spelled | None:
     return f"sparse_cross_entropy({', '.join(['{0}', '{1}', *loss_options(attributes)])})"
 
 
+def sparse_cross_entropy_gradient(op: Op) -> Spelled | None:
+    logits = op.operands[1]
+    assert logits is not None
+    if is_half(logits.dtype) or may_be_empty(logits.type, tuple(range(logits.ndim))):
+        return None
+    return f"sparse_cross_entropy_gradient({', '.join(['{0}', '{1}', '{2}', *loss_options(op.attribute_dict)])})"
+
+
 def loss_options(attributes: Mapping[str, Any]) -> list[str]:
     """The arguments of a cross-entropy that are not at their defaults."""
     return [
@@ -415,6 +423,7 @@ SPELLING: dict[str, Spelling] = {
     "random_split": "split_key({0}, {count})",
     "threefry": "threefry({0}, {1}, {2})",
     "sparse_cross_entropy": sparse_cross_entropy,
+    "sparse_cross_entropy_gradient": sparse_cross_entropy_gradient,
     "concat": "np.concatenate([{*}], axis={axis})",
     "split": split,
     "dot_general": dot_general,

@@ -116,6 +116,18 @@ def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0)
     loss = torch.where(inside, loss, torch.nan)
     return loss if ignore_index is None else torch.where(labels == ignore_index, 0, loss)
 ''',
+    "sparse_cross_entropy_gradient": '''
+def sparse_cross_entropy_gradient(dy, logits, labels, ignore_index=None, label_smoothing=0.0):
+    """The gradient of the logits of `sparse_cross_entropy` from that of the losses: softmax less target."""
+    inside = (labels >= 0) & (labels < logits.shape[-1])
+    classes = torch.where(inside, labels, 0).long().unsqueeze(-1)
+    gradient = F.softmax(logits, dim=-1)
+    if label_smoothing:
+        gradient -= label_smoothing * (1 / logits.shape[-1])
+    gradient.scatter_add_(-1, classes, torch.full_like(classes, label_smoothing - 1.0, dtype=logits.dtype))
+    gradient *= torch.where(inside, dy, torch.nan).unsqueeze(-1)
+    return gradient if ignore_index is None else gradient.masked_fill_((labels == ignore_index).unsqueeze(-1), 0)
+''',
     "divide": '''
 def divide(x, y):
     """Quotients of integers, rounded towards zero; torch's own end the process at the least integer by -1."""

@@ -80,6 +80,14 @@ def sparse_cross_entropy(op: Op) -> Spelled | None:
     return f"sparse_cross_entropy({', '.join(['{0}', '{1}', *loss_options(op.attribute_dict)])})"
 
 
+def sparse_cross_entropy_gradient(op: Op) -> Spelled | None:
+    logits = op.operands[1]
+    assert logits is not None
+    if logits.dtype.bits < 32 or may_be_empty(logits.type, tuple(range(logits.ndim))):
+        return None
+    return f"sparse_cross_entropy_gradient({', '.join(['{0}', '{1}', '{2}', *loss_options(op.attribute_dict)])})"
+
+
 def binary_cross_entropy(op: Op) -> Spelled | None:
     x, target = op.operands
     assert x is not None and target is not None
@@ -109,6 +117,7 @@ LEARNING: dict[str, Spelling] = {
     "attention_with_logsumexp": with_logsumexp,
     "attention_gradient_with_logsumexp": with_logsumexp,
     "sparse_cross_entropy": sparse_cross_entropy,
+    "sparse_cross_entropy_gradient": sparse_cross_entropy_gradient,
     "binary_cross_entropy": binary_cross_entropy,
     "sort": sort,
     "random_bernoulli": bernoulli,

@@ -16,6 +16,9 @@ KERNELS = {"conv": 3, "convolution": 3, "convolution_input_gradient": 3}
 RESULTS = {"convolution_kernel_gradient": 4}
 """Copies of the result that an op holds besides."""
 
+LABELS = 6
+"""Bytes for each of a label's that the gradient of a cross-entropy holds: where it is a class, which, what is taken."""
+
 POOLS = frozenset({"max_pool", "reduce_window", "select_and_gather", "select_and_scatter"})
 """Ops that have a copy of the images in another order, and a 64-bit place for each window."""
 
@@ -26,6 +29,8 @@ def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
         return KERNELS[op.name] * size(kernel.type)
     if op.name in POOLS and (images := op.operands[0]) is not None:
         return size(images.type) + 2 * size(min((v.type for v in op.results), key=size))
+    if op.name == "sparse_cross_entropy_gradient" and (labels := op.operands[2]) is not None:
+        return LABELS * size(labels.type)
     return RESULTS.get(op.name, 0) * size(op.results[0].type) if op.results else 0
 
 

@@ -102,7 +102,13 @@ from graphc.ir.ops.elementwise import (
 )
 from graphc.ir.ops.functions import custom_gradient, native_gradient
 from graphc.ir.ops.indexing import dynamic_slice, dynamic_update_slice, embedding, gather, one_hot, scatter
-from graphc.ir.ops.losses import binary_cross_entropy, cross_entropy, mean_squared_error, sparse_cross_entropy
+from graphc.ir.ops.losses import (
+    binary_cross_entropy,
+    cross_entropy,
+    mean_squared_error,
+    sparse_cross_entropy,
+    sparse_cross_entropy_gradient,
+)
 from graphc.ir.ops.movement import (
     broadcast,
     concat,

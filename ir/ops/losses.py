@@ -110,7 +110,15 @@ def _(logits, labels, *, ignore_index, label_smoothing):
 
 @sparse_cross_entropy.vjp
 def _(dy, y, logits, labels, *, ignore_index, label_smoothing):
-    """Softmax less target."""
+    options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
+    return sparse_cross_entropy_gradient(dy, logits, labels, **options), None
+
+
+@composite(dtypes=FLOATS)
+def sparse_cross_entropy_gradient(
+    dy: Tensor, logits: Tensor, labels: IndexTensor, *, ignore_index: int | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """The cotangent of the logits of `sparse_cross_entropy`: softmax less target, times `dy` [...] of the losses."""
     wide = _wide(logits)
     chances = ops.softmax(wide, axis=-1)
     if label_smoothing:
@@ -120,7 +128,16 @@ def _(dy, y, logits, labels, *, ignore_index, label_smoothing):
     g = ops.select(ops.expand_dims(_outside(logits, labels), (-1,)), math.nan, g)
     if ignore_index is not None:
         g = ops.select(ops.expand_dims(ops.eq(labels, ignore_index), (-1,)), 0, g)
-    return _like(g, logits), None
+    return _like(g, logits)
+
+
+@sparse_cross_entropy_gradient.reference
+def _(dy, logits, labels, *, ignore_index, label_smoothing):
+    count = logits.shape[-1]
+    target = (np.arange(count) == labels[..., None]) * (1 - label_smoothing) + label_smoothing / max(count, 1)
+    g = (special.softmax(logits, -1) - target if logits.size else logits) * dy[..., None]
+    g = np.where(((labels < 0) | (labels >= count))[..., None], np.nan, g)
+    return g if ignore_index is None else np.where((labels == ignore_index)[..., None], 0, g)
 
 
 def _uniform(x):
@@ -134,6 +151,13 @@ sparse_cross_entropy.sample((2, 3, 5), np.array([[0, 4, -100], [2, -100, 1]], np
 sparse_cross_entropy.sample((3, 4), np.array([0, 3, 1], np.uint8), label_smoothing=0.1)
 sparse_cross_entropy.sample((4,), np.int32(2), label_smoothing=0.2, ignore_index=2)
 sparse_cross_entropy.sample((0, 4), np.zeros(0, np.int32))
+sparse_cross_entropy_gradient.sample((3,), (3, 4), np.array([0, 3, 1], np.int32))
+sparse_cross_entropy_gradient.sample(
+    (2, 3), (2, 3, 5), np.array([[0, 4, -100], [2, -100, 1]], np.int64), ignore_index=-100
+)
+sparse_cross_entropy_gradient.sample((3,), (3, 4), np.array([0, 3, 1], np.uint8), label_smoothing=0.1)
+sparse_cross_entropy_gradient.sample((), (4,), np.int32(2), label_smoothing=0.2, ignore_index=2)
+sparse_cross_entropy_gradient.sample((0,), (0, 4), np.zeros(0, np.int32))
 
 
 @composite(dtypes=FLOATS)
@@ -245,4 +269,10 @@ mean_squared_error.sample((2, 3, 4), (2, 3, 4), axes=(0, 2))
 mean_squared_error.sample((0, 4), (0, 4), axes=(0,))
 
 
-__all__ = ["binary_cross_entropy", "cross_entropy", "mean_squared_error", "sparse_cross_entropy"]
+__all__ = [
+    "binary_cross_entropy",
+    "cross_entropy",
+    "mean_squared_error",
+    "sparse_cross_entropy",
+    "sparse_cross_entropy_gradient",
+]
