@@ -8,6 +8,7 @@ from typing import Any
 from graphc.frontends import ops
 from graphc.frontends.variable import Variable
 from graphc.ir.errors import GraphcError
+from graphc.runtime.training.optimizers.branches import called
 from graphc.runtime.training.optimizers.optimizer import Optimizer
 
 
@@ -36,9 +37,9 @@ class Adam(Optimizer):
         self._maxima = self.add_optimizer_variables(variables, "velocity_hat") if self.amsgrad else []
 
     def prepare(self, learning_rate: Any) -> None:
-        step = ops.cast(self.iterations + 1, "float32")
+        step = called(ops.cast(self.iterations + 1, "float32"), "step")
         correction = ops.sqrt(1.0 - ops.power(self.beta_2, step)) / (1.0 - ops.power(self.beta_1, step))
-        self._alpha = ops.cast(learning_rate, "float32") * correction
+        self._alpha = called(ops.cast(learning_rate, "float32") * correction, "alpha")
 
     def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)

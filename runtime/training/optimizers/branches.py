@@ -1,4 +1,4 @@
-"""Updates that are made only in some steps, and the scopes that optimizers' ops stand in."""
+"""Updates that are made only in some steps, and the scopes and names of what optimizers record."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from graphc.frontends.ops.dispatch import truth
 from graphc.frontends.recording import current_recording
 from graphc.ir import ops as ir
 from graphc.ir.builder import Builder
+from graphc.ir.graph import Value
 
 
 def when(condition: Any, update: Callable[[], Any]) -> None:
@@ -45,4 +46,11 @@ def scope(name: str) -> AbstractContextManager[Any]:
     return nullcontext() if builder is None else builder.scope(name)
 
 
-__all__ = ["scope", "when"]
+def called(value: Any, name: str) -> Any:
+    """The value, which IR and emitted code call `name` where it is recorded; an array as it is."""
+    if isinstance(value, Value) and value.op is not None:
+        value.name = name
+    return value
+
+
+__all__ = ["called", "scope", "when"]
