@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from codegen_models import residual_network, training_step, transformer
 
+import graphc
+from graphc import layers
 from graphc.codegen.compiler import write_artifact
 from graphc.frontends import lower
 
@@ -25,11 +28,21 @@ def digits():
     return lower(model)
 
 
+def mlp_train():
+    image = graphc.Input((784,), name="image")
+    x = layers.Dense(128, activation="relu", name="hidden")(image)
+    model = graphc.Model(image, layers.Dense(10, name="logits")(x))
+    loss = graphc.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(graphc.optimizers.AdamW(1e-3), loss, metrics=["accuracy"])
+    return model.training_module(np.zeros((2, 784), np.float32), np.zeros(2, np.int32))
+
+
 MODELS = {
     "digits": digits,
     "residual": residual_network,
     "transformer": transformer,
     "training_step": training_step,
+    "mlp_train": mlp_train,
 }
 GOLDENS = [
     ("digits", "torch"),
@@ -39,6 +52,9 @@ GOLDENS = [
     ("residual", "jax"),
     ("transformer", "torch"),
     ("training_step", "torch"),
+    ("mlp_train", "torch"),
+    ("mlp_train", "numpy"),
+    ("mlp_train", "jax"),
 ]
 
 

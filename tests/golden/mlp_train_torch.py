@@ -1,0 +1,225 @@
+"""A model in PyTorch, with its weights in model.safetensors beside this file.
+
+    model = load()
+    outputs = model(image)
+
+forward:
+    image: float32[B, 784]
+    returns logits: float32[B, 10]
+train_step:
+    image: float32[B, 784]
+    target: int32[B]
+    learning_rate: float32[]
+    returns loss: float32[], accuracy: float32[]; updates 17 weights and states
+test_step:
+    image: float32[B, 784]
+    target: int32[B]
+    returns loss: float32[], accuracy: float32[]; updates 4 weights and states
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_model
+from torch import nn
+
+
+def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0):
+    """-log softmax(logits) at the labels: 0 at `ignore_index`, NaN at what is no class."""
+    inside = (labels >= 0) & (labels < logits.shape[-1])
+    classes = torch.where(inside, labels, 0).flatten().long()
+    rows = logits.reshape(-1, logits.shape[-1])
+    loss = F.cross_entropy(rows, classes, reduction="none", label_smoothing=label_smoothing).view(labels.shape)
+    loss = torch.where(inside, loss, torch.nan)
+    return loss if ignore_index is None else torch.where(labels == ignore_index, 0, loss)
+
+
+def sparse_cross_entropy_gradient(dy, logits, labels, ignore_index=None, label_smoothing=0.0):
+    """The gradient of the logits of `sparse_cross_entropy` from that of the losses: softmax less target."""
+    inside = (labels >= 0) & (labels < logits.shape[-1])
+    classes = torch.where(inside, labels, 0).long().unsqueeze(-1)
+    gradient = F.softmax(logits, dim=-1)
+    if label_smoothing:
+        gradient -= label_smoothing * (1 / logits.shape[-1])
+    gradient.scatter_add_(-1, classes, torch.full_like(classes, label_smoothing - 1.0, dtype=logits.dtype))
+    gradient *= torch.where(inside, dy, torch.nan).unsqueeze(-1)
+    return gradient if ignore_index is None else gradient.masked_fill_((labels == ignore_index).unsqueeze(-1), 0)
+
+
+@torch.no_grad()
+def adamw(parameter, gradient, momentum, velocity, learning_rate, alpha):
+    """The update of hidden/kernel … logits/bias, in place."""
+    parameter.sub_(parameter * (learning_rate * 0.004))
+    momentum.lerp_(gradient, 0.09999999999999998)
+    velocity.lerp_(torch.square(gradient), 0.0010000000000000009)
+    parameter.sub_(momentum * alpha / (torch.sqrt(velocity) + 1e-07))
+
+
+class Model(nn.Module):
+    """The entries forward, train_step, test_step over one set of weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("optimizer_iteration", torch.empty((), dtype=torch.int32))
+        self.register_buffer("optimizer_hidden_kernel_momentum", torch.empty(128, 784))
+        self.register_buffer("optimizer_hidden_kernel_velocity", torch.empty(128, 784))
+        self.register_buffer("optimizer_hidden_bias_momentum", torch.empty(128))
+        self.register_buffer("optimizer_hidden_bias_velocity", torch.empty(128))
+        self.register_buffer("optimizer_logits_kernel_momentum", torch.empty(10, 128))
+        self.register_buffer("optimizer_logits_kernel_velocity", torch.empty(10, 128))
+        self.register_buffer("optimizer_logits_bias_momentum", torch.empty(10))
+        self.register_buffer("optimizer_logits_bias_velocity", torch.empty(10))
+        self.register_buffer("metrics_loss_total", torch.empty(()))
+        self.register_buffer("metrics_loss_count", torch.empty(()))
+        self.register_buffer("metrics_accuracy_total", torch.empty(()))
+        self.register_buffer("metrics_accuracy_count", torch.empty(()))
+        self.hidden = nn.Linear(784, 128)
+        self.logits = nn.Linear(128, 10)
+
+    def forward(self, image):
+        """image: float32[B, 784] → logits: float32[B, 10]"""
+        x = self.hidden(image)
+        x = F.relu(x)
+        return self.logits(x)
+
+    def train_step(self, image, target, learning_rate):
+        """The entry train_step; see the top of the file."""
+        b = image.shape[0]
+
+        # forward
+        hidden = F.relu(self.hidden(image))
+        logits = self.logits(hidden)
+
+        # loss
+        loss = sparse_cross_entropy(logits, target).mean(dim=0)
+
+        # backward: loss
+        dx = (1.0 / torch.tensor(b, dtype=torch.float32)).reshape(1).expand((b,))
+        dx = sparse_cross_entropy_gradient(dx, logits, target)
+
+        # backward: logits
+        dy = dx @ self.logits.weight
+        logits_kernel_gradient = dx.T @ hidden
+        logits_bias_gradient = dx.sum(dim=0)
+        del dx
+
+        # backward: hidden
+        dy = torch.ops.aten.threshold_backward(dy, hidden, 0)
+        del hidden
+        hidden_kernel_gradient = dy.T @ image
+        hidden_bias_gradient = dy.sum(dim=0)
+        del dy
+
+        # optimizer
+        new_optimizer_iteration = self.optimizer_iteration + 1
+        step = new_optimizer_iteration.float()
+        x = torch.sqrt(1.0 - 0.999**step) / (1.0 - 0.9**step)
+        alpha = learning_rate * x
+        adamw(
+            self.hidden.weight,
+            hidden_kernel_gradient,
+            self.optimizer_hidden_kernel_momentum,
+            self.optimizer_hidden_kernel_velocity,
+            learning_rate,
+            alpha,
+        )
+        del hidden_kernel_gradient
+        adamw(
+            self.hidden.bias,
+            hidden_bias_gradient,
+            self.optimizer_hidden_bias_momentum,
+            self.optimizer_hidden_bias_velocity,
+            learning_rate,
+            alpha,
+        )
+        adamw(
+            self.logits.weight,
+            logits_kernel_gradient,
+            self.optimizer_logits_kernel_momentum,
+            self.optimizer_logits_kernel_velocity,
+            learning_rate,
+            alpha,
+        )
+        del logits_kernel_gradient
+        adamw(
+            self.logits.bias,
+            logits_bias_gradient,
+            self.optimizer_logits_bias_momentum,
+            self.optimizer_logits_bias_velocity,
+            learning_rate,
+            alpha,
+        )
+
+        # metrics
+        new_metrics_loss_total = self.metrics_loss_total + loss * b
+        new_metrics_loss_count = self.metrics_loss_count + b
+        x = new_metrics_loss_count == 0.0
+        y = logits.argmax(dim=1).int()
+        del logits
+        y = target == y
+        y = y.float()
+        y = y.sum(dim=0)
+        new_metrics_accuracy_total = self.metrics_accuracy_total + y
+        del y
+        new_metrics_accuracy_count = self.metrics_accuracy_count + b
+        condition = new_metrics_accuracy_count == 0.0
+        y = new_metrics_accuracy_total / torch.where(condition, 1.0, new_metrics_accuracy_count)
+        loss = torch.where(x, 0.0, new_metrics_loss_total / torch.where(x, 1.0, new_metrics_loss_count))
+        accuracy = torch.where(condition, 0.0, y)
+        with torch.no_grad():
+            torch._foreach_copy_(
+                [
+                    self.optimizer_iteration,
+                    self.metrics_loss_total,
+                    self.metrics_loss_count,
+                    self.metrics_accuracy_total,
+                    self.metrics_accuracy_count,
+                ],
+                [
+                    new_optimizer_iteration,
+                    new_metrics_loss_total,
+                    new_metrics_loss_count,
+                    new_metrics_accuracy_total,
+                    new_metrics_accuracy_count,
+                ],
+            )
+        return loss, accuracy
+
+    def test_step(self, image, target):
+        """The entry test_step; see the top of the file."""
+        b = image.shape[0]
+        x = self.hidden(image)
+        x = F.relu(x)
+        x = self.logits(x)
+        y = sparse_cross_entropy(x, target).mean(dim=0) * b
+        y = self.metrics_loss_total + y
+        z = self.metrics_loss_count + b
+        condition = z == 0.0
+        x = x.argmax(dim=1).int()
+        x = target == x
+        x = x.float()
+        x = x.sum(dim=0)
+        x = self.metrics_accuracy_total + x
+        y_1 = self.metrics_accuracy_count + b
+        condition_1 = y_1 == 0.0
+        loss = torch.where(condition, 0.0, y / torch.where(condition, 1.0, z))
+        accuracy = torch.where(condition_1, 0.0, x / torch.where(condition_1, 1.0, y_1))
+        with torch.no_grad():
+            torch._foreach_copy_(
+                [
+                    self.metrics_loss_total,
+                    self.metrics_loss_count,
+                    self.metrics_accuracy_total,
+                    self.metrics_accuracy_count,
+                ],
+                [y, z, x, y_1],
+            )
+        return loss, accuracy
+
+
+def load(folder=None):
+    """The model with the weights beside this file, or in `folder`, ready for inference."""
+    model = Model()
+    load_model(model, Path(folder or Path(__file__).parent) / "model.safetensors")
+    return model.eval()
