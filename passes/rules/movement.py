@@ -51,6 +51,26 @@ def broadcasts_compose(op: Any, rewriter: Rewriter) -> Rewritten:
 
 
 @rule(ops.broadcast)
+def first_axes_come_by_themselves(op: Any, rewriter: Rewriter) -> Rewritten:
+    """broadcast(reshape(x, [1, …, *its shape]), s) = broadcast(x, s)"""
+    inner = producer(op.x, ops.reshape)
+    if inner is None:
+        return None
+    shape, kept = inner.results[0].type.shape, inner.x.type.shape
+    more = len(shape) - len(kept)
+    if more < 1 or shape[more:] != kept or any(size != 1 for size in shape[:more]):
+        return None
+    return ops.broadcast(inner.x, shape=op.shape)
+
+
+@rule(ops.reshape)
+def scalars_in_any_shape(op: Any, rewriter: Rewriter) -> Rewritten:
+    """reshape(broadcast(x, s), t) = broadcast(x, t) for a scalar x"""
+    inner = producer(op.x, ops.broadcast)
+    return None if inner is None or inner.x.ndim else ops.broadcast(inner.x, shape=op.shape)
+
+
+@rule(ops.broadcast)
 def readers_broadcast_themselves(op: Any, rewriter: Rewriter) -> Rewritten:
     """f(broadcast(x), y) = f(x, y) for an elementwise f whose result stays as it is"""
     result: Value = op.results[0]

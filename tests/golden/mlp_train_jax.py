@@ -84,8 +84,7 @@ def train_step(params, image, target, learning_rate):
     logits = hidden @ params["logits"]["kernel"] + params["logits"]["bias"]
 
     # backward: loss
-    dx = jnp.broadcast_to((1.0 / jnp.array(b, jnp.float32)).reshape(1), (b,))
-    dx = sparse_cross_entropy_gradient(dx, logits, target)
+    dx = sparse_cross_entropy_gradient(jnp.broadcast_to(1.0 / jnp.array(b, jnp.float32), (b,)), logits, target)
 
     # backward: logits
     logits_kernel_gradient = hidden.T @ dx

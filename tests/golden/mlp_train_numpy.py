@@ -75,8 +75,7 @@ def train_step(params, image, target, learning_rate):
     loss = sparse_cross_entropy(logits, target).mean(axis=0)
 
     # backward: loss
-    dx = np.broadcast_to((1.0 / np.array(b, np.float32)).reshape(1), (b,))
-    dx = sparse_cross_entropy_gradient(dx, logits, target)
+    dx = sparse_cross_entropy_gradient(np.broadcast_to(1.0 / np.array(b, np.float32), (b,)), logits, target)
 
     # backward: logits
     dy = dx @ params["logits"]["kernel"].T

@@ -95,8 +95,7 @@ class Model(nn.Module):
         loss = sparse_cross_entropy(logits, target).mean(dim=0)
 
         # backward: loss
-        dx = (1.0 / torch.tensor(b, dtype=torch.float32)).reshape(1).expand((b,))
-        dx = sparse_cross_entropy_gradient(dx, logits, target)
+        dx = sparse_cross_entropy_gradient((1.0 / torch.tensor(b, dtype=torch.float32)).expand((b,)), logits, target)
 
         # backward: logits
         dy = dx @ self.logits.weight
