@@ -36,6 +36,13 @@ def threefry(key, high, low):
     """Two words of random bits for each counter: Threefry-2x32 of 20 rounds."""
     return threefry2x32_p.bind(key[0], key[1], *jnp.broadcast_arrays(high, low))
 ''',
+    "rope": '''
+def rope(x, cos, sin):
+    """The halves of the last axis of `x` [B, T, H, D], turned by angles of [T, D / 2] or [B, T, D / 2]."""
+    first, second = jnp.split(x, 2, axis=-1)
+    cos, sin = jnp.expand_dims(cos, -2), jnp.expand_dims(sin, -2)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+''',
     "sparse_cross_entropy": '''
 def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0):
     """-log softmax(logits) at the labels: 0 at `ignore_index`, NaN at what is no class."""

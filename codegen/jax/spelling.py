@@ -9,6 +9,7 @@ from graphc.codegen.numpy.spelling import bernoulli, fold_in, identity, loss_opt
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import index_text, may_be_empty, reshaped, tuple_text
 from graphc.codegen.source.norms import batch_norm, layer_norm, rms_norm
+from graphc.codegen.source.rotation import rope
 from graphc.ir.dtypes import DType, u64
 from graphc.ir.graph import Op, Value
 
@@ -269,6 +270,7 @@ SPELLING: dict[str, Spelling] = {
     "random_fold_in": fold_in,
     "random_split": "split_key({0}, {count})",
     "threefry": "threefry({0}, {1}, {2})",
+    "rope": rope,
     "sparse_cross_entropy": sparse_cross_entropy,
     "sparse_cross_entropy_gradient": sparse_cross_entropy_gradient,
     "concat": "jnp.concatenate([{*}], axis={axis})",

@@ -48,6 +48,13 @@ def sort(axis, *xs):
     order = np.argsort(xs[0], axis, kind="stable")
     return tuple(np.take_along_axis(x, order, axis) for x in xs)
 ''',
+    "rope": '''
+def rope(x, cos, sin):
+    """The halves of the last axis of `x` [B, T, H, D], turned by angles of [T, D / 2] or [B, T, D / 2]."""
+    first, second = np.split(x, 2, axis=-1)
+    cos, sin = np.expand_dims(cos, -2), np.expand_dims(sin, -2)
+    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+''',
     "sparse_cross_entropy": '''
 def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0):
     """-log softmax(logits) at the labels: 0 at `ignore_index`, NaN at what is no class."""

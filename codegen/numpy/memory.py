@@ -10,7 +10,15 @@ from graphc.ir.dims import Size
 from graphc.ir.graph import Op
 from graphc.ir.types import TensorType
 
-COPIES = {"softmax": 1, "log_softmax": 2, "layer_norm": 1, "rms_norm": 1, "silu": 1, "sparse_cross_entropy_gradient": 1}
+COPIES = {
+    "softmax": 1,
+    "log_softmax": 2,
+    "layer_norm": 1,
+    "rms_norm": 1,
+    "rope": 1,
+    "silu": 1,
+    "sparse_cross_entropy_gradient": 1,
+}
 """Arrays as large as the result that an op holds besides: softmax has the shifted operand and its exponential."""
 
 LOSS_COPIES = 3

@@ -18,6 +18,7 @@ from graphc.codegen.source.geometry import (
     tuple_text,
 )
 from graphc.codegen.source.norms import batch_norm, layer_norm, rms_norm
+from graphc.codegen.source.rotation import rope
 from graphc.ir.dtypes import DType, f8e4m3fn
 from graphc.ir.graph import Op
 from graphc.ir.ops.random import WORDS, bernoulli_limit
@@ -422,6 +423,7 @@ SPELLING: dict[str, Spelling] = {
     "random_fold_in": fold_in,
     "random_split": "split_key({0}, {count})",
     "threefry": "threefry({0}, {1}, {2})",
+    "rope": rope,
     "sparse_cross_entropy": sparse_cross_entropy,
     "sparse_cross_entropy_gradient": sparse_cross_entropy_gradient,
     "concat": "np.concatenate([{*}], axis={axis})",

@@ -106,6 +106,13 @@ def visible(places, others, causal=False, window=None):
     seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
     return seen if window is None else seen & (distance.abs() < window)
 ''',
+    "rope": '''
+def rope(x, cos, sin):
+    """The halves of the last axis of `x` [B, T, H, D], turned by angles of [T, D / 2] or [B, T, D / 2]."""
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+''',
     "sparse_cross_entropy": '''
 def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0):
     """-log softmax(logits) at the labels: 0 at `ignore_index`, NaN at what is no class."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphc.codegen.numpy.spelling import bernoulli, fold_in, loss_options
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import may_be_empty
+from graphc.codegen.source.rotation import rope
 from graphc.ir.graph import Op
 
 
@@ -116,6 +117,7 @@ LEARNING: dict[str, Spelling] = {
     "attention_gradient": attention_gradient,
     "attention_with_logsumexp": with_logsumexp,
     "attention_gradient_with_logsumexp": with_logsumexp,
+    "rope": rope,
     "sparse_cross_entropy": sparse_cross_entropy,
     "sparse_cross_entropy_gradient": sparse_cross_entropy_gradient,
     "binary_cross_entropy": binary_cross_entropy,

@@ -13,7 +13,7 @@ from graphc.ir.types import TensorType
 KERNELS = {"conv": 3, "convolution": 3, "convolution_input_gradient": 3}
 """Copies of the kernel that an op holds: in the order of axes torch wants, and in oneDNN's blocks."""
 
-RESULTS = {"convolution_kernel_gradient": 4}
+RESULTS = {"convolution_kernel_gradient": 4, "rope": 1}
 """Copies of the result that an op holds besides."""
 
 LABELS = 6
