@@ -21,6 +21,7 @@ from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Function, Parameter
 from graphc.ir.interpreter import Interpreter
 from graphc.ir.module import Module
+from graphc.ir.recipes import Cast, Recipe
 from graphc.ir.types import TensorType
 
 Array = np.ndarray[Any, Any]
@@ -90,7 +91,19 @@ class Check:
 def _results(module: Module, function: Function, inputs: Sequence[Array]) -> list[Array]:
     given = iter(inputs)
     arrays = [next(given) if p.weight is None else module.weights[p.weight] for p in function.parameters]
-    return Interpreter(module, wide=True).run(function, arrays)
+    found = list(Interpreter(module, wide=True).run(function, arrays))
+    for i, result in enumerate(function.results):
+        if result.updates is not None and result.updates.weight is not None:
+            found[i] = _in_order_of_source(found[i], module.weights.source(result.updates.weight).recipe)
+    return found
+
+
+def _in_order_of_source(array: Array, recipe: Recipe | None) -> Array:
+    """The new value of a weight as the source has it; a pass may store weights with their axes in another order."""
+    for step in reversed(recipe.steps if recipe is not None else ()):
+        if not isinstance(step, Cast):
+            array = step.invert(array)
+    return array
 
 
 def _coarsest(module: Module) -> float:

@@ -23,7 +23,7 @@ from graphc.passes.registry import register_pass
 
 
 @dataclass(slots=True)
-class _Group:
+class WeightGroup:
     """All parameters that stand for one array, under whichever tied name."""
 
     source: Weight
@@ -35,17 +35,18 @@ class _Group:
 def fold_weights(module: Module) -> None:
     """Fold transposes, reshapes and casts of weights into the stored weights, with a recipe that undoes it."""
     rewriter = Rewriter()
-    for group in _groups(module):
+    for group in weight_groups(module):
         while (ops := _common_step(group)) is not None:
             _fold(group, ops, rewriter)
     rewriter.flush()
 
 
-def _groups(module: Module) -> list[_Group]:
-    groups: dict[str, _Group] = {}
+def weight_groups(module: Module) -> list[WeightGroup]:
+    """The weights of a module with the parameters that stand for them, tied ones together."""
+    groups: dict[str, WeightGroup] = {}
     for weight in module.weights.entries():
         source = module.weights.source(weight.name)
-        groups.setdefault(source.name, _Group(source, [])).weights.append(weight)
+        groups.setdefault(source.name, WeightGroup(source, [])).weights.append(weight)
     for function in module.functions.values():
         for parameter in function.parameters:
             if parameter.weight is not None:
@@ -53,7 +54,7 @@ def _groups(module: Module) -> list[_Group]:
     return list(groups.values())
 
 
-def _common_step(group: _Group) -> list[Op] | None:
+def _common_step(group: WeightGroup) -> list[Op] | None:
     """The readers of a weight, if all of them rearrange it in one and the same way and nothing writes it."""
     found: list[Op] = []
     for function, parameter in group.parameters:
@@ -98,20 +99,24 @@ def _sizes(type: TensorType) -> tuple[int, ...]:
     return tuple(size for size in type.shape if isinstance(size, int))
 
 
-def _fold(group: _Group, ops: list[Op], rewriter: Rewriter) -> None:
+def _fold(group: WeightGroup, ops: list[Op], rewriter: Rewriter) -> None:
     type = ops[0].result.type
-    step = _step(ops[0], group.source.type)
-    _change_array(group.source, step)
-    for weight in group.weights:
-        weight.type = type
-        if weight.alias is None:
-            weight.recipe = (weight.recipe or Recipe((weight.name,))).then(step)
+    store(group, _step(ops[0], group.source.type), type)
     for _, parameter in group.parameters:
         rewriter.set_type(parameter.value, type)
     for op in ops:
         (operand,) = op.operands
         assert operand is not None
         rewriter.replace(op, operand)
+
+
+def store(group: WeightGroup, step: Step, type: TensorType) -> None:
+    """Apply a step to the stored weights, and note it in their recipes; their parameters are the caller's affair."""
+    _change_array(group.source, step)
+    for weight in group.weights:
+        weight.type = type
+        if weight.alias is None:
+            weight.recipe = (weight.recipe or Recipe((weight.name,))).then(step)
 
 
 def _change_array(weight: Weight, step: Step) -> None:

@@ -2,7 +2,8 @@
 
 Convolutions and poolings ask for a layout; what lies between them follows it: elementwise ops, norms, joins,
 reductions, padding. A value in such a region gets a *twin*, the same values with the axes in the wanted order, and
-transposes remain only where regions of one layout end. Weights stay as they are: kernels are the same in both layouts.
+transposes remain only where regions of one layout end. Kernels are the same in both layouts; those that a function
+updates are stored filters first (`kernels.py`), and are regions of their own.
 
 Which ops follow, and how their attributes change, is in `rules/layout.py`.
 """
@@ -17,6 +18,7 @@ from graphc.ir.location import ROOT, Location, common_scope
 from graphc.ir.module import Module
 from graphc.ir.ops.movement import broadcast, reshape, transpose
 from graphc.ir.rewriter import Rewriter
+from graphc.passes.kernels import StoredKernels, store_filters_first
 from graphc.passes.permutations import Permutation, compose, inverse, is_identity, moves_only_ones
 from graphc.passes.registry import register_pass
 from graphc.passes.rules import layout as rules
@@ -27,11 +29,15 @@ from graphc.passes.rules.layout import Twin
 def layout(module: Module, channels_first: bool = True) -> None:
     """Give convolutions and poolings one layout, with transposes only where regions of it begin and end."""
     rewriter = Rewriter()
+    kernels = store_filters_first(module, rewriter)
     for function in module.functions.values():
         weights = {p.value for p in function.parameters if p.role == "param"}
         for block in _blocks(function):
-            _Region(block, rewriter, channels_first, weights).run()
+            _Region(block, rewriter, channels_first, weights, kernels).run()
     rewriter.flush()
+    for value in kernels.twins:
+        if not value.uses and value.op is not None:
+            rewriter.erase(value.op)
 
 
 def _blocks(function: Function) -> list[Block]:
@@ -42,12 +48,19 @@ def _blocks(function: Function) -> list[Block]:
 class _Region:
     """One block while it is rewritten. Implements what `rules/layout.py` needs (`rules.Region`)."""
 
-    def __init__(self, block: Block, rewriter: Rewriter, channels_first: bool, weights: set[Value]) -> None:
+    def __init__(
+        self, block: Block, rewriter: Rewriter, channels_first: bool, weights: set[Value], kernels: StoredKernels
+    ) -> None:
         self.block = block
         self.rewriter = rewriter
         self.channels_first = channels_first
         self.weights = weights
-        self.twins: dict[Value, Twin] = {}
+        self.kernels = kernels
+        self.twins = {
+            value: Twin(*twin)
+            for value, twin in kernels.twins.items()
+            if value.op is not None and value.op.block is block
+        }
         self.made: dict[tuple[Value, Permutation, int], Value] = {}
         self.replaced: list[Op] = []
         self.bypassed: dict[Op, None] = {}  # transposes whose operand is read in their stead
@@ -96,6 +109,10 @@ class _Region:
     def is_free(self, value: Value) -> bool:
         """Whether a value costs nothing to transpose: a weight is stored as it is wanted."""
         return value in self.weights
+
+    def has_stored_order(self, value: Value) -> bool:
+        """Whether a kernel's gradient meets weights that are stored filters first."""
+        return value in self.kernels.alike
 
     def permuted(self, value: Value, permutation: Permutation, op: Op) -> Value:
         """`value` with its axes in this order, for `op` to read: its twin, or a transpose of it."""

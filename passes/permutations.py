@@ -55,3 +55,8 @@ def channels_first(ndim: int) -> Permutation:
 def channels_last(ndim: int) -> Permutation:
     """From [B, C, *spatial] to [B, *spatial, C]."""
     return (0, *range(2, ndim), 1)
+
+
+def filters_first(ndim: int) -> Permutation:
+    """Of kernels, from [*window, C / groups, F] to [F, C / groups, *window]."""
+    return (ndim - 1, ndim - 2, *range(ndim - 2))

@@ -33,6 +33,7 @@ class Region(Protocol):
 
     def twin(self, value: Value) -> Twin | None: ...
     def is_free(self, value: Value) -> bool: ...
+    def has_stored_order(self, value: Value) -> bool: ...
     def permuted(self, value: Value, permutation: Permutation, op: Op) -> Value: ...
     def aligned(self, value: Value, permutation: Permutation, op: Op) -> Value: ...
 
@@ -78,20 +79,30 @@ NO_IMAGE = frozenset({"convolution_kernel_gradient"})
 
 
 def seek(op: Op, region: Region) -> Followed:
-    """An op with the attribute `channels_last`."""
+    """An op with the attribute `channels_last`, and perhaps a kernel that is stored filters first."""
     attributes = op.attribute_dict
     ndim = present(op.operands[0]).ndim
-    if attributes["channels_last"] is not region.channels_first:
-        return None
-    wanted = permutations.channels_first(ndim) if region.channels_first else permutations.channels_last(ndim)
-    images = IMAGES.get(op.name, 1)
-    operands = [region.permuted(present(v), wanted, op) if i < images else v for i, v in enumerate(op.operands)]
-    changed: dict[str, Any] = {"channels_last": not region.channels_first}
-    if "shape" in attributes and op.name not in NO_IMAGE:
-        changed["shape"] = _reordered(attributes["shape"], wanted)
-    values = rebuilt(op, region, operands, **changed)
-    order = permutations.identity(op.results[0].ndim) if op.name in NO_IMAGE else wanted
-    return [Twin(value, order) for value in values]
+    operands, changed = list(op.operands), dict[str, Any]()
+    order = permutations.identity(op.results[0].ndim)
+    if attributes["channels_last"] is region.channels_first:
+        wanted = permutations.channels_first(ndim) if region.channels_first else permutations.channels_last(ndim)
+        images = IMAGES.get(op.name, 1)
+        operands[:images] = [region.permuted(present(value), wanted, op) for value in operands[:images]]
+        changed["channels_last"] = not region.channels_first
+        if op.name not in NO_IMAGE:
+            order = wanted
+            if "shape" in attributes:
+                changed["shape"] = _reordered(attributes["shape"], wanted)
+    if attributes.get("filters_first") is False:
+        filters = permutations.filters_first(ndim)
+        if op.name in NO_IMAGE:
+            if region.has_stored_order(op.results[0]):
+                order = filters
+                changed |= {"filters_first": True, "shape": _reordered(attributes["shape"], filters)}
+        elif (twin := region.twin(present(operands[1]))) is not None and twin.permutation == filters:
+            operands[1] = twin.value
+            changed["filters_first"] = True
+    return [Twin(value, order) for value in rebuilt(op, region, operands, **changed)] if changed else None
 
 
 # --- ops that follow ------------------------------------------------------------------------------------------------

@@ -48,6 +48,45 @@ def test_a_weight_that_is_updated_in_another_layout(target):
         np.testing.assert_array_equal(executable(one), first + step)
 
 
+KERNEL = """
+weight "k" : f32[2, 2, 1, 3] = [[[[1.0, 2.0, 3.0]], [[4.0, 5.0, 6.0]]], [[[7.0, 8.0, 9.0]], [[10.0, 11.0, 12.0]]]]
+weight "m" : f32[2, 2, 1, 3] = [[[[0.5, 0.0, 0.0]], [[0.0, 0.0, 0.0]]], [[[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.25]]]]
+
+func @step(%x: f32[1, 3, 3, 1] input, %dy: f32[1, 2, 2, 3] input, %k: f32[2, 2, 1, 3] param "k",
+    %m: f32[2, 2, 1, 3] param "m") -> (f32[1, 2, 2, 3], f32[], f32[2, 2, 1, 3] updates %k, f32[2, 2, 1, 3] updates %m) {
+  %y = convolution %x, %k : f32[1, 2, 2, 3]
+  %g = convolution_kernel_gradient %dy, %x {shape = [2, 2, 1, 3]} : f32[2, 2, 1, 3]
+  %v = add %m, %g : f32[2, 2, 1, 3]
+  %n = sub %k, %v : f32[2, 2, 1, 3]
+  %s = reduce_sum %v {axes = [0, 1, 2, 3]} : f32[]
+  return %y, %s, %n, %v
+}
+"""
+
+
+@pytest.mark.parametrize("target", ["numpy", "torch", "jax", "onnx"])
+def test_an_updated_kernel_and_its_slot_keep_the_layout_of_the_source_outside(target):
+    module = graphc.parse(KERNEL)
+    executable, rng = graphc.compile(module, target=target), np.random.default_rng(0)
+    kernel, slot = (module.weights[name].copy() for name in "km")
+    for _ in range(2):
+        x, dy = (rng.integers(-2, 3, shape).astype(np.float32) for shape in ((1, 3, 3, 1), (1, 2, 2, 3)))
+        windows = np.lib.stride_tricks.sliding_window_view(x[0, :, :, 0], (2, 2))
+        y, total = executable(x, dy)
+        np.testing.assert_array_equal(y[0], np.einsum("hwij,ijf->hwf", windows, kernel[:, :, 0]))
+        slot = slot + np.einsum("hwij,hwf->ijf", windows, dy[0])[:, :, None]
+        kernel = kernel - slot
+        assert total == slot.sum()
+        np.testing.assert_array_equal(executable.weights["k"], kernel)
+        np.testing.assert_array_equal(executable.weights["m"], slot)
+    executable.weights["k"] = kernel = np.ascontiguousarray(kernel[::-1])
+    np.testing.assert_array_equal(executable(x, dy)[0][0], np.einsum("hwij,ijf->hwf", windows, kernel[:, :, 0]))
+
+
+def test_torch_steps_rearrange_no_kernel():
+    assert ".permute(3, 2, 0, 1)" not in graphc.compile(graphc.parse(KERNEL), target="torch").source
+
+
 ALIASES = """
 weight "a" : f32[2] = [1.0, 2.0]
 weight "b" : f32[2] = [3.0, 4.0]
