@@ -29,7 +29,7 @@ from graphc.ir.attributes import FunctionRef
 from graphc.ir.dims import Dim, Size, python, symbols
 from graphc.ir.dtypes import DType, f32, f64, i32, i64
 from graphc.ir.errors import UnsupportedError
-from graphc.ir.graph import Block, Op, Value
+from graphc.ir.graph import Op, Value
 from graphc.ir.opdef import OPS
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class BodyWriter:
     def write_items(self) -> None:
         for item in self.items:
             if self.sections is not None:
-                self.title = self.sections.title(item)
+                self._go_to(self.sections.title(item))
             if isinstance(item, Op):
                 self._op(item)
             elif isinstance(item, Call):
@@ -157,6 +157,14 @@ class BodyWriter:
                 self._loop(item)
             else:
                 self._update(item)
+
+    def _go_to(self, title: str | None) -> None:
+        """Come to an item of a section; new values of weights stand in that in which they are computed."""
+        if title != self.title:
+            for value in [value for value in self.pending if value in self.updates]:
+                if value in self.pending:
+                    self.materialise(value)
+        self.title = title
 
     def _op(self, op: Op) -> None:
         if op.__class__ is CONSTANT:
@@ -589,8 +597,3 @@ class BodyWriter:
     def sizes_at_top(self, parameters: Sequence[Value], names: Mapping[Value, str]) -> list[str]:
         """Statements that read the sizes in use from the shapes of the body's parameters."""
         return size_statements(list(self.sizes_read), parameters, names, self.sizes)
-
-
-def block_items(block: Block) -> list[Op]:
-    """The ops of a region as items, without its terminator."""
-    return [op for op in block if op.next is not None]

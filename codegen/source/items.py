@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from graphc.codegen.source.dialect import Code, Path
 from graphc.codegen.source.expressions import Expression
 from graphc.codegen.source.scopes import Node
-from graphc.ir.graph import Op, Value
+from graphc.ir.graph import Block, Op, Value
 from graphc.ir.recipes import Step
 
 if TYPE_CHECKING:
@@ -58,3 +58,8 @@ class Hint(NamedTuple):
 
 
 Item = Op | Call | Loop | UpdateCall
+
+
+def block_items(block: Block) -> list[Op]:
+    """The ops of a region as items, without its terminator."""
+    return [op for op in block if op.next is not None]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.codegen.source.body import BodyWriter, block_items
+from graphc.codegen.source.body import BodyWriter
+from graphc.codegen.source.items import block_items
 from graphc.ir.dims import Dim, Size
 from graphc.ir.errors import UnsupportedError
 from graphc.ir.graph import Block, Op, Value
