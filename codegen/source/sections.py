@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from graphc.codegen.source.items import Item, Loop
@@ -15,6 +16,9 @@ from graphc.passes.partition.backward import is_backward
 COTANGENTS = ("dx", "dy", "dz")
 """Names of gradients on their way back through the layers."""
 
+LARGE = 16
+"""Ops of a part of the model, from which on the parts of the forward section have headings of their own."""
+
 STEPS = frozenset({"loss", "metrics", UPDATES})
 """Scopes of a step that are no layers."""
 
@@ -26,6 +30,8 @@ class Sections:
         self._titles: dict[Scope, str | None] = {}
         self._rank: dict[str, int] = {}
         self._at = -1
+        sizes = Counter(_part(item.location.scope) for item in items if isinstance(item, Op))
+        self._in_parts = any(part not in STEPS and size >= LARGE for part, size in sizes.items() if part)
         for item in items:
             title = self.title(item)
             if title is not None:
@@ -36,11 +42,17 @@ class Sections:
         if isinstance(item, Value):
             return None if item.op is None else self.title(item.op)
         if isinstance(item, Loop):
-            return "forward"
+            return None
         scope = item.location.scope if isinstance(item, Op) else item.node.scope
         if scope not in self._titles:
-            self._titles[scope] = _title(scope)
+            self._titles[scope] = self._title(scope)
         return self._titles[scope]
+
+    def _title(self, scope: Scope) -> str | None:
+        part = _part(scope)
+        if not part:
+            return f"backward: {scope.parts[1].name}" if scope.depth > 1 else None
+        return part if part in STEPS else f"forward: {part}" if self._in_parts else "forward"
 
     def heading(self, title: str | None) -> str | None:
         """The heading to write before a statement of the section `title`, if that begins here."""
@@ -70,14 +82,10 @@ class Sections:
         return None
 
 
-def _title(scope: Scope) -> str | None:
+def _part(scope: Scope) -> str:
+    """The name of the outermost scope, none for backward ops."""
     parts = scope.parts
-    if not parts:
-        return None
-    first = parts[0].name
-    if first == MARK:
-        return f"backward: {parts[1].name}" if len(parts) > 1 else None
-    return first if first in STEPS else "forward"
+    return parts[0].name if parts and parts[0].name != MARK else ""
 
 
 def sections(items: Sequence[Item]) -> Sections | None:

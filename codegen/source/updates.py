@@ -153,7 +153,8 @@ def hints(calls: Iterable[UpdateCall]) -> dict[Value, Hint]:
 def function_text(node: Node, form: Form, members: Members, names: Names) -> str:
     """The function of an update, with `NAME` and `OWNERS` where its name and its weights stand."""
     dialect = members.dialect
-    body = BodyWriter(dialect, members, node.items, [value for value, _ in form.targets], names, indent=4)
+    ops = [item for item in node.items if isinstance(item, Op)]
+    body = BodyWriter(dialect, members, ops, [value for value, _ in form.targets], names, indent=4)
     parameters = [names.take(name) for name in form.names]
     called = dict(zip(form.arguments, parameters, strict=True))
     for value, name in called.items():
