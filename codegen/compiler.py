@@ -17,7 +17,7 @@ from graphc.passes.registry import Observer, collector_paused
 from graphc.passes.rules import arithmetic
 from graphc.passes.rules.folding import folding
 
-DEFAULT_PASSES = "canonicalize,fold_weights"
+DEFAULT_PASSES = "canonicalize,share_random,fold_weights"
 LEFTOVERS = [*rules_in(arithmetic), folding(limit=1)]
 """What cleans up after decompositions: numbers that they compute from numbers, and operations that these decide."""
 
