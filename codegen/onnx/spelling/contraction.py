@@ -201,13 +201,20 @@ def convolution_input_gradient(graph: GraphWriter, op: Op, dy: Tensor, kernel: T
     return back(graph, cut, ndim, geometry)
 
 
+MOST_PLACES = 16
+"""Of a window whose gradient is taken by a product that holds what each place sees; of larger ones `Conv` is faster."""
+
+
 def convolution_kernel_gradient(graph: GraphWriter, op: Op, dy: Tensor, x: Tensor) -> Tensor:
     """A convolution whose window is dy: batch and channels change places, strides and dilation too; groups of channels
-    join the batch."""
+    join the batch. Of small windows a product with what each place of the window sees, which is faster."""
     attributes, kernel = op.attribute_dict, kernel_shape(op)
     type = _type(op, 1)
     geometry = Geometry(type.shape, kernel[:-2], attributes)
     ndim, groups = type.ndim, attributes["groups"]
+    places = product(kernel[:-2])
+    if groups == 1 and isinstance(places, int) and places <= MOST_PLACES and carrier("Gemm", x.dtype) is not None:
+        return _product_of_places(graph, op, dy, x, geometry)
     spatial = range(2, ndim)
     x = image(graph, x, ndim, geometry)
     x = padded_first(graph, x, geometry)
@@ -228,6 +235,35 @@ def convolution_kernel_gradient(graph: GraphWriter, op: Op, dy: Tensor, x: Tenso
     y = graph.compute("Conv", images, windows, **found)  # [in / groups, out, *window, and perhaps more]
     y = graph.slice(y, graph.integers(*[0] * len(spatial)), graph.sizes.shape(kernel[:-2]), spatial, [1] * len(spatial))
     return graph.transpose(y, [1, 0, *spatial] if attributes["filters_first"] else [*spatial, 0, 1])
+
+
+def _product_of_places(graph: GraphWriter, op: Op, dy: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
+    """The gradient of a kernel as one product of dy [F, B·counts] with the places of the window [C·window, B·counts].
+
+    With ONNX Runtime's `Conv` the gradients of ResNet-18's kernels of 3 × 3 take up to 2.6 times as long.
+    """
+    type, kernel, ndim = _type(op, 1), kernel_shape(op), _type(op, 1).ndim
+    (batch, *_), (*window, channels, filters) = type.shape, kernel
+    counts = [_type(op).shape[axis] for axis in geometry.spatial]
+    last = geometry.channels_last
+    x = graph.transpose(x, (ndim - 1, *range(ndim - 1)) if last else (1, 0, *range(2, ndim)))
+    dy = graph.transpose(dy, (ndim - 1, *range(ndim - 1)) if last else (1, 0, *range(2, ndim)))
+    pairs = ((0, 0), (0, 0), *geometry.pairs)
+    x = padded(graph, x, pairs, 0)
+    sizes = [low + size + high for size, (low, high) in zip(geometry.sizes, geometry.pairs, strict=True)]
+    shape = (channels, batch, *sizes)
+    seen: list[Tensor] = []
+    for place in itertools.product(*map(range, geometry.window)):  # type: ignore[arg-type]
+        starts = [p * d for p, d in zip(place, geometry.dilation, strict=True)]
+        spans = [maximum((n - 1) * s + 1, 0) for n, s in zip(counts, geometry.strides, strict=True)]
+        limits = [start + span for start, span in zip(starts, spans, strict=True)]
+        cut = part(graph, x, shape, [0, 0, *starts], [channels, batch, *limits], [1, 1, *geometry.strides])
+        seen.append(graph.reshape(cut, [channels, 1, product([batch, *counts])]))
+    columns = seen[0] if len(seen) == 1 else graph.compute("Concat", *seen, axis=1)
+    columns = graph.reshape(columns, [channels * len(seen), product([batch, *counts])])
+    rows = graph.reshape(dy, [filters, product([batch, *counts])])
+    found = graph.reshape(graph.compute("Gemm", rows, columns, transB=1), [filters, channels, *window])
+    return found if op.attribute_dict["filters_first"] else graph.transpose(found, (*range(2, ndim), 1, 0))
 
 
 def _convolves(op: Op) -> bool:
