@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,16 +20,24 @@ Logs = dict[str, Array]
 class Program:
     """The executable of a recorded module. Variables are read from it and written to it; see `Variable.hold`."""
 
-    def __init__(self, recorded: TrainingModule, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, recorded: TrainingModule, settings: dict[str, Any], sizes: Mapping[str, int] | None = None
+    ) -> None:
         self.recorded = recorded
         self.graph = recorded.graph
-        self.executable: Executable = compile_source(recorded.module, **settings)
+        self.sizes: Mapping[str, int] | None = None if settings.get("memory_budget") is None else sizes or {}
+        """The sizes that a memory budget was planned for, None without one."""
+        self.executable: Executable = compile_source(recorded.module, **settings, sizes=self.sizes)
         self.warned = False
         """Whether the weights that the loss does not reach were named."""
         self._held_at = -1
         for name, variable in recorded.variables.items():
             if name in self.executable.weights:
                 variable.hold(self.executable.weights, name)
+
+    def is_planned_for(self, sizes: Mapping[str, int]) -> bool:
+        """Whether batches of these sizes keep the memory budget."""
+        return self.sizes is None or all(size <= self.sizes.get(name, size) for name, size in sizes.items())
 
     def take_over(self) -> None:
         """Let this program hold the variables, with the values they have, wherever these are now."""

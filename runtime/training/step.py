@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,8 @@ class Batch:
     x: Any
     y: Any = None
     sample_weight: Any = None
+    sizes: Mapping[str, int] = field(default_factory=dict[str, int], compare=False)
+    """What its symbols were in the arrays that the types are of; a memory budget is planned for that."""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -237,7 +239,17 @@ def batch_types(model: Any, x: Any, y: Any = None, sample_weight: Any = None) ->
     rest = [
         None if part is None else map_structure(lambda leaf: _type_of(leaf, sizes), part) for part in (y, sample_weight)
     ]
-    return Batch(structure, *rest)
+    return Batch(structure, *rest, sizes=_sizes_of(flatten((structure, *rest)), flatten((x, y, sample_weight))))
+
+
+def _sizes_of(types: Sequence[TensorType | None], leaves: Sequence[Any]) -> dict[str, int]:
+    """What the symbols of the types are in the arrays; of a `Spec` nothing is known."""
+    found: dict[str, int] = {}
+    for type, leaf in zip(types, leaves, strict=True):
+        if type is not None and not isinstance(leaf, Spec):
+            sizes = zip(type.shape, np.shape(leaf), strict=False)
+            found.update({size.name: have for size, have in sizes if isinstance(size, Dim) and size.is_symbol})
+    return found
 
 
 def _type_of(leaf: Any, sizes: dict[Size, Dim]) -> TensorType | None:

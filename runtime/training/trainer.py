@@ -211,11 +211,12 @@ class Trainer(frontends.Model):
         compiled = self._require_compiled()
         for (known_train, known_test), program in compiled.programs.items():
             fits = (train is None or known_train == train.key) and (test is None or known_test == test.key)
-            if fits and program.graph is self._graph:
+            if fits and program.graph is self._graph and (train is None or program.is_planned_for(train.sizes)):
                 program.take_over()
                 return program
         key = (train and train.key, test and test.key)
-        program = Program(record_training(self, train, test, compiled.check_finite), compiled.settings)
+        sizes = train.sizes if train is not None else {}
+        program = Program(record_training(self, train, test, compiled.check_finite), compiled.settings, sizes)
         compiled.programs[key] = program
         return program
 

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import graphc
+from graphc.runtime import compile as compile_source
+from graphc.runtime.training import losses, optimizers
 from graphc.tools.bench.train.peers.protocol import Task, serve
 from graphc.tools.bench.train.workloads import WORKLOADS, build
 
@@ -20,20 +21,19 @@ def main(folder: str, name: str, target: str, examples: str) -> None:
     model = build(WORKLOADS[name], Path(examples))
     model.compile(
         optimizer=made_optimizer(dict(task.optimizer)),
-        loss=graphc.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=losses.SparseCategoricalCrossentropy(from_logits=True),
         target=target,
     )
 
     def step(i: int) -> float:
         return float(model.train_on_batch(task.x[i], task.y[i]))
 
-    executable = graphc.compile(model, target=target)
+    executable = compile_source(model, target=target)
     serve(len(task.x), step, lambda i: executable(task.x[i]))
 
 
 def made_optimizer(settings: dict[str, Any]) -> Any:
     """graphc's own; weight decay applies to kernels, not to vectors and tables."""
-    optimizers = graphc.optimizers
     kind = {"sgd": optimizers.SGD, "adam": optimizers.Adam, "adamw": optimizers.AdamW}
     optimizer = kind[settings.pop("name")](**settings)
     if "weight_decay" in settings:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-import graphc
+from graphc.frontends import Input, layers, lower, utils
 from graphc.ir.errors import GraphcError
+from graphc.runtime import Sequential
 
 BATCHES = 8
 """Different batches, taken in turn."""
@@ -48,12 +49,10 @@ WORKLOADS = {
 
 def build(workload: Workload, examples: Path) -> Any:
     """The model in graphc, from the examples in this folder; weights by seed, so they are the same in each process."""
-    graphc.utils.set_random_seed(0)
+    utils.set_random_seed(0)
     options = workload.options
     if workload.model == "dense":
-        return graphc.Sequential(
-            [graphc.Input((options["inputs"],)), graphc.layers.Dense(options["units"], name="dense")]
-        )
+        return Sequential([Input((options["inputs"],)), layers.Dense(options["units"], name="dense")])
     file, function = {
         "digits": ("digits_cnn.py", "digits_cnn"),
         "gpt": ("gpt.py", "gpt"),
@@ -84,7 +83,7 @@ def _program(path: Path) -> dict[str, Any]:
 
 def write_task(workload: Workload, folder: Path, examples: Path) -> None:
     """Write what `peers.protocol.Task` reads."""
-    weights = graphc.lower(build(workload, examples), training=True).weights
+    weights = lower(build(workload, examples), training=True).weights
     scoped = workload.model == "gpt"  # elsewhere the scopes are functions of the example, and layers' names are unique
     names = {name: name if scoped else "/".join(name.split("/")[-2:]) for name in weights}
     arrays: dict[str, Any] = {short: weights[name] for name, short in names.items()}

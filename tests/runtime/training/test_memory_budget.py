@@ -1,0 +1,36 @@
+"""A memory budget of `compile` is planned for the batches that `fit` gets."""
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import Input, Sequential, layers, losses
+
+X = np.random.default_rng(0).normal(size=(96, 32)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(np.int32)
+
+
+def trained(budget, batch_size=96):
+    graphc.utils.set_random_seed(0)
+    model = Sequential([Input((32,)), *[layers.Dense(64, activation="tanh") for _ in range(8)], layers.Dense(2)])
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, target="numpy", memory_budget=budget)
+    model.fit(X, Y, batch_size=batch_size, epochs=2, verbose=0)
+    return model
+
+
+def test_the_plan_is_for_the_batch_at_hand_and_changes_no_bit():
+    """Eight layers of 96 × 64 float32 are 197 kB: what a batch of one needs says nothing of that."""
+    plain, planned = trained(None), trained("240kB")
+    for a, b in zip(plain.get_weights(), planned.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    (program,) = planned._compiled.programs.values()
+    assert program.sizes == {"B": 96}
+    source, free = program.executable.source, next(iter(plain._compiled.programs.values())).executable.source
+    assert source.count("np.tanh") > free.count("np.tanh")
+
+
+def test_a_budget_that_a_small_batch_keeps_is_too_small_for_a_larger_one():
+    model = trained("160kB", batch_size=8)
+    with pytest.raises(graphc.GraphcError, match=r"B = 96.*least possible is"):
+        model.fit(X, Y, batch_size=96, verbose=0)
