@@ -1,8 +1,8 @@
 """Pipelines as text: `canonicalize,remat{budget=512MiB}` into names with typed options.
 
 A pass states its options as keyword parameters; their annotations say how text becomes a value: `int`, `float`,
-`bool` (`true`, `false`), `str`, `Literal[...]`, `ByteSize` (`512MiB`, `2GB`, `4096`), `Sizes` (`{B:8, T:128}`), each also
-`| None` (`none`).
+`bool` (`true`, `false`), `str`, `Literal[...]`, `ByteSize` (`512MiB`, `2GB`, `4096`), `Sizes` (`{B:8, T:128}`), each
+also `| None` (`none`).
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ def test_the_default_target(monkeypatch):
 
 def test_an_unknown_target_lists_those_there_are(monkeypatch):
     for attempt in (lambda: graphc.compile(graphc.parse(NEG), target="pytorch"), lambda: config.set_target("pytorch")):
-        with pytest.raises(graphc.TargetError, match=r"no target 'pytorch'; did you mean torch\? There are jax, .*torch"):
+        wanted = r"no target 'pytorch'; did you mean torch\? There are jax, .*torch"
+        with pytest.raises(graphc.TargetError, match=wanted):
             attempt()
     monkeypatch.setenv("GRAPHC_TARGET", "tenserflow")
     with pytest.raises(graphc.TargetError, match="'tenserflow'"):

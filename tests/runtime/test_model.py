@@ -42,7 +42,7 @@ def test_predict_takes_what_gives_batches(model):
     expected = model.predict(x)
     batches = [x[:3], x[3:6], x[6:]]
     np.testing.assert_allclose(model.predict(iter(batches)), expected, rtol=1e-6)
-    np.testing.assert_allclose(model.predict(((part, np.zeros(len(part))) for part in batches)), expected, rtol=1e-6)
+    np.testing.assert_allclose(model.predict((part, np.zeros(len(part))) for part in batches), expected, rtol=1e-6)
     np.testing.assert_allclose(model.predict(iter(batches), steps=2), expected[:6], rtol=1e-6)
     np.testing.assert_allclose(model.predict(x, batch_size=2, steps=2), expected[:4], rtol=1e-6)
     with pytest.raises(graphc.GraphcError, match="the generator gives no batches"):
