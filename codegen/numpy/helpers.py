@@ -237,12 +237,12 @@ def input_gradient(dy, kernel, shape, strides=None, padding="valid", dilation=No
     steps = strides or (1,) * len(window), dilation or (1,) * len(window)
     pairs = padding_pairs(shape[1:-1], window, steps[0], padding, steps[1])
     dx = np.zeros(shape, dy.dtype)
-    dy = dy.reshape(*dy.shape[:-1], groups, filters // groups)
+    counts, rows = dy.shape[:-1], dy.reshape(-1, groups, filters // groups)
     kernel = kernel.reshape(*window, depth, groups, filters // groups)
-    for place, seen, windows in window_places(shape[1:-1], dy.shape[1:-2], window, steps[0], pairs, steps[1]):
-        rows = dy[:, *windows]
+    for place, seen, windows in window_places(shape[1:-1], counts[1:], window, steps[0], pairs, steps[1]):
         for g in range(groups):
-            dx[:, *seen, g * depth : (g + 1) * depth] += rows[..., g, :] @ kernel[*place, :, g].T
+            part = (rows[:, g] @ kernel[*place, :, g].T).reshape(*counts, depth)
+            dx[:, *seen, g * depth : (g + 1) * depth] += part[:, *windows]
     return dx
 ''',
     "kernel_gradient": '''
