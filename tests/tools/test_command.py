@@ -142,7 +142,10 @@ def test_ops_says_which_targets_are_not_installed(model, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("compile model.py --target pytorch", "there is no target 'pytorch'; did you mean torch? There are jax, numpy, onnx, "),
+        (
+            "compile model.py --target pytorch",
+            "there is no target 'pytorch'; did you mean torch? There are jax, numpy, onnx, ",
+        ),
         ("compile nowhere.py", "there is no file 'nowhere.py'"),
         ("compile model.py --entry other", "model.py defines no 'other'; it defines model"),
         ("compile model.py --passes fold", "there is no pass 'fold'; did you mean fold_weights?"),
