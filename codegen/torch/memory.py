@@ -19,16 +19,18 @@ RESULTS = {"convolution_kernel_gradient": 4, "rope": 1}
 LABELS = 6
 """Bytes for each of a label's that the gradient of a cross-entropy holds: where it is a class, which, what is taken."""
 
-POOLS = frozenset({"max_pool", "reduce_window", "select_and_gather", "select_and_scatter"})
-"""Ops that have a copy of the images in another order, and a 64-bit place for each window."""
+POOLS = {"max_pool": 8, "reduce_window": 8, "select_and_gather": 16, "select_and_scatter": 16}
+"""Bytes for each window, of which there are as many as elements of the smallest tensor: a 64-bit place, which the
+gradients also have in another order."""
 
 
 def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
     """Bytes beside operands and results."""
     if op.name in KERNELS and (kernel := op.operands[1]) is not None:
         return KERNELS[op.name] * size(kernel.type)
-    if op.name in POOLS and (images := op.operands[0]) is not None:
-        return size(images.type) + 2 * size(min((v.type for v in op.results), key=size))
+    if op.name in POOLS:
+        smallest = min((v.type for v in (*op.operands, *op.results) if v is not None and v.ndim), key=size)
+        return POOLS[op.name] * 8 * size(smallest) // smallest.dtype.bits
     if op.name == "sparse_cross_entropy_gradient" and (labels := op.operands[2]) is not None:
         return LABELS * size(labels.type)
     return RESULTS.get(op.name, 0) * size(op.results[0].type) if op.results else 0
