@@ -14,7 +14,7 @@ KERNELS = {"conv": 3, "convolution": 3, "convolution_input_gradient": 3}
 """Copies of the kernel that an op holds: in the order of axes torch wants, and in oneDNN's blocks."""
 
 RESULTS = {"convolution_kernel_gradient": 4, "rope": 1}
-"""Copies of the result that an op holds besides."""
+"""Copies of the result that an op holds besides; half as many of a kernel with its filters first, as oneDNN has it."""
 
 LABELS = 6
 """Bytes for each of a label's that the gradient of a cross-entropy holds: where it is a class, which, what is taken."""
@@ -33,7 +33,10 @@ def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
         return POOLS[op.name] * 8 * size(smallest) // smallest.dtype.bits
     if op.name == "sparse_cross_entropy_gradient" and (labels := op.operands[2]) is not None:
         return LABELS * size(labels.type)
-    return RESULTS.get(op.name, 0) * size(op.results[0].type) if op.results else 0
+    copies = RESULTS.get(op.name, 0)
+    if op.attribute_dict.get("filters_first"):
+        copies //= 2
+    return copies * size(op.results[0].type) if op.results else 0
 
 
 def is_shared(op: Op) -> bool:
