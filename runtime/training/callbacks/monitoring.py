@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Mapping
@@ -14,12 +15,12 @@ from graphc.runtime.training.callbacks.callback import Callback, State
 
 Array = np.ndarray[Any, Any]
 RISING = ("acc", "accuracy", "auc", "precision", "recall", "f1", "f1_score", "iou", "cosine_similarity", "r2_score")
-"""Ends of the names of logs that are better the greater they are."""
+"""Last words of the names of logs that are better the greater they are."""
 FALLING = (
     *("loss", "error", "crossentropy", "divergence", "hinge", "poisson", "logcosh", "log_cosh", "huber", "perplexity"),
     *("mse", "mae", "mape", "msle", "rmse", "bce", "kld", "ce"),
 )
-"""Ends of the names of logs that are better the less they are."""
+"""Last words of the names of logs that are better the less they are."""
 
 
 class Monitor(Callback):
@@ -31,13 +32,14 @@ class Monitor(Callback):
         if mode not in ("auto", "min", "max"):
             raise GraphcError(f"{type(self).__name__}: mode is 'auto', 'min' or 'max', not {mode!r}")
         self.monitor, self.mode = monitor, mode
-        name = monitor.lower()
-        if mode == "auto" and not name.endswith((*RISING, *FALLING)):
+        name = "_" + monitor.lower()
+        rising, falling = (name.endswith(tuple(f"_{end}" for end in ends)) for ends in (RISING, FALLING))
+        if mode == "auto" and not (rising or falling):
             raise GraphcError(
                 f"{type(self).__name__}: whether more or less of {monitor!r} is better does not follow from its name; "
                 f"pass mode='max' or mode='min'"
             )
-        self.rising = mode == "max" or (mode == "auto" and name.endswith(RISING))
+        self.rising = mode == "max" or (mode == "auto" and rising)
         self.min_delta = abs(min_delta)
         self._warned = False
 
@@ -200,6 +202,19 @@ def _learning_rate(callback: Callback) -> float:
     return float(callback.model.optimizer.learning_rate)
 
 
+def _takes_two(schedule: Any) -> bool:
+    """Whether a schedule can be called with the epoch and the learning rate; one without a signature is taken to."""
+    try:
+        signature = inspect.signature(schedule)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(0, 0.0)
+    except TypeError:
+        return False
+    return True
+
+
 class LearningRateScheduler(Callback):
     """Sets the learning rate before each epoch to `schedule(epoch, learning_rate)`, or `schedule(epoch)`."""
 
@@ -211,10 +226,7 @@ class LearningRateScheduler(Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         rate = _learning_rate(self)
-        try:
-            rate = self.schedule(epoch, rate)
-        except TypeError:  # a function of the epoch alone
-            rate = self.schedule(epoch)
+        rate = self.schedule(epoch, rate) if _takes_two(self.schedule) else self.schedule(epoch)
         if not isinstance(rate, (int, float, np.number, np.ndarray)) or not math.isfinite(float(rate)):
             raise GraphcError(f"the schedule gives a finite number for epoch {epoch}, not {rate!r}")
         self.model.optimizer.learning_rate = float(rate)
