@@ -20,6 +20,7 @@ from graphc.ir.interpreter import interpret
 from graphc.ir.module import Module
 from graphc.ir.rewriter import Rewriter
 from graphc.passes.autodiff import check_gradients, differentiate, gradients_in
+from graphc.passes.registry import collector_paused
 from graphc.runtime.sources import module_of
 
 Wrt = int | str | Sequence[int | str] | None
@@ -161,6 +162,7 @@ def _name(fn: Callable[..., Any]) -> str:
 # --- modules ----------------------------------------------------------------------------------------------------
 
 
+@collector_paused()
 def _module(source: Any, loss: Callable[..., Any] | None, wrt: Wrt, gradients: str, name: str) -> Module:
     module = module_of(source).clone()
     function = module.main

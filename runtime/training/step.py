@@ -26,6 +26,7 @@ from graphc.ir.graph import Value
 from graphc.ir.module import Module
 from graphc.ir.rewriter import Rewriter
 from graphc.ir.types import TensorType
+from graphc.passes.registry import collector_paused
 
 NARROWED = {"float64": "float32", "int64": "int32", "uint64": "int32"}
 """What arrays of these dtypes become on the way into a step: NumPy's defaults, which targets compute slowly or lack."""
@@ -104,6 +105,7 @@ class TrainingModule:
     """The weights that the loss does not depend on."""
 
 
+@collector_paused()
 def record_training(model: Any, train: Batch | None, test: Batch | None, check_finite: bool = False) -> TrainingModule:
     """Record the model's `forward`, and its `train_step` and `test_step` for batches of these types.
 
