@@ -33,6 +33,7 @@ from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Value
 from graphc.ir.location import Location
+from graphc.ir.ops.cotangents import size_of as size_as_number
 from graphc.ir.types import TensorType
 
 _training: ContextVar[bool | None] = ContextVar("graphc_training", default=None)
@@ -262,7 +263,7 @@ class Layer(WeightOwner):
                 _training.reset(token)
             self.built = True
             if self.activity_regularizer is not None:
-                self.add_loss([self.activity_regularizer(output) for output in flatten(found)])
+                self.add_loss([_per_example(self.activity_regularizer(output), output) for output in flatten(found)])
             recording = current_recording()
             if recording is not None and recording.observed is not None:
                 for output in flatten(found):
@@ -424,6 +425,11 @@ def _tensor_arguments(cls: type[Layer], args: tuple[Any, ...], kwargs: dict[str,
                 value[0] if cls.call.__code__.co_flags & inspect.CO_VARARGS and isinstance(value, tuple) else value
             )
     return found
+
+
+def _per_example(penalty: Any, output: Any) -> Any:
+    """A penalty on a batch of outputs, divided by its size as in Keras."""
+    return penalty / size_as_number(output.shape[0], penalty) if output.shape else penalty
 
 
 def shape_structure(structure: Any) -> Any:

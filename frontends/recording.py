@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from graphc.frontends.symbolic import SymbolicTensor
     from graphc.frontends.variable import Variable
 
+SUMMED, UNEVEN = "summed", "uneven"
+"""A loss that is not divided by anything, and one of parts that are divided by different numbers."""
+
 _active: ContextVar[Recording | None] = ContextVar("graphc_recording", default=None)
 
 
@@ -68,7 +71,7 @@ class Recording:
         self.batch_size: Any = None
         """How many examples the data has, a number or symbolic size, where a step is recorded."""
         self.loss_weight: Any = None
-        """What the loss was normalised by, a number or scalar, where a step knows it."""
+        """What the loss was normalised by, a number or scalar, where a step knows it; or `SUMMED`, or `UNEVEN`."""
         self.host_inputs: dict[str, Callable[[], Any]] = {}
         """The inputs that the host computes for each call, by name."""
         self._outer_values: list[dict[int, Value]] = []

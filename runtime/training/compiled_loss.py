@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontends.recording import current_recording
+from graphc.frontends.recording import SUMMED, UNEVEN, current_recording
 from graphc.frontends.structures import flatten, paths
 from graphc.ir.dims import equal
 from graphc.ir.errors import GraphcError, ShapeError
@@ -48,6 +48,7 @@ class CompiledLoss:
         total: Any = None
         parts: dict[str, Any] = {}
         normalisers: list[Any] = []
+        uneven = False
         for name, loss, prediction, target, weight, factor in zip(
             names, found, predictions, targets, weights, factors, strict=True
         ):
@@ -66,9 +67,15 @@ class CompiledLoss:
                 )
             parts[name] = value
             normalisers.append(divisor)
+            counted = getattr(loss, "ignore_class", None) is not None
+            uneven = uneven or counted or loss.reduction not in losses.MEANS
             value = value if factor is None else value * factor
             total = value if total is None else total + value
-        return total, parts, normalisers[0] if len(normalisers) == 1 else None
+        if len(normalisers) == 1:
+            return total, parts, normalisers[0]
+        if normalisers and all(each is SUMMED for each in normalisers):
+            return total, parts, SUMMED
+        return total, parts, UNEVEN if uneven else None
 
 
 def as_loss(loss: Any) -> Any:

@@ -71,6 +71,8 @@ class Fit:
             if found is None:
                 break
             logs = found
+        if model.optimizer is not None and self.epochs > position.initial_epoch:
+            model.optimizer.finalize_variable_values(model.trainable_variables)
         self.callbacks.end("train", logs)
 
     def _hand_over(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from graphc.frontends import ops, serialization
 from graphc.frontends.naming import automatic_name, snake_case
 from graphc.frontends.ops.dispatch import tensor
+from graphc.frontends.recording import SUMMED
 from graphc.frontends.structures import map_structure
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.suggestions import nearest
@@ -83,7 +84,7 @@ class Loss:
 
 
 def reduced(values: Any, sample_weight: Any, counted: Any, reduction: str | None) -> tuple[Any, Any]:
-    """The weighted losses reduced to one, and what their sum was divided by."""
+    """The weighted losses reduced to one, and what their sum was divided by (`SUMMED`: nothing)."""
     weights = None if sample_weight is None else ops.cast(sample_weight, values.dtype)
     if counted is not None:
         share = ops.cast(counted, values.dtype)
@@ -94,7 +95,7 @@ def reduced(values: Any, sample_weight: Any, counted: Any, reduction: str | None
         return values, 1.0
     total = ops.sum(values)
     if reduction == "sum":
-        return total, 1.0
+        return total, SUMMED
     if reduction == "mean_with_sample_weight" and weights is not None:
         divisor = ops.sum(weights)
     elif reduction in MEANS and counted is not None:

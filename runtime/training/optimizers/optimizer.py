@@ -16,7 +16,7 @@ import numpy as np
 
 from graphc.frontends import ops
 from graphc.frontends.naming import automatic_name, snake_case
-from graphc.frontends.recording import current_recording
+from graphc.frontends.recording import SUMMED, UNEVEN, current_recording
 from graphc.frontends.variable import Variable, changes
 from graphc.ir.builder import Builder
 from graphc.ir.dtypes import f32, i32
@@ -240,12 +240,26 @@ class Optimizer:
         sums = [self._sums[self._get_variable_index(variable)] for variable in variables]
         recording = current_recording()
         weight = 1.0 if recording is None or recording.loss_weight is None else recording.loss_weight
+        if weight is UNEVEN:
+            raise GraphcError(
+                "gradient_accumulation_steps: the losses of the outputs are normalised differently, by what counts in "
+                "a batch or not at all, so no sum of small batches is the big one; give them the reduction "
+                "'sum_over_batch_size' and no ignore_class, or do not accumulate"
+            )
+        summed = weight is SUMMED
+        if summed:
+            weight = 1.0
         for kept, gradient in zip(sums, grads, strict=True):
             kept.assign(kept + gradient * ops.cast(weight, gradient.dtype))
-        self._count.assign_add(weight)
+        if summed:
+            self._count.assign(ops.ones_like(self._count))
+        else:
+            self._count.assign_add(weight)
 
         def update() -> None:
-            self._update([kept / ops.cast(self._count, kept.dtype) for kept in sums], variables)
+            # Where nothing counts, gradients are 0, as they are without accumulation.
+            means = [ops.divide_no_nan(kept, ops.cast(self._count, kept.dtype)) for kept in sums]
+            self._update(means, variables)
             for kept in (*sums, self._count):
                 kept.assign(ops.zeros_like(kept))
 

@@ -229,6 +229,59 @@ def test_accumulation_counts_what_the_loss_was_divided_by():
     assert_close(run(optimizers.SGD(RATE, gradient_accumulation_steps=2), [slice(0, 7), slice(7, 24)]), whole, 1e-6)
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1),
+        losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1, reduction="mean_with_sample_weight"),
+    ],
+)
+def test_a_window_in_which_nothing_counts_changes_no_weight(loss):
+    model = Sequential([Input((3,)), layers.Dense(2)])
+    model.set_weights(START)
+    model.compile(optimizers.SGD(RATE, gradient_accumulation_steps=2), loss)
+    model.fit(X, -np.ones(24, int), batch_size=12, verbose=0)
+    assert_close(model.get_weights(), START, 0)
+
+
+def test_sums_that_are_accumulated_are_sums():
+    def run(optimizer, parts):
+        model = Sequential([Input((3,)), layers.Dense(2)])
+        model.set_weights(START)
+        model.compile(optimizer, losses.MeanSquaredError(reduction="sum"))
+        for part in parts:
+            model.train_on_batch(X[part], Y[part])
+        return model.get_weights()
+
+    whole = run(optimizers.SGD(RATE), [slice(0, 24)])
+    assert_close(run(optimizers.SGD(RATE, gradient_accumulation_steps=2), [slice(0, 7), slice(7, 24)]), whole, 1e-5)
+
+
+def test_losses_that_count_differently_are_not_accumulated():
+    x = Input((3,))
+    model = graphc.Model(x, {"a": layers.Dense(2)(x), "b": layers.Dense(2)(x)})
+    counting = losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    model.compile(optimizers.SGD(RATE, gradient_accumulation_steps=2), {"a": counting, "b": "mse"})
+    with pytest.raises(graphc.GraphcError, match="normalised differently"):
+        model.train_on_batch(X, {"a": np.zeros(24, int), "b": Y})
+
+
+@pytest.mark.parametrize(("frequency", "steps"), [(None, 4), (2, 3)])
+def test_averages_are_the_weights_when_fit_ends(frequency, steps):
+    optimizer = optimizers.SGD(RATE, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=frequency)
+    model = Sequential([Input((3,)), layers.Dense(2)])
+    model.set_weights(START)
+    model.compile(optimizer, "mse")
+    model.fit(X, Y, batch_size=len(X), epochs=steps, verbose=0)
+    weights, averages = [a.astype(np.float64) for a in START], None
+    for step in range(steps):
+        weights = [w - RATE * g for w, g in zip(weights, gradients(*weights), strict=True)]
+        averages = weights if averages is None else [0.5 * a + 0.5 * w for a, w in zip(averages, weights, strict=True)]
+        if frequency and step % frequency:
+            weights = averages
+    assert_close(model.get_weights(), averages)
+
+
 def test_the_learning_rate_changes_without_compiling():
     model = Sequential([Input((3,)), layers.Dense(2)])
     model.set_weights(START)

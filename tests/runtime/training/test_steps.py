@@ -32,7 +32,10 @@ def test_penalties_are_part_of_the_loss():
     kernel, bias = model.get_weights()
     outputs = X @ kernel + bias
     wanted = (
-        ((outputs - Y) ** 2).mean() + 0.1 * np.abs(kernel).sum() + 0.2 * (kernel**2).sum() + 0.01 * (outputs**2).sum()
+        ((outputs - Y) ** 2).mean()
+        + 0.1 * np.abs(kernel).sum()
+        + 0.2 * (kernel**2).sum()
+        + 0.01 * (outputs**2).sum() / len(X)
     )
     np.testing.assert_allclose(step(model)["loss"], wanted, rtol=1e-5)
 
