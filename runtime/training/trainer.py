@@ -209,12 +209,15 @@ class Trainer(frontends.Model):
     def _program(self, train: Batch | None, test: Batch | None) -> Program:
         """The compiled entries for batches of these types, made when first asked for."""
         compiled = self._require_compiled()
-        for (known_train, known_test), program in compiled.programs.items():
-            fits = (train is None or known_train == train.key) and (test is None or known_test == test.key)
+        trained = tuple(id(variable) for variable in self.trainable_variables)
+        for (known_train, known_test, known_trained), program in compiled.programs.items():
+            fits = (train is None or (known_train, known_trained) == (train.key, trained)) and (
+                test is None or known_test == test.key
+            )
             if fits and program.graph is self._graph and (train is None or program.is_planned_for(train.sizes)):
                 program.take_over()
                 return program
-        key = (train and train.key, test and test.key)
+        key = (train and train.key, test and test.key, trained)
         sizes = train.sizes if train is not None else {}
         program = Program(record_training(self, train, test, compiled.check_finite), compiled.settings, sizes)
         compiled.programs[key] = program

@@ -240,3 +240,19 @@ def test_loss_scaling_can_be_left_to_oneself(policy):
     model = dense()
     model.compile("sgd", "mse", auto_scale_loss=False)
     assert isinstance(model.optimizer, optimizers.SGD)
+
+
+def test_a_layer_that_is_frozen_after_a_fit_is_no_longer_trained():
+    model = Sequential([Input((3,)), layers.Dense(2, name="first"), layers.Dense(1)])
+    model.compile(optimizers.Adam(RATE), "mse")
+    target = Y.sum(axis=-1, keepdims=True)
+    model.fit(X, target, verbose=0)
+    before = model.get_weights()
+    model.layers[0].trainable = False
+    model.fit(X, target, verbose=0)
+    after = model.get_weights()
+    np.testing.assert_array_equal(after[0], before[0])
+    assert (after[2] != before[2]).all()
+    model.layers[0].trainable = True
+    model.fit(X, target, verbose=0)
+    assert (model.get_weights()[0] != before[0]).all()
