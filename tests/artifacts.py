@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from graphc.codegen import target
 from graphc.codegen.compiler import write_artifact
@@ -16,6 +17,12 @@ from graphc.ir.module import Module
 from graphc.ir.parser import parse
 
 Array = np.ndarray[Any, Any]
+
+
+def needs(name: str) -> None:
+    """Skip the test where the target is not installed; the extra `test` installs all."""
+    if not target(name).available():
+        pytest.skip(f"{name} is not installed")
 
 
 def loaded(module: Module | str, name: str, folder: Path, passes: str | None = None) -> Mapping[str, EntryFunction]:

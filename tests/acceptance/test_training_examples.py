@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from graphc.codegen import targets
+from artifacts import needs
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TARGETS = ["numpy", "onnx", "torch", "jax"]
@@ -18,12 +17,6 @@ TARGETS = ["numpy", "onnx", "torch", "jax"]
 def examples(monkeypatch: pytest.MonkeyPatch) -> None:
     """The examples can be imported, as they import each other."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
-
-
-def installed(name: str) -> str:
-    if not targets()[name].available():
-        pytest.skip(f"{name} is not installed")
-    return name
 
 
 def agree(losses: dict[str, list[float]], tolerance: float) -> None:
@@ -42,8 +35,7 @@ def test_a_small_language_model_has_the_same_losses_on_every_target(examples: No
     tokens, following = windows(corpus().train, 20 * 4, 16, graphc.random.key(0))
     losses: dict[str, list[float]] = {}
     for name in TARGETS:
-        if not targets()[name].available():
-            continue
+        needs(name)  # a target that is missing is said, not left out
         progress = gpt_train.FirstLosses()
         model = gpt_train.compiled(name, 20, layers=2, width=16, heads=2, context=16, dropout=0.1)
         model.fit(tokens, following, batch_size=4, verbose=0, callbacks=[progress])
@@ -84,7 +76,8 @@ def test_the_digits_network_learns_on_every_target() -> None:
     """From random weights, with dropout and shuffling, at least 98 % of the test images are read right."""
     losses: dict[str, list[float]] = {}
     for name in TARGETS:
-        script = [sys.executable, str(EXAMPLES / "digits_train.py"), "--target", installed(name)]
+        needs(name)
+        script = [sys.executable, str(EXAMPLES / "digits_train.py"), "--target", name]
         found = subprocess.run(script, capture_output=True, text=True, check=True).stdout.splitlines()
         print(*found, sep="\n")
         losses[name] = [float(loss) for loss in found[1].partition(": ")[2].split(", ")]

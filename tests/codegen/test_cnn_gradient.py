@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from artifacts import needs
 
 from graphc import layers
 from graphc.codegen import targets
@@ -124,8 +125,7 @@ def test_against_autograd(name: str, passes: str) -> None:
 @pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize("target", ["numpy", "torch", "jax", "onnx"])
 def test_targets_agree(target: str, name: str, tmp_path: Path) -> None:
-    if not targets()[target].available():
-        pytest.skip(f"{target} is not installed")
+    needs(target)
     write_artifact(model(name), target, tmp_path / "artifact")
     entry = targets()[target].load(tmp_path / "artifact").entries["value_and_grad"]
     for got, want in zip(entry(*inputs(name, np.float32)), wanted(name), strict=False):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from artifacts import needs
 
 from graphc.codegen import targets
 from graphc.codegen.compiler import write_artifact
@@ -78,8 +79,7 @@ def test_the_gradient_is_the_derivative() -> None:
 
 @pytest.mark.parametrize("name", ["numpy", "torch", "jax", "onnx"])
 def test_targets_agree(name: str, tmp_path: Path) -> None:
-    if not targets()[name].available():
-        pytest.skip(f"{name} is not installed")
+    needs(name)
     wanted = interpret(model(), *arrays(), dtype="float64", entry="value_and_grad")
     write_artifact(model(), name, tmp_path / "artifact", passes="canonicalize,cse,dce")
     found = targets()[name].load(tmp_path / "artifact").entries["value_and_grad"](*arrays(np.float32))

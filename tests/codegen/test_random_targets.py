@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from artifacts import needs
 
 from graphc.codegen import targets
 from graphc.codegen.compiler import write_artifact
@@ -53,8 +54,7 @@ def module() -> Module:
 
 
 def loaded(name: str) -> EntryFunction:
-    if not targets()[name].available():
-        pytest.skip(f"{name} is not installed")
+    needs(name)
     if name in LACKING:
         pytest.skip(LACKING[name])
     with TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from artifacts import needs
 
 import graphc
 from graphc import codegen, layers
@@ -131,8 +132,7 @@ def test_numpy_keeps_the_budget_and_the_bits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["torch", "jax", "onnx"])
 def test_other_targets_compute_the_same(target: str, tmp_path: Path) -> None:
-    if not codegen.targets()[target].available():
-        pytest.skip(f"{target} is not installed")
+    needs(target)
     x = drawn()
     budget = int(1.1 * Planner(network().main, {"B": 8}).least().peak)
     write_artifact(network(), target, tmp_path / "step", f"remat{{budget={budget},sizes={{B:8}}}}")

@@ -47,8 +47,10 @@ class Optimizer:
     `global_clipnorm` (of all together) and `clipvalue` one may be given. `weight_decay` subtracts that share of each
     weight times the learning rate before the update, so it is decoupled, in every optimizer. With
     `gradient_accumulation_steps` k, the gradients of k batches are summed, each weighted by what its loss was
-    normalised by, and applied on the k-th: the same as one batch of all their examples. `use_ema` keeps running
-    averages of the weights, which take the weights' place every `ema_overwrite_frequency` steps, or when `fit` ends.
+    normalised by, and applied on the k-th: the same as one batch of all their examples, but for what layers add to a
+    loss that is not a mean over the batch, and for a Python loss that returns a scalar, which counts each batch once.
+    `use_ema` keeps running averages of the weights, taken at each update, which take the weights' place every
+    `ema_overwrite_frequency` steps, or when `fit` ends; known to fail on torch, and where `fit` makes no update.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from artifacts import needs
 
 import graphc
 
@@ -24,7 +25,7 @@ def code(words):
 
 def test_the_guide(tmp_path, monkeypatch):
     """All blocks but the loops, in order."""
-    pytest.importorskip("onnxruntime")
+    needs("onnx")
     monkeypatch.chdir(tmp_path)
     graphc.utils.set_random_seed(0)
     printed, names = io.StringIO(), {}
@@ -40,7 +41,7 @@ def test_the_guide(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("target", ["onnx", "numpy", "torch", "jax"])
 def test_an_artifact_trains_without_graphc(target, tmp_path, monkeypatch):
-    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+    needs(target)
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(code("model.compile("), names)

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from artifacts import needs
 
 import graphc
 from graphc import Input, Model, Sequential, layers, losses, ops, optimizers
@@ -106,7 +107,7 @@ def test_weights_that_the_loss_does_not_reach_are_named_once():
 
 @pytest.mark.parametrize("target", ["numpy", "onnx", pytest.param("jax", marks=pytest.mark.slow)])
 def test_what_is_not_finite_is_named(target):
-    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+    needs(target)
     model = classifier(check_finite=True, target=target)
     kernel, bias, last, last_bias = model.get_weights()
     model.fit(X, LABELS, batch_size=4, verbose=0)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from artifacts import needs
 
 import graphc
 from graphc import Input, Sequential, layers, losses, optimizers
@@ -120,7 +121,7 @@ def test_twenty_steps_are_those_of_the_formula(make, update):
 
 @pytest.mark.parametrize("target", ["onnx", "torch", "jax"])
 def test_other_targets_take_the_same_steps(target):
-    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+    needs(target)
     assert_close(trained(optimizers.AdamW(RATE, weight_decay=0.1), target=target), by_formula(adam(decay=0.1)))
 
 
@@ -201,7 +202,7 @@ def test_averages_of_weights_take_their_place():
 @pytest.mark.parametrize("target", ["numpy", "onnx", "torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_small_batches_accumulated_are_the_big_one(target):
     """Also where they differ in size: each counts by the number of its examples."""
-    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+    needs(target)
     model = Sequential([Input((3,)), layers.Dense(2, kernel_regularizer="l2")])
     model.set_weights(START)
     model.compile(optimizers.Adam(RATE, gradient_accumulation_steps=3), "mse", target=target)

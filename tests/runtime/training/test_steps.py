@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from artifacts import needs
 
 import graphc
 from graphc import Input, Model, Sequential, layers, losses, ops, optimizers
@@ -218,7 +219,7 @@ def policy():
 @pytest.mark.parametrize("name", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(policy, name, target):
     """Weights and slots stay in float32; layers compute in the narrow dtype; the losses are near those of float32."""
-    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+    needs(target)
     found = {}
     for each in ("float32", name):
         policy(each)

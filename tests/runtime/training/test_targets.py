@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from artifacts import needs
 
 import graphc
 from graphc import Input, Model, Sequential, callbacks, layers, losses, metrics, ops, optimizers, random
@@ -14,10 +15,6 @@ EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 OTHERS = ["onnx", "torch", "jax"]
 WITHOUT_JAX = ["onnx", "torch", pytest.param("jax", marks=pytest.mark.slow)]
 TOLERANCE = 1e-4
-
-
-def needs(target):
-    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
 
 
 class EachLoss(callbacks.Callback):

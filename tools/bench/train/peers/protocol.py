@@ -30,12 +30,14 @@ class Task:
             self.x, self.y = data["x"], data["y"]
 
 
-def serve(batches: int, train: Callable[[int], float], infer: Callable[[int], Any]) -> None:
+def serve(batches: int, train: Callable[[int], float], infer: Callable[[int], Any] | None = None) -> None:
     """Answer the lines on stdin until it ends: `train N` and `infer N` call these N times, on the batches in turn.
 
-    The answer is a line of JSON, `seconds` of each call and `losses` of training.
+    The answer is a line of JSON, `seconds` of each call and `losses` of training. Only PyTorch is asked to infer.
     """
-    calls = {"train": train, "infer": infer}
+    calls: dict[str, Callable[[int], Any]] = {"train": train}
+    if infer is not None:
+        calls["infer"] = infer
     done = {"train": 0, "infer": 0}
     out, sys.stdout = sys.stdout, sys.stderr  # what a framework prints is not an answer
     print(json.dumps({"ready": True}), file=out, flush=True)
