@@ -175,8 +175,10 @@ class TorchDialect(Dialect):
 
     def rewritten(self, body: BodyWriter, name: str, value: Value, new: Expression) -> str:
         op = value.op
-        first = op.operands[0] if op is not None else None
-        if op is not None and first is not None and first.type == value.type and body.operand(first).text == name:
+        first = op.operands[0] if op is not None and op.operands else None
+        # An operand that is inlined into the text has no name any more: it is not the weight.
+        held = None if first is None else body.known.get(first)
+        if op is not None and held is not None and held.text == name and first.type == value.type:
             operator, method = IN_PLACE.get(op.name, ("", ""))
             head = f"{name} {operator} "
             if operator and new.text.startswith(head):
