@@ -102,6 +102,7 @@ from graphc.ir.ops.elementwise import (
 )
 from graphc.ir.ops.functions import custom_gradient, native_gradient
 from graphc.ir.ops.indexing import dynamic_slice, dynamic_update_slice, embedding, gather, one_hot, scatter
+from graphc.ir.ops.lora import dora_norm, lora_conv, lora_embedding, lora_linear, lora_weight
 from graphc.ir.ops.losses import (
     binary_cross_entropy,
     cross_entropy,

@@ -33,6 +33,7 @@ WITHOUT_GRADIENT = {
 """Primitives with floating operands and results that declare no gradient by a rule, and why."""
 
 NOT_ITS_DERIVATIVE = {
+    "dora_norm": "counts as a constant, as in the paper",
     "stop_gradient": "declares no gradient although it is the identity",
 }
 """Ops whose declared gradient is meant to differ from the derivative, and why."""
