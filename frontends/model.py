@@ -281,11 +281,21 @@ class Model(Layer):
 
         print_summary(self, line_length, positions, print_fn, expand_nested, show_trainable, layer_range)
 
-    def save(self, filepath: Any, overwrite: bool = True) -> None:
-        """Write configuration, graph and weights to one `.graphc` file."""
+    def save(self, filepath: Any, overwrite: bool = True, include_optimizer: bool = True) -> None:
+        """Write configuration, graph and weights to one `.graphc` file, and how the model is compiled; see
+        `saving.save_model`."""
         from graphc.frontends.saving import save_model
 
-        save_model(self, filepath, overwrite=overwrite)
+        save_model(self, filepath, overwrite=overwrite, include_optimizer=include_optimizer)
+
+    def training_state(self) -> tuple[Any, dict[str, Any]]:
+        """How the model is compiled, as JSON, and the arrays of its optimizer; None where a model cannot be trained or
+        is not compiled."""
+        return None, {}
+
+    def restore_training(self, config: Any, arrays: Mapping[str, Any]) -> None:
+        """Compile the model as `training_state` said, and set what its optimizer keeps."""
+        raise GraphcError(f"a {type(self).__name__} cannot be compiled: the model is to be one of graphc.Model's")
 
     def save_weights(self, filepath: Any, overwrite: bool = True) -> None:
         """Write the weights to a safetensors file, by their paths in the model."""
@@ -294,7 +304,7 @@ class Model(Layer):
         save_weights(self, filepath, overwrite=overwrite)
 
     def load_weights(self, filepath: Any, skip_mismatch: bool = False) -> None:
-        """Read weights that `save_weights` wrote."""
+        """Read weights that `save_weights` wrote, or those in the file that `save` wrote."""
         from graphc.frontends.saving import load_weights
 
         load_weights(self, filepath, skip_mismatch=skip_mismatch)

@@ -1,4 +1,5 @@
-"""Models as files: a `.graphc` file is a zip of configuration (JSON), graph (IR text) and weights (safetensors).
+"""Models as files: a `.graphc` file is a zip of configuration (JSON), graph (IR text) and weights (safetensors), and
+for a model that is compiled of what its optimizer keeps (safetensors).
 
 Everything in it is stored uncompressed and listed with size and SHA-256 in `metadata.json`, so a file cut off or
 changed is refused before anything is made of it. Nothing in a file is executed or unpickled.
@@ -35,16 +36,26 @@ from graphc.frontends.whole_files import write_whole
 from graphc.ir.errors import FormatError, GraphcError, ShapeError
 from graphc.ir.module import Module
 
-FORMAT = "graphc-model 1"
+FORMAT, TRAINING_FORMAT = "graphc-model 1", "graphc-model 2"
+"""Of a model alone, and of one that is saved with how it is compiled."""
 MEMBERS = ("config.json", "model.gir", "weights.safetensors")
+OPTIMIZER = "optimizer.safetensors"
 METADATA = "metadata.json"
 _LARGEST_METADATA = 1 << 24
+_NOTHING = tensor_bytes({})
 
 Array = np.ndarray[Any, Any]
 
 
-def save_model(model: Any, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
-    """Write the model to a `.graphc` file. The file appears whole or not at all."""
+def save_model(
+    model: Any, filepath: str | os.PathLike[str], overwrite: bool = True, include_optimizer: bool = True
+) -> None:
+    """Write the model to a `.graphc` file. The file appears whole or not at all.
+
+    With `include_optimizer`, a model that is compiled is saved with the arguments of `compile` and with what its
+    optimizer keeps between steps, so that training goes on where it was. Arguments that no file can hold, such as a
+    lambda, are warned of, and then the model is saved without.
+    """
     path = Path(filepath)
     if path.suffix != ".graphc":
         raise GraphcError(f"a model is saved to a file whose name ends in .graphc, not {path.name!r}")
@@ -53,16 +64,22 @@ def save_model(model: Any, filepath: str | os.PathLike[str], overwrite: bool = T
     module = lower(model)
     places = layer_paths(model)
     config = {"model": serialization.serialize(model), "input": _input_config(model), "aliases": places.aliases}
+    compiled, slots = model.training_state() if include_optimizer else (None, {})
+    if compiled is not None:
+        config["compile"] = compiled
     members = {
         "config.json": json.dumps(config, indent=1).encode(),
         "model.gir": str(module).encode(),
         "weights.safetensors": tensor_bytes(_arrays(module)),
     }
+    if compiled is not None:
+        members[OPTIMIZER] = tensor_bytes(slots)
+    form = FORMAT if compiled is None else TRAINING_FORMAT
     listed = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in members.items()}
-    members[METADATA] = json.dumps({"format": FORMAT, "files": listed}, indent=1).encode()
+    members[METADATA] = json.dumps({"format": form, "files": listed}, indent=1).encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name in (METADATA, *MEMBERS):
+        for name in (METADATA, *listed):
             archive.writestr(zipfile.ZipInfo(name), members[name])  # a fixed date: equal models make equal files
     write_whole(path, buffer.getvalue(), overwrite)
 
@@ -95,8 +112,10 @@ def load_model(
 ) -> Any:
     """The model in a `.graphc` file. Classes of one's own are registered, or passed in `custom_objects` by name.
 
-    Raises `FormatError` for a file that is broken, changed or names unknown classes. `compile` and `safe_mode` are
-    Keras's; loading is always safe.
+    A model that was saved compiled is so again, and its optimizer where it was; not with `compile=False`.
+
+    Raises `FormatError` for a file that is broken, changed or names unknown classes. `safe_mode` is Keras's; loading is
+    always safe.
     """
     members = read_members(Path(filepath))
     config = _json(members["config.json"], "config.json")
@@ -115,6 +134,15 @@ def load_model(
         raise FormatError("the aliases in config.json are not an object")
     _tie(model, aliases)
     _assign(model, arrays, "the file", FormatError)
+    if compile and config.get("compile") is not None:
+        slots = tensors_of(members.get(OPTIMIZER, _NOTHING), OPTIMIZER)
+        with custom_object_scope(custom_objects or {}):
+            try:
+                model.restore_training(config["compile"], slots)
+            except GraphcError as error:
+                raise error.at(
+                    f"how the model in {Path(filepath).name} is compiled; compile=False leaves that out"
+                ) from (error.__cause__)
     return model
 
 
@@ -174,7 +202,7 @@ def read_members(path: Path) -> dict[str, bytes]:
 
 def _read_archive(archive: zipfile.ZipFile, size: int) -> dict[str, bytes]:
     entries = {entry.filename: entry for entry in archive.infolist()}
-    expected = {METADATA, *MEMBERS}
+    expected = {METADATA, *MEMBERS} | ({OPTIMIZER} & set(entries))
     if len(entries) != len(archive.infolist()) or set(entries) != expected:
         odd = sorted(set(entries) ^ expected) or ["a part stored twice"]
         raise FormatError(f"a .graphc file holds {', '.join(sorted(expected))}; wrong: {', '.join(map(repr, odd))}")
@@ -189,13 +217,15 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> dict[str, bytes]:
     if entries[METADATA].file_size > _LARGEST_METADATA:
         raise FormatError("metadata.json is too large")
     metadata = _json(archive.read(METADATA), METADATA)
-    if metadata.get("format") != FORMAT:
-        raise FormatError(f"the format is {metadata.get('format')!r}; this release reads {FORMAT!r}")
+    if metadata.get("format") not in (FORMAT, TRAINING_FORMAT):
+        raise FormatError(
+            f"the format is {metadata.get('format')!r}; this release reads {FORMAT!r} and {TRAINING_FORMAT!r}"
+        )
     listed = metadata.get("files")
-    if not isinstance(listed, dict) or set(listed) != set(MEMBERS):
+    if not isinstance(listed, dict) or set(listed) != expected - {METADATA}:
         raise FormatError("metadata.json does not list the parts of the file")
     found: dict[str, bytes] = {}
-    for name in MEMBERS:
+    for name in listed:
         data = archive.read(name)
         entry = listed[name]
         if (
@@ -228,11 +258,15 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
 
 
 def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
-    """Set the weights from a safetensors file by name. Raises `ShapeError` that lists what does not fit."""
+    """Set the weights by name from a safetensors file, or from the weights in a `.graphc` file of a model.
+
+    Raises `ShapeError` that lists what does not fit.
+    """
     path = Path(filepath)
     if not path.is_file():
         raise FormatError(f"there is no file {str(path)!r}")
-    _assign(model, tensors_of(path.read_bytes(), path.name), path.name, ShapeError, skip_mismatch)
+    data = read_members(path)["weights.safetensors"] if zipfile.is_zipfile(path) else path.read_bytes()
+    _assign(model, tensors_of(data, path.name), path.name, ShapeError, skip_mismatch)
 
 
 def _assign(

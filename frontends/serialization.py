@@ -29,6 +29,8 @@ MODELS: dict[str, type] = {}
 """The classes of models by the name files give them. The room above puts its own in place of these."""
 CLASSES: dict[str, type] = {}
 """Further classes that files may name, which rooms above define."""
+MODULES: dict[str, Mapping[str, Any]] = {}
+"""Classes and functions whose names tell them apart only together with a module, as those of losses and metrics do."""
 
 
 def register_serializable(package: str = "Custom", name: str | None = None) -> Callable[[T], T]:
@@ -137,7 +139,7 @@ def _serialize(item: Any) -> Any:
         return _entry(item)
     if callable(item) and getattr(item, "__name__", "<").isidentifier():
         return {
-            "module": "builtins",
+            "module": _module_among(item) or "builtins",
             "class_name": "function",
             "config": item.__name__,
             "registered_name": registered_name(item) or "function",
@@ -166,7 +168,16 @@ def _entry(item: Any) -> dict[str, Any]:
 
 
 def _public_module(cls: type) -> str | None:
-    return "graphc" if cls.__module__.startswith("graphc.") else None
+    return _module_among(cls) or ("graphc" if cls.__module__.startswith("graphc.") else None)
+
+
+def _module_among(item: Any) -> str | None:
+    """The one of `MODULES` that has the class or function."""
+    return next((module for module, found in MODULES.items() if found.get(item.__name__) is item), None)
+
+
+def _of_module(module: Any, name: Any) -> Any:
+    return MODULES[module].get(str(name)) if isinstance(module, str) and module in MODULES else None
 
 
 def _class_name(item: Any) -> str:
@@ -194,7 +205,8 @@ def _deserialize(config: Any) -> Any:
         return np.asarray(inner["value"], inner["dtype"])
     if name == "function":
         found = (
-            registered_object(str(config.get("registered_name")))
+            _of_module(config.get("module"), inner)
+            or registered_object(str(config.get("registered_name")))
             or registered_object(str(inner))
             or _own_function(inner)
         )
@@ -221,7 +233,7 @@ def _deserialize(config: Any) -> Any:
 def _class(config: dict[str, Any]) -> Any:
     name, registered = str(config["class_name"]), config.get("registered_name")
     found = registered_object(str(registered)) if registered else None
-    found = found or registered_object(name) or _own_class(name)
+    found = found or _of_module(config.get("module"), name) or registered_object(name) or _own_class(name)
     if not isinstance(found, type):
         raise FormatError(
             f"the class {name!r} is not known; pass it in custom_objects, or register it with register_serializable"

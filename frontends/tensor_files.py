@@ -27,7 +27,7 @@ def tensor_bytes(arrays: Mapping[str, Array]) -> bytes:
     lacking = sorted(name for name, array in arrays.items() if array.dtype not in map(np.dtype, DTYPES.values()))
     if lacking:
         raise UnsupportedError(f"safetensors has no dtype for {', '.join(f'{n} ({arrays[n].dtype})' for n in lacking)}")
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    return save({name: np.asarray(array, order="C") for name, array in arrays.items()})  # scalars stay scalars
 
 
 def tensors_of(data: bytes, what: str) -> dict[str, Array]:

@@ -9,7 +9,7 @@ from graphc.frontends import serialization
 from graphc.frontends.structures import pack
 from graphc.runtime import predicting
 from graphc.runtime.executable import Executable
-from graphc.runtime.training import constraints, optimizers, schedules
+from graphc.runtime.training import constraints, losses, metrics, optimizers, schedules
 from graphc.runtime.training.program import Program
 from graphc.runtime.training.step import record_training
 from graphc.runtime.training.trainer import Trainer, batch_length
@@ -61,3 +61,7 @@ serialization.MODELS.update({"Functional": Model, "Model": Model, "Sequential": 
 serialization.CLASSES.update(constraints.CLASSES)
 serialization.CLASSES.update(schedules.CLASSES)
 serialization.CLASSES.update({cls.__name__: cls for cls in optimizers.CLASSES.values()})
+serialization.MODULES["graphc.losses"] = {**losses.FUNCTIONS, **losses.CLASSES}
+serialization.MODULES["graphc.metrics"] = {
+    name: found for name, found in vars(metrics).items() if isinstance(found, type) or name.endswith("accuracy")
+}

@@ -9,14 +9,15 @@ from typing import Any, Literal
 import numpy as np
 
 from graphc import frontends
-from graphc.frontends import ops
+from graphc.frontends import ops, serialization
 from graphc.frontends.random import key_of
 from graphc.frontends.recording import current_recording
 from graphc.frontends.structures import flatten
-from graphc.ir.errors import GraphcError
+from graphc.frontends.warning import warn
+from graphc.ir.errors import FormatError, GraphcError
 from graphc.ir.module import Module
 from graphc.passes.autodiff import check_gradients
-from graphc.runtime.training import fitting, metrics, optimizers
+from graphc.runtime.training import compile_config, fitting, metrics, optimizers
 from graphc.runtime.training.callbacks import CallbackList
 from graphc.runtime.training.callbacks.callback import as_numbers
 from graphc.runtime.training.callbacks.progress import verbosity
@@ -44,6 +45,8 @@ class Compiled:
     settings: dict[str, Any]
     check_finite: bool = False
     gradients: Literal["ir", "native"] = "ir"
+    given: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The arguments of `compile` by name."""
     losses: dict[str, Mean] = field(default_factory=dict[str, Mean])
     """The means of the loss, and of those of each output where there are several, by the names of their logs."""
     programs: dict[Any, Program] = field(default_factory=dict)
@@ -162,9 +165,54 @@ class Trainer(frontends.Model):
             {"target": target, "passes": passes, "memory_budget": memory_budget},
             check_finite,
             gradients,
+            {
+                "optimizer": optimizer,
+                "loss": loss,
+                "loss_weights": loss_weights,
+                "metrics": metrics,
+                "weighted_metrics": weighted_metrics,
+                "run_eagerly": run_eagerly,
+                "steps_per_execution": steps_per_execution,
+                "jit_compile": jit_compile,
+                "auto_scale_loss": auto_scale_loss,
+                "target": target,
+                "passes": passes,
+                "memory_budget": memory_budget,
+                "check_finite": check_finite,
+                "gradients": gradients,
+            },
         )
         object.__setattr__(self, "_compiled", compiled)
         object.__setattr__(self, "_forward", None)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """The arguments of `compile` as JSON, which `compile_from_config` takes; `{}` before `compile`.
+
+        A model with a `compile` of its own overrides both; what it returns may have objects with `get_config` in it.
+        """
+        compiled = self._compiled
+        if compiled is None:
+            return {}
+        return compile_config.serialized(compiled.given | compiled.settings | {"optimizer": compiled.optimizer})
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile the model as `get_compile_config` said. Raises `FormatError` for a config that `compile` refuses."""
+        if type(self).compile is not Trainer.compile:
+            warn(
+                f"{self.name!r} is loaded without being compiled, since {type(self).__name__} has a `compile` of its "
+                "own: call it, or let the class override get_compile_config and compile_from_config too"
+            )
+            return
+        try:
+            self.compile(**serialization.deserialize(config))
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise FormatError(f"the config of `compile` cannot be used: {error!r}") from error
+
+    def training_state(self) -> tuple[Any, dict[str, Array]]:
+        return compile_config.training_state(self)
+
+    def restore_training(self, config: Any, arrays: Mapping[str, Array]) -> None:
+        compile_config.restore_training(self, config, arrays)
 
     @property
     def compiled(self) -> bool:
