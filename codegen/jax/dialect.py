@@ -9,7 +9,7 @@ from graphc.codegen.jax.helpers import HELPERS
 from graphc.codegen.jax.regions import write_region_op
 from graphc.codegen.jax.spelling import SPELLING, dtype_text
 from graphc.codegen.source.body import BodyWriter
-from graphc.codegen.source.dialect import Spelling, Update
+from graphc.codegen.source.dialect import Spelling
 from graphc.codegen.source.documentation import entry_line
 from graphc.codegen.source.functional import LOAD, FunctionalDialect, indented
 from graphc.codegen.source.writer import Definition, Method
@@ -19,6 +19,8 @@ from graphc.ir.module import Module
 from graphc.ir.types import TensorType
 
 DONATED = "The memory of `params` is used for the new ones, which are returned: go on with these."
+
+COPIED = "params = jax.tree.map(lambda leaf: leaf, params)  # new dicts, in which the new weights take their places"
 
 
 class JaxDialect(FunctionalDialect):
@@ -41,7 +43,6 @@ class JaxDialect(FunctionalDialect):
         "load_file": "from safetensors.flax import load_file",
     }
     has_native_gradient = True
-    is_pure = True
     reserved = frozenset(
         {
             "threefry2x32_p",
@@ -88,7 +89,7 @@ class JaxDialect(FunctionalDialect):
         if not any(result.updates is not None for result in method.entry.results):
             return "\n".join(["@jax.jit", head, f'    """{line}"""', *indented(method.lines)])
         doc = [f'    """{line}', "", f"    {DONATED}", '    """']
-        return "\n".join(["@partial(jax.jit, donate_argnums=0)", head, *doc, *indented(method.lines)])
+        return "\n".join(["@partial(jax.jit, donate_argnums=0)", head, *doc, f"    {COPIED}", *indented(method.lines)])
 
     def usage(self, root: Definition, module: Module) -> list[str]:
         method = root.methods[0]
@@ -111,14 +112,8 @@ class JaxDialect(FunctionalDialect):
         assert plain in LOAD
         return LOAD.replace(plain, f"    with jax.enable_x64(True):\n    {plain}") if self.wide else LOAD
 
-    def updated(self, body: BodyWriter, updates: Sequence[Update], outputs: Sequence[Value]) -> None:
-        """The function stays pure: it returns the weights with the new ones in place."""
-        for value in dict.fromkeys((*outputs, *(value for _, value, _ in updates))):
-            text = body.named(value)
-            if value not in body.known:
-                body.emit(f"{body.name_result(value)} = {text}")
-        for path, value, _ in updates:
-            body.emit(f"params = replaced(params, {path!r}, {body.known[value].text})")
+    def returned(self, body: BodyWriter, outputs: Sequence[Value]) -> str:
+        """The function stays pure: it returns the weights, too."""
         texts = [body.known[value].text for value in outputs]
         kept = texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
-        body.emit(f"return {kept}, params" if outputs else "return params")
+        return f"return {kept}, params" if outputs else "return params"

@@ -141,14 +141,6 @@ def take_or_zero(x, indices, axis):
     indices = jnp.where(indices < 0, x.shape[axis], indices)
     return jnp.take(x, indices, axis=axis, mode="fill", fill_value=0)
 ''',
-    "replaced": '''
-def replaced(params, path, value):
-    """`params` with another value at `path`."""
-    key, *rest = path
-    if isinstance(params, list):
-        return [replaced(item, rest, value) if i == key else item for i, item in enumerate(params)]
-    return params | {key: replaced(params[key], rest, value) if rest else value}
-''',
     "convolution_of_small": '''
 def convolution_of_small(x, kernel, strides=None, padding="valid", dilation=None, groups=1):
     """Convolution of channels-last `x` as one product: XLA's own is slow where there are few windows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphc.codegen.source.calls import write_call, write_function_call
 from graphc.codegen.source.dialect import Dialect
 from graphc.codegen.source.expressions import (
     ATOM,
@@ -19,7 +20,7 @@ from graphc.codegen.source.expressions import (
     template,
 )
 from graphc.codegen.source.freeing import worth_freeing
-from graphc.codegen.source.items import Call, Hint, Item, Loop, Pending, UpdateCall
+from graphc.codegen.source.items import Hint, Item, Loop, Pending
 from graphc.codegen.source.naming import Names, identifier
 from graphc.codegen.source.roles import layer_role
 from graphc.codegen.source.sections import Sections
@@ -34,7 +35,6 @@ from graphc.ir.opdef import OPS
 
 if TYPE_CHECKING:
     from graphc.codegen.source.members import Members
-    from graphc.codegen.source.updates import Form
 
 CONSTANT = OPS["constant"].op_class
 WIDTH = 120
@@ -86,6 +86,8 @@ class BodyWriter:
         """Scalars that are sizes."""
         self.ordered = False
         """Whether ops run in the order of the items, so that operands die where the plan of memory says."""
+        self.records_nothing = False
+        """Whether the body is one of which no framework keeps what it would need for a gradient."""
         self.large: set[str] = set()
         """Names that held an array worth freeing."""
         self.hints: dict[Value, Hint] = {}
@@ -151,12 +153,8 @@ class BodyWriter:
                 self._go_to(self.sections.title(item))
             if isinstance(item, Op):
                 self._op(item)
-            elif isinstance(item, Call):
-                self._call(item)
-            elif isinstance(item, Loop):
-                self._loop(item)
             else:
-                self._update(item)
+                write_call(self, item)
 
     def _go_to(self, title: str | None) -> None:
         """Come to an item of a section; new values of weights stand in that in which they are computed."""
@@ -181,7 +179,7 @@ class BodyWriter:
             module = self.dialect.member(self.members.path_of_layer(op))
             spelled, extra = template(layer.call), {"layer": module}
         elif op.definition.call_rule is not None:
-            self._function_call(op)
+            write_function_call(self, op)
             return
         else:
             spelled, extra = self._template(op)
@@ -224,7 +222,7 @@ class BodyWriter:
 
     def _expression(self, op: Op, spelled: Template, extra: dict[str, str]) -> None:
         operands = op.operands
-        self._settle(but=operands)
+        self.settle(but=operands)
         if spelled.repeats:
             for value in operands:
                 if value is not None and value in self.pending:
@@ -388,7 +386,7 @@ class BodyWriter:
         if hint is not None and hint.steps and len(results) == 1 and self.uses.get(first) == 1:
             expression = self.dialect.stored(expression, hint.steps)
             self.stored.add(first)
-        self._settle()
+        self.settle()
         freed = self.release(reads)
         targets = ", ".join(self.name_result(value, freed) for value in results)
         self.emit(f"{targets} = {expression.text}")
@@ -415,7 +413,7 @@ class BodyWriter:
 
     def materialise(self, value: Value) -> None:
         """Write what is pending for `value` as a statement of its own."""
-        self._settle(value)
+        self.settle(value)
         waiting = self.pending.pop(value)
         freed = self.release(waiting.reads)
         name = self.name_result(value, freed)
@@ -429,7 +427,7 @@ class BodyWriter:
         """Whether an array that is read last here would be held to the end of a longer statement by its name."""
         return any(worth_freeing(value) and self.uses[value] <= waiting.reads.count(value) for value in waiting.reads)
 
-    def _settle(self, before: Value | None = None, but: Sequence[Value | None] = ()) -> None:
+    def settle(self, before: Value | None = None, but: Sequence[Value | None] = ()) -> None:
         """Where order counts, write what is pending (longer than `before`): later it would keep what it reads alive."""
         if self.ordered:
             for value in list(self.pending):
@@ -490,84 +488,6 @@ class BodyWriter:
         if worth_freeing(value):
             self.large.add(name)
         return name
-
-    # --- calls ------------------------------------------------------------------------------------------------
-
-    def _arguments(self, values: Sequence[Value]) -> list[str]:
-        """Values as arguments of a call that stands on its own line."""
-        for value in values:
-            waiting = self.pending.get(value)
-            if waiting is not None and (waiting.ops > 2 or waiting.stands_alone):
-                self.materialise(value)
-        return [self.operand(value).text for value in values]
-
-    def _call(self, item: Call) -> None:
-        arguments = self._arguments(item.node.inputs)
-        text = self.dialect.call(item.code, item.path, arguments)
-        outputs = item.node.outputs
-        if outputs:
-            self.define(
-                outputs, Expression(text, POSTFIX), self.consume(item.node.inputs), 3, 1, False, len(outputs) == 1
-            )
-
-    def _update(self, item: UpdateCall) -> None:
-        """Call the function that updates a weight; where it can, the new values are in the weights' places then."""
-        form = item.form
-        if not self.dialect.is_pure:  # what reads the old values comes before
-            for value in list(self.pending):
-                if value in self.pending and value not in form.arguments:
-                    self.materialise(value)
-        self._arguments(form.arguments)
-        arguments = [self._passed(value, form) for value in form.arguments]
-        call = f"{item.code.name}({', '.join(arguments)})"
-        reads = self.consume(form.arguments)
-        if self.dialect.is_pure:
-            news = [new for new, _ in form.targets]
-            self.define(news, Expression(call, POSTFIX), reads, inlinable=False)
-            return
-        self._settle()
-        self.release(reads)
-        places = [self.members.place_of(old) for _, old in form.targets]
-        self.emit(self.dialect.update_call(call, [self.dialect.member(place) for place in places if place is not None]))
-        for new, old in form.targets:
-            self.known[new] = self.members.weight(old)
-            self.kept.add(new)
-            self.written.add(new)
-
-    def _passed(self, value: Value, form: Form) -> str:
-        """An argument of an update."""
-        if form.steps is None or not value.ndim or value in self.stored:
-            return self.operand(value).text
-        place = self.members.place_of(value)
-        if place is not None:
-            return self.dialect.member(place)
-        return self.dialect.stored(self.operand(value), form.steps).text
-
-    def _function_call(self, op: Op) -> None:
-        values = [value for value in op.operands if value is not None]
-        arguments = self._arguments(values)
-        name = self.members.function_name(op.attributes[0])
-        if op.name == "native_gradient":
-            text = self.dialect.native_gradient(name, arguments, op.attribute_dict["wrt"])
-        else:
-            text = self.dialect.function_call(name, arguments)
-        self.define(op.results, Expression(text, POSTFIX), self.consume(values), 3, 1, False, len(op.results) == 1)
-
-    def _loop(self, item: Loop) -> None:
-        arguments = self._arguments(item.inputs)
-        stream = item.inputs[item.position]
-        if stream in self.pending:
-            self.materialise(stream)
-        source = self.operand(stream).text
-        reads = self.consume([stream])
-        freed = self.release(reads)
-        name = self.name_result(item.output, freed)
-        if name != source:
-            self.emit(f"{name} = {source}")
-        arguments[item.position] = name
-        self.dialect.loop(self, item.code, item.path, arguments, item.position)
-        rest = [value for i, value in enumerate(item.inputs) if i != item.position]
-        self.release(self.consume(rest))
 
     # --- the end ----------------------------------------------------------------------------------------------
 

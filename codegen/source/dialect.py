@@ -84,9 +84,6 @@ class Dialect(ABC):
     taken_members: ClassVar[frozenset[str]] = frozenset()
     """Names that members of a class may not take: what the framework's own class has."""
 
-    is_pure: ClassVar[bool] = False
-    """Whether entries return the new values of weights, rather than put them in the weights' places."""
-
     writes_in_place: ClassVar[bool] = False
     """Whether functions write over the arrays that they are given."""
 

@@ -135,7 +135,11 @@ class FunctionalDialect(Dialect):
         places = [self.member(path) for path, _, _ in updates]
         if places:
             body.emit(f"{', '.join(places)} = {body.returned([value for _, value, _ in updates])}")
-        body.emit(f"return {body.returned(outputs)}" if outputs else "return None")
+        body.emit(self.returned(body, outputs))
+
+    def returned(self, body: BodyWriter, outputs: Sequence[Value]) -> str:
+        """The return of an entry that updates weights."""
+        return f"return {body.returned(outputs)}" if outputs else "return None"
 
 
 def indented(lines: Sequence[str]) -> list[str]:

@@ -54,6 +54,8 @@ class Method:
     parameters: list[str]
     lines: list[str]
     entry: Function | None = None
+    records_nothing: bool = False
+    """Whether it is a step of training or testing, of which no gradient is taken from outside."""
 
 
 PrivateFunction = tuple[str, list[str], list[str]]
@@ -473,6 +475,7 @@ class ModuleWriter:
         self._name_members("")
         self.members[""] = list(dict.fromkeys([*self.members.get("", ()), *used]))
         writer, parameters = self._body(root, items, function)
+        writer.records_nothing = self._is_step(function, items)
         names = dict(self._parameters)
         updates: list[Update] = []
         for result, value in zip(function.results, function.outputs, strict=True):
@@ -492,7 +495,14 @@ class ModuleWriter:
                 writer.size(dim)
             guards += guard_lines(guard, writer, function)
         lines = [*writer.sizes_at_top(root.inputs, names), *guards, *freeing(writer)]
-        return Method(self.dialect.method_name(function, self.module), parameters, lines, function)
+        name = self.dialect.method_name(function, self.module)
+        return Method(name, parameters, lines, function, writer.records_nothing)
+
+    def _is_step(self, function: Function, items: Sequence[Item]) -> bool:
+        """Whether an entry is a step of training or testing; of what only runs forward a user may want the gradient."""
+        if function is not self.module.main and any(result.updates is not None for result in function.results):
+            return True
+        return any(isinstance(each, UpdateCall) or (isinstance(each, Op) and is_backward(each)) for each in items)
 
     def _update(self, node: Node, function: Function) -> UpdateCall:
         """The call of the function that updates a weight, which is written unless there is one of its text."""

@@ -167,7 +167,7 @@ class TorchDialect(Dialect):
         write_region_op(body, op)
 
     def update_function(self, parameters: Sequence[str], lines: Sequence[str]) -> str:
-        head = ["@torch.no_grad()", f"def NAME({', '.join(parameters)}):", '    """The update of OWNERS, in place."""']
+        head = [f"def NAME({', '.join(parameters)}):", '    """The update of OWNERS, in place."""']
         return "\n".join([*head, *indented(lines)])
 
     def update_call(self, call: str, places: Sequence[str]) -> str:
@@ -202,17 +202,18 @@ class TorchDialect(Dialect):
             if read is None or read & written or shared_with_weights(body, value):
                 self._computed(body, value)
             written.add(path)
-        if updates:
+        indent = "" if body.records_nothing else "    "
+        if updates and indent:
             body.emit("with torch.no_grad():")
         ready = [update for update in updates if update.value in body.known]
         together = ready if len(ready) >= FEWEST_TOGETHER else []
         for path, value, steps in updates:
             if not together or value not in body.known:
-                body.emit(f"    {self._write(body, path, value, steps)}")
+                body.emit(f"{indent}{self._write(body, path, value, steps)}")
         if together:
             weights = ", ".join(self.member(path) for path, _, _ in together)
             values = ", ".join(self.stored(body.operand(value), steps).text for _, value, steps in together)
-            body.emit(f"    torch._foreach_copy_([{weights}], [{values}])")
+            body.emit(f"{indent}torch._foreach_copy_([{weights}], [{values}])")
         if outputs:
             body.emit(f"return {body.returned(outputs)}")
 
@@ -267,7 +268,10 @@ class TorchDialect(Dialect):
     def _methods(self, definition: Definition) -> list[str]:
         out: list[str] = []
         for method in definition.methods:
-            out += ["", f"    def {method.name}({', '.join(['self', *method.parameters])}):"]
+            out.append("")
+            if method.records_nothing:
+                out.append("    @torch.no_grad()")
+            out.append(f"    def {method.name}({', '.join(['self', *method.parameters])}):")
             if method.entry is not None and len(definition.methods) > 1:
                 out.append(f'        """{entry_line(method.entry, method.parameters)}"""')
             out += indented(indented(method.lines))

@@ -48,14 +48,6 @@ def sparse_cross_entropy_gradient(dy, logits, labels, ignore_index=None, label_s
     return gradient if ignore_index is None else jnp.where((labels == ignore_index)[..., None], 0, gradient)
 
 
-def replaced(params, path, value):
-    """`params` with another value at `path`."""
-    key, *rest = path
-    if isinstance(params, list):
-        return [replaced(item, rest, value) if i == key else item for i, item in enumerate(params)]
-    return params | {key: replaced(params[key], rest, value) if rest else value}
-
-
 def adamw(parameter, gradient, momentum, velocity, learning_rate, alpha):
     """The update of hidden/kernel … logits/bias"""
     momentum = momentum + (gradient - momentum) * 0.09999999999999998
@@ -77,6 +69,7 @@ def train_step(params, image, target, learning_rate):
 
     The memory of `params` is used for the new ones, which are returned: go on with these.
     """
+    params = jax.tree.map(lambda leaf: leaf, params)  # new dicts, in which the new weights take their places
     b = image.shape[0]
 
     # forward
@@ -100,7 +93,12 @@ def train_step(params, image, target, learning_rate):
     step = new_optimizer_iteration.astype(jnp.float32)
     x = jnp.sqrt(1.0 - 0.999**step) / (1.0 - 0.9**step)
     alpha = learning_rate * x
-    new_hidden_kernel, new_optimizer_hidden_kernel_momentum, new_optimizer_hidden_kernel_velocity = adamw(
+    loss = sparse_cross_entropy(logits, target).mean(axis=0)
+    (
+        params["hidden"]["kernel"],
+        params["optimizer"]["hidden"]["kernel"]["momentum"],
+        params["optimizer"]["hidden"]["kernel"]["velocity"],
+    ) = adamw(
         params["hidden"]["kernel"],
         hidden_kernel_gradient,
         params["optimizer"]["hidden"]["kernel"]["momentum"],
@@ -108,7 +106,11 @@ def train_step(params, image, target, learning_rate):
         learning_rate,
         alpha,
     )
-    new_hidden_bias, new_optimizer_hidden_bias_momentum, new_optimizer_hidden_bias_velocity = adamw(
+    (
+        params["hidden"]["bias"],
+        params["optimizer"]["hidden"]["bias"]["momentum"],
+        params["optimizer"]["hidden"]["bias"]["velocity"],
+    ) = adamw(
         params["hidden"]["bias"],
         hidden_bias_gradient,
         params["optimizer"]["hidden"]["bias"]["momentum"],
@@ -116,7 +118,11 @@ def train_step(params, image, target, learning_rate):
         learning_rate,
         alpha,
     )
-    new_logits_kernel, new_optimizer_logits_kernel_momentum, new_optimizer_logits_kernel_velocity = adamw(
+    (
+        params["logits"]["kernel"],
+        params["optimizer"]["logits"]["kernel"]["momentum"],
+        params["optimizer"]["logits"]["kernel"]["velocity"],
+    ) = adamw(
         params["logits"]["kernel"],
         logits_kernel_gradient,
         params["optimizer"]["logits"]["kernel"]["momentum"],
@@ -124,7 +130,11 @@ def train_step(params, image, target, learning_rate):
         learning_rate,
         alpha,
     )
-    new_logits_bias, new_optimizer_logits_bias_momentum, new_optimizer_logits_bias_velocity = adamw(
+    (
+        params["logits"]["bias"],
+        params["optimizer"]["logits"]["bias"]["momentum"],
+        params["optimizer"]["logits"]["bias"]["velocity"],
+    ) = adamw(
         params["logits"]["bias"],
         logits_bias_gradient,
         params["optimizer"]["logits"]["bias"]["momentum"],
@@ -134,8 +144,7 @@ def train_step(params, image, target, learning_rate):
     )
 
     # metrics
-    x = sparse_cross_entropy(logits, target).mean(axis=0) * b
-    new_metrics_loss_total = params["metrics"]["loss"]["total"] + x
+    new_metrics_loss_total = params["metrics"]["loss"]["total"] + loss * b
     new_metrics_loss_count = params["metrics"]["loss"]["count"] + b
     x = new_metrics_loss_count == 0.0
     y = (target == logits.argmax(axis=1).astype(jnp.int32)).astype(jnp.float32).sum(axis=0)
@@ -146,23 +155,19 @@ def train_step(params, image, target, learning_rate):
     accuracy = jnp.where(
         condition, 0.0, new_metrics_accuracy_total / jnp.where(condition, 1.0, new_metrics_accuracy_count)
     )
-    params = replaced(params, ("hidden", "kernel"), new_hidden_kernel)
-    params = replaced(params, ("hidden", "bias"), new_hidden_bias)
-    params = replaced(params, ("logits", "kernel"), new_logits_kernel)
-    params = replaced(params, ("logits", "bias"), new_logits_bias)
-    params = replaced(params, ("optimizer", "iteration"), new_optimizer_iteration)
-    params = replaced(params, ("optimizer", "hidden", "kernel", "momentum"), new_optimizer_hidden_kernel_momentum)
-    params = replaced(params, ("optimizer", "hidden", "kernel", "velocity"), new_optimizer_hidden_kernel_velocity)
-    params = replaced(params, ("optimizer", "hidden", "bias", "momentum"), new_optimizer_hidden_bias_momentum)
-    params = replaced(params, ("optimizer", "hidden", "bias", "velocity"), new_optimizer_hidden_bias_velocity)
-    params = replaced(params, ("optimizer", "logits", "kernel", "momentum"), new_optimizer_logits_kernel_momentum)
-    params = replaced(params, ("optimizer", "logits", "kernel", "velocity"), new_optimizer_logits_kernel_velocity)
-    params = replaced(params, ("optimizer", "logits", "bias", "momentum"), new_optimizer_logits_bias_momentum)
-    params = replaced(params, ("optimizer", "logits", "bias", "velocity"), new_optimizer_logits_bias_velocity)
-    params = replaced(params, ("metrics", "loss", "total"), new_metrics_loss_total)
-    params = replaced(params, ("metrics", "loss", "count"), new_metrics_loss_count)
-    params = replaced(params, ("metrics", "accuracy", "total"), new_metrics_accuracy_total)
-    params = replaced(params, ("metrics", "accuracy", "count"), new_metrics_accuracy_count)
+    (
+        params["optimizer"]["iteration"],
+        params["metrics"]["loss"]["total"],
+        params["metrics"]["loss"]["count"],
+        params["metrics"]["accuracy"]["total"],
+        params["metrics"]["accuracy"]["count"],
+    ) = (
+        new_optimizer_iteration,
+        new_metrics_loss_total,
+        new_metrics_loss_count,
+        new_metrics_accuracy_total,
+        new_metrics_accuracy_count,
+    )
     return (loss, accuracy), params
 
 
@@ -172,6 +177,7 @@ def test_step(params, image, target):
 
     The memory of `params` is used for the new ones, which are returned: go on with these.
     """
+    params = jax.tree.map(lambda leaf: leaf, params)  # new dicts, in which the new weights take their places
     b = image.shape[0]
     x = jax.nn.relu(image @ params["hidden"]["kernel"] + params["hidden"]["bias"])
     x = x @ params["logits"]["kernel"] + params["logits"]["bias"]
@@ -185,10 +191,12 @@ def test_step(params, image, target):
     condition_1 = y_1 == 0.0
     loss = jnp.where(condition, 0.0, y / jnp.where(condition, 1.0, z))
     accuracy = jnp.where(condition_1, 0.0, x / jnp.where(condition_1, 1.0, y_1))
-    params = replaced(params, ("metrics", "loss", "total"), y)
-    params = replaced(params, ("metrics", "loss", "count"), z)
-    params = replaced(params, ("metrics", "accuracy", "total"), x)
-    params = replaced(params, ("metrics", "accuracy", "count"), y_1)
+    (
+        params["metrics"]["loss"]["total"],
+        params["metrics"]["loss"]["count"],
+        params["metrics"]["accuracy"]["total"],
+        params["metrics"]["accuracy"]["count"],
+    ) = y, z, x, y_1
     return (loss, accuracy), params
 
 

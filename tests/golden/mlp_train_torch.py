@@ -47,7 +47,6 @@ def sparse_cross_entropy_gradient(dy, logits, labels, ignore_index=None, label_s
     return gradient if ignore_index is None else gradient.masked_fill_((labels == ignore_index).unsqueeze(-1), 0)
 
 
-@torch.no_grad()
 def adamw(parameter, gradient, momentum, velocity, learning_rate, alpha):
     """The update of hidden/kernel … logits/bias, in place."""
     parameter.sub_(parameter * (learning_rate * 0.004))
@@ -83,6 +82,7 @@ class Model(nn.Module):
         x = F.relu(x)
         return self.logits(x)
 
+    @torch.no_grad()
     def train_step(self, image, target, learning_rate):
         """The entry train_step; see the top of the file."""
         b = image.shape[0]
@@ -166,25 +166,26 @@ class Model(nn.Module):
         y = new_metrics_accuracy_total / torch.where(condition, 1.0, new_metrics_accuracy_count)
         loss = torch.where(x, 0.0, new_metrics_loss_total / torch.where(x, 1.0, new_metrics_loss_count))
         accuracy = torch.where(condition, 0.0, y)
-        with torch.no_grad():
-            torch._foreach_copy_(
-                [
-                    self.optimizer_iteration,
-                    self.metrics_loss_total,
-                    self.metrics_loss_count,
-                    self.metrics_accuracy_total,
-                    self.metrics_accuracy_count,
-                ],
-                [
-                    new_optimizer_iteration,
-                    new_metrics_loss_total,
-                    new_metrics_loss_count,
-                    new_metrics_accuracy_total,
-                    new_metrics_accuracy_count,
-                ],
-            )
+        del y
+        torch._foreach_copy_(
+            [
+                self.optimizer_iteration,
+                self.metrics_loss_total,
+                self.metrics_loss_count,
+                self.metrics_accuracy_total,
+                self.metrics_accuracy_count,
+            ],
+            [
+                new_optimizer_iteration,
+                new_metrics_loss_total,
+                new_metrics_loss_count,
+                new_metrics_accuracy_total,
+                new_metrics_accuracy_count,
+            ],
+        )
         return loss, accuracy
 
+    @torch.no_grad()
     def test_step(self, image, target):
         """The entry test_step; see the top of the file."""
         b = image.shape[0]
@@ -204,16 +205,15 @@ class Model(nn.Module):
         condition_1 = y_1 == 0.0
         loss = torch.where(condition, 0.0, y / torch.where(condition, 1.0, z))
         accuracy = torch.where(condition_1, 0.0, x / torch.where(condition_1, 1.0, y_1))
-        with torch.no_grad():
-            torch._foreach_copy_(
-                [
-                    self.metrics_loss_total,
-                    self.metrics_loss_count,
-                    self.metrics_accuracy_total,
-                    self.metrics_accuracy_count,
-                ],
-                [y, z, x, y_1],
-            )
+        torch._foreach_copy_(
+            [
+                self.metrics_loss_total,
+                self.metrics_loss_count,
+                self.metrics_accuracy_total,
+                self.metrics_accuracy_count,
+            ],
+            [y, z, x, y_1],
+        )
         return loss, accuracy
 
 
