@@ -25,7 +25,7 @@ from graphc.frontends.scopes import user_line
 from graphc.frontends.structures import flatten, map_structure
 from graphc.frontends.symbolic import SymbolicTensor, keras_shape, size_of
 from graphc.frontends.tracking import Tracker
-from graphc.frontends.variable import Variable, autocast_to, outside_traces
+from graphc.frontends.variable import Variable, autocast_to, outside_traces, reading_adapted
 from graphc.frontends.weights import WeightOwner
 from graphc.ir.builder import Builder, in_graphc
 from graphc.ir.dtypes import DType
@@ -178,13 +178,20 @@ class Layer(WeightOwner):
     def losses(self) -> list[Any]:
         """What the layer and those in it add to the loss: the penalties of weights that are trained, then, while a step
         is recorded, what `add_loss` was given so far."""
-        penalties = [v.regularizer(v) for v in self.trainable_weights if v.regularizer is not None]
+        return [*self._penalties(), *self._added_losses()]
+
+    def _penalties(self) -> list[Any]:
+        """The penalties of weights that are trained, which are the same for every batch."""
+        return [v.regularizer(v) for v in self.trainable_weights if v.regularizer is not None]
+
+    def _added_losses(self) -> list[Any]:
+        """What `add_loss` was given so far in the step that is being recorded."""
         recording = current_recording()
         added = [] if recording is None else recording.losses
         if not added:
-            return penalties
+            return []
         within = {id(layer) for layer in self.all_layers()}
-        return [*penalties, *(value for layer, value in added if id(layer) in within)]
+        return [value for layer, value in added if id(layer) in within]
 
     def all_layers(self) -> Iterator[Layer]:
         """The layer itself, and all layers in it."""
@@ -255,7 +262,10 @@ class Layer(WeightOwner):
             mixed = self.compute_dtype is not self.variable_dtype
             try:
                 with autocast_to(self.compute_dtype if mixed else None):
-                    if self._remat_scope is None or Builder.current() is None:
+                    if Builder.current() is None:
+                        with reading_adapted():
+                            found = self.call(*args, **kwargs)
+                    elif self._remat_scope is None:
                         found = self.call(*args, **kwargs)
                     else:
                         found = self._remat_scope.call(self, args, kwargs)

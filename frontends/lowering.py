@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from graphc.frontends.adapters import apply_adapters
 from graphc.frontends.layer_paths import LayerPaths, join, layer_paths
 from graphc.frontends.model import Model
 from graphc.frontends.naming import Names, identifier, unique
@@ -81,7 +82,7 @@ class Lowering(Recording):
         table = self.module.weights
         weight = table.info(name) if name in table else table.add(name, variable.numpy(), trainable)
         value_name = self.taken.new(identifier(name))
-        role = "param" if variable.trainable else "state"
+        role = "param" if variable.trainable or variable.frozen else "state"
         value = self.function.add_parameter(weight.type, value_name, role, name)
         self.values[id(variable)] = self.initial[id(variable)] = value
         return value
@@ -117,6 +118,7 @@ class Lowering(Recording):
 
     def finish(self, builder: Builder, names: Sequence[str], outputs: Sequence[Value]) -> None:
         """Return the outputs under their names, and the new values of variables that were assigned."""
+        apply_adapters(self)
         flat = list(outputs)
         results = [Result(name) for name in names]
         taken = Names(names)

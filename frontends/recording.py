@@ -6,9 +6,10 @@ A recording is active while a model is lowered, a function traced, or a layer's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from graphc.frontends.naming import Names
@@ -16,7 +17,7 @@ from graphc.ir import ops as ir
 from graphc.ir.builder import Builder
 from graphc.ir.dtypes import u32
 from graphc.ir.errors import GraphcError, UnsupportedError
-from graphc.ir.graph import Function, Value
+from graphc.ir.graph import Function, Op, Value
 from graphc.ir.location import Scope
 from graphc.ir.module import Module
 from graphc.ir.rewriter import Rewriter
@@ -25,9 +26,6 @@ from graphc.ir.types import TensorType
 if TYPE_CHECKING:
     from graphc.frontends.symbolic import SymbolicTensor
     from graphc.frontends.variable import Variable
-
-SUMMED, UNEVEN = "summed", "uneven"
-"""A loss that is not divided by anything, and one of parts that are divided by different numbers."""
 
 _active: ContextVar[Recording | None] = ContextVar("graphc_recording", default=None)
 
@@ -45,6 +43,16 @@ def not_recording() -> Iterator[None]:
         yield
     finally:
         _active.reset(token)
+
+
+@dataclass(frozen=True)
+class Differentiated:
+    """A loss, the variables that it was differentiated by, what they were then, and the gradients."""
+
+    loss: Value
+    variables: Sequence[Any]
+    values: list[Value]
+    gradients: list[Value | None]
 
 
 class Recording:
@@ -70,8 +78,10 @@ class Recording:
         """Targets that are classes: the input, how many there are, and the number that stands for none."""
         self.batch_size: Any = None
         """How many examples the data has, a number or symbolic size, where a step is recorded."""
-        self.loss_weight: Any = None
-        """What the loss was normalised by, a number or scalar, where a step knows it; or `SUMMED`, or `UNEVEN`."""
+        self.loss_terms: list[Any] = []
+        """The terms of the loss, put together by what they count for in a batch: `Term`s of `runtime.training`."""
+        self.differentiated: list[Differentiated] = []
+        """What gradients were taken of so far."""
         self.host_inputs: dict[str, Callable[[], Any]] = {}
         """The inputs that the host computes for each call, by name."""
         self._outer_values: list[dict[int, Value]] = []
@@ -79,6 +89,10 @@ class Recording:
         self.unreached: list[Variable] = []
         """Variables that a loss was differentiated by and does not depend on."""
         self.scope_names: dict[Scope, Names] = {}
+        self.adapted: dict[int, Variable] = {}
+        """Variables with an active adapter that were read, by id."""
+        self.past_adapters: set[Op] = set()
+        """Ops that read such variables themselves, as the backward part does."""
         self.key: Value | None = None
         self.keys: list[Value] = []
         self.remat_blocks = 0

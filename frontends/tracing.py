@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from graphc.frontends.adapters import apply_adapters
 from graphc.frontends.layer_paths import join, layer_paths
 from graphc.frontends.naming import Names, identifier, unique
 from graphc.frontends.recording import Recording
@@ -50,6 +51,7 @@ def trace(fn: Callable[..., Any], *specs: Any) -> Module:
         if any(leaf is None for leaf in flatten(found)):
             raise GraphcError(f"the traced function {_name(fn)!r} returned None; return arrays")
         outputs = map_structure(builder.value, found)
+        apply_adapters(recording)
         builder.finish(flatten(outputs))
     recording.draw_keys_at_once()
     named = [identifier(path) if path else "output" for path in paths(outputs)]
@@ -73,7 +75,7 @@ class TracedFunction(Recording):
         )
         value_name = self.taken.new(identifier(weight.name))
         return self.function.add_parameter(
-            weight.type, value_name, "param" if variable.trainable else "state", weight.name
+            weight.type, value_name, "param" if variable.trainable or variable.frozen else "state", weight.name
         )
 
     def _path(self, variable: Variable) -> str:

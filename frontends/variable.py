@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from graphc.ir.opdef import ambient
 from graphc.ir.ops.casting import convert
 from graphc.ir.types import TensorType
 
+if TYPE_CHECKING:
+    from graphc.frontends.adapters import Adapter
+
 Array = np.ndarray[Any, Any]
 
 
@@ -35,6 +38,19 @@ def autocast_to(dtype: DType | None) -> Iterator[None]:
         yield
     finally:
         _autocast.reset(token)
+
+
+_in_call: ContextVar[bool] = ContextVar("graphc_in_call", default=False)
+
+
+@contextmanager
+def reading_adapted() -> Iterator[None]:
+    """Let variables be read with their adapters inside: a layer is being called on arrays."""
+    token = _in_call.set(True)
+    try:
+        yield
+    finally:
+        _in_call.reset(token)
 
 
 _changes = 0
@@ -73,6 +89,12 @@ class Variable(Operators):
         the other in between, `optimizer/dense/kernel/momentum`."""
         self.regularizer: Any = None
         self.constraint: Any = None
+        self.adapters: dict[str, Adapter] = {}
+        """Low-rank adapters by name; see `frontends/adapters.py`."""
+        self.adapter: Adapter | None = None
+        """The one of them that is active."""
+        self.frozen = False
+        """Whether it is not trained only because an adapter is."""
         self._array: Array | None = None
         self._held: tuple[MutableMapping[str, Array], str] | None = None
         self._draw: Callable[[], Array] | None = None
@@ -133,6 +155,16 @@ class Variable(Operators):
         self._array, self._draw = array.copy(), None
         return self._array
 
+    def freeze(self) -> None:
+        """Train it no more, for an adapter is trained in its place."""
+        if self.trainable:
+            self.trainable, self.frozen = False, True
+
+    def unfreeze(self) -> None:
+        """Undo `freeze`."""
+        if self.frozen:
+            self.trainable, self.frozen = True, False
+
     def hold(self, weights: MutableMapping[str, Array], name: str) -> None:
         """Let `weights[name]` be the value from now on, to read and to assign to: what a target holds of it."""
         global _changes
@@ -168,12 +200,15 @@ class Variable(Operators):
         if recording is None:
             raise GraphcError(f"the variable {self.name!r} is read outside `graphc.lower` and `graphc.trace`")
         value = recording.variable_value(self)
+        if self.adapter is not None:
+            recording.adapted.setdefault(id(self), self)
         wanted = self._wanted()
         return value if wanted is None else convert(value, dtype=wanted)
 
     def __graphc_array__(self) -> Array:
         wanted = self._wanted()
-        return self.numpy() if wanted is None else self.numpy().astype(wanted.numpy)
+        array = self.numpy() if self.adapter is None or not _in_call.get() else self.adapter.merged(self.numpy())
+        return array if wanted is None else array.astype(wanted.numpy)
 
     def _wanted(self) -> DType | None:
         """The dtype that the layer which reads the variable computes in, where that is another one."""

@@ -30,7 +30,8 @@ class WeightOwner:
     def own_variables(self) -> list[Variable]:
         """The variables of the layer itself: those made trainable, then the others."""
         variables = self._tracker.variables
-        return [v for v in variables if v.trainable] + [v for v in variables if not v.trainable]
+        meant = {id(v): v.trainable or v.frozen for v in variables}  # an adapter leaves the order as it is
+        return [v for v in variables if meant[id(v)]] + [v for v in variables if not meant[id(v)]]
 
     @property
     def weights(self) -> list[Variable]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.frontends import activations, initializers, ops, regularizers
+from graphc.frontends.adapters import Adaptable
 from graphc.frontends.input_spec import InputSpec
 from graphc.frontends.layer import Layer
 from graphc.frontends.layers.core import add_described, described, known_size
 from graphc.frontends.ops.nn import is_channels_last, per_axis
 from graphc.ir import ops as ir
+from graphc.ir.adapting import Form
 from graphc.ir.errors import GraphcError, ShapeError
 
 
-class BaseConv(Layer):
+class BaseConv(Adaptable, Layer):
     """What the convolutions of all ranks have in common."""
 
     def __init__(
@@ -35,6 +37,8 @@ class BaseConv(Layer):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
@@ -64,6 +68,7 @@ class BaseConv(Layer):
         self.kernel_constraint = kernel_constraint
         self.bias_constraint = bias_constraint
         self.input_spec = InputSpec(ndim=rank + 2)
+        self._take_lora_options(lora_rank, lora_alpha)
 
     @property
     def channel_axis(self) -> int:
@@ -80,6 +85,11 @@ class BaseConv(Layer):
         self.kernel = add_described(self, "kernel", self.kernel_shape(channels))
         self.bias = add_described(self, "bias", (self.filters,)) if self.use_bias else None
         self.input_spec = InputSpec(ndim=self.rank + 2, axes={self.channel_axis: channels})
+        self.built = True
+        self._enable_lora_if_asked()
+
+    def _lora_form(self) -> Form:
+        return Form("conv", tuple(self.kernel.shape))
 
     def window_padding(self) -> Any:
         """The padding as the IR has it."""
@@ -114,6 +124,7 @@ class BaseConv(Layer):
             "activation": activations.serialize(self.activation),
             "use_bias": self.use_bias,
             **described(self, "kernel", "bias"),
+            **self._lora_config(),
         }
 
 

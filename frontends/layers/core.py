@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.frontends import activations, initializers, ops, regularizers
+from graphc.frontends.adapters import Adaptable
 from graphc.frontends.input_spec import InputSpec
 from graphc.frontends.layer import Layer
 from graphc.frontends.nodes import Node, finish
@@ -86,7 +87,7 @@ def Input(
     return InputLayer(shape, batch_size, dtype, batch_shape, name).output
 
 
-class Dense(Layer):
+class Dense(Adaptable, Layer):
     """`activation(x @ kernel + bias)` along the last axis."""
 
     def __init__(
@@ -101,6 +102,8 @@ class Dense(Layer):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
         **kwargs: Any,
     ) -> None:
         if not isinstance(units, int) or isinstance(units, bool) or units <= 0:
@@ -116,12 +119,15 @@ class Dense(Layer):
         self.kernel_constraint = kernel_constraint
         self.bias_constraint = bias_constraint
         self.input_spec = InputSpec(min_ndim=2)
+        self._take_lora_options(lora_rank, lora_alpha)
 
     def build(self, input_shape: Any) -> None:
         features = known_size(input_shape, -1, "the last axis")
         self.kernel = add_described(self, "kernel", (features, self.units))
         self.bias = add_described(self, "bias", (self.units,)) if self.use_bias else None
         self.input_spec = InputSpec(min_ndim=2, axes={-1: features})
+        self.built = True
+        self._enable_lora_if_asked()
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.activation(ir.linear(inputs, self.kernel, self.bias))
@@ -133,6 +139,7 @@ class Dense(Layer):
             "activation": activations.serialize(self.activation),
             "use_bias": self.use_bias,
             **described(self, "kernel", "bias"),
+            **self._lora_config(),
         }
 
 

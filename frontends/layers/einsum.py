@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.frontends import activations, initializers, ops, regularizers
+from graphc.frontends.adapters import Adaptable
 from graphc.frontends.layer import Layer
 from graphc.frontends.layers.core import described
 from graphc.ir import ops as ir
@@ -12,7 +13,7 @@ from graphc.ir.dims import product
 from graphc.ir.errors import GraphcError, ShapeError
 
 
-class EinsumDense(Layer):
+class EinsumDense(Adaptable, Layer):
     """`activation(einsum(equation, x, kernel) + bias)`, such as "abc,cde->abde".
 
     `output_shape` is without the batch, None where the input says the size. The bias has the axes of the result named
@@ -31,6 +32,8 @@ class EinsumDense(Layer):
         bias_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -44,6 +47,7 @@ class EinsumDense(Layer):
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.kernel_constraint = kernel_constraint
         self.bias_constraint = bias_constraint
+        self._take_lora_options(lora_rank, lora_alpha)
 
     def build(self, input_shape: Any) -> None:
         inputs, kernel, outputs = self._labels(len(input_shape))
@@ -74,6 +78,9 @@ class EinsumDense(Layer):
                 constraint=self.bias_constraint,
                 name="bias",
             )
+
+        self.built = True
+        self._enable_lora_if_asked()
 
     def _labels(self, ndim: int) -> tuple[str, str, str]:
         """The labels of input, kernel and result; "..." is spelled out."""
@@ -128,4 +135,5 @@ class EinsumDense(Layer):
             "activation": activations.serialize(self.activation),
             "bias_axes": self.bias_axes,
             **described(self, "kernel", "bias"),
+            **self._lora_config(),
         }

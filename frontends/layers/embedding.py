@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.frontends import initializers, ops, regularizers
+from graphc.frontends.adapters import Adaptable
 from graphc.frontends.layer import Layer
 from graphc.frontends.layers.core import described
 from graphc.frontends.ops.dispatch import kind
 from graphc.ir import ops as ir
+from graphc.ir.adapting import Form
 from graphc.ir.errors import GraphcError, UnsupportedError
 
 
-class Embedding(Layer):
+class Embedding(Adaptable, Layer):
     """The rows of a trained table at integer inputs; ids outside it are clamped."""
+
+    _lora_weight = "embeddings"
 
     def __init__(
         self,
@@ -24,6 +28,8 @@ class Embedding(Layer):
         embeddings_constraint: Any = None,
         mask_zero: bool = False,
         weights: Any = None,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
         **kwargs: Any,
     ) -> None:
         for name, size in (("input_dim", input_dim), ("output_dim", output_dim)):
@@ -36,6 +42,7 @@ class Embedding(Layer):
         self.embeddings_initializer = initializers.get(embeddings_initializer)
         self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
         self.embeddings_constraint = embeddings_constraint
+        self._take_lora_options(lora_rank, lora_alpha)
         if weights is not None:
             self.build()
             self.embeddings.assign(weights[0] if isinstance(weights, (list, tuple)) else weights)
@@ -48,6 +55,11 @@ class Embedding(Layer):
             constraint=self.embeddings_constraint,
             name="embeddings",
         )
+        self.built = True
+        self._enable_lora_if_asked()
+
+    def _lora_form(self) -> Form:
+        return Form("embedding", (self.input_dim, self.output_dim))
 
     def call(self, inputs: Any) -> Any:
         if not kind(inputs).is_integer:
@@ -61,4 +73,5 @@ class Embedding(Layer):
             "input_dim": self.input_dim,
             "output_dim": self.output_dim,
             **described(self, "embeddings"),
+            **self._lora_config(),
         }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from graphc.frontends.recording import current_recording
+from graphc.frontends.adapters import apply_adapters, end_of_forward
+from graphc.frontends.recording import Differentiated, current_recording
 from graphc.frontends.variable import Variable
 from graphc.ir.builder import Builder
 from graphc.ir.errors import GraphcError, ShapeError
@@ -30,11 +31,13 @@ def gradients(loss: Any, variables: Sequence[Variable | Value]) -> list[Value | 
             builder.place()
         )
     wanted = [builder.value(each) for each in variables]
+    apply_adapters(recording)
     values = [v for v in wanted if v is not None]
     if recording.gradients == "native":
         found = outline_gradient(recording.module, builder.block, value, values, recording.function)
     else:
         found = Differentiator(recording.module).gradients(builder.block, value, values, recording.function)
+    end_of_forward(recording)
     missing = [each for each, gradient in zip(variables, found, strict=True) if gradient is None]
     if variables and len(missing) == len(found):
         raise GraphcError("the loss does not depend on any of the weights that are to be trained").at(builder.place())
@@ -42,6 +45,7 @@ def gradients(loss: Any, variables: Sequence[Variable | Value]) -> list[Value | 
     for each, gradient in zip(variables, found, strict=True):
         if isinstance(each, Variable):
             recording.observe(f"the gradient of {recording.name_of(each)!r}", gradient)
+    recording.differentiated.append(Differentiated(value, variables, values, found))
     recording.unreached += [each for each in missing if isinstance(each, Variable)]
     return found
 
