@@ -97,6 +97,12 @@ class Manifest:
 # --- writing ----------------------------------------------------------------------------------------------------
 
 
+def check_replaceable(folder: Path) -> None:
+    """Raise `GraphcError` for what stands at `folder`, unless it is an artifact or an empty folder."""
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / MANIFEST).is_file())):
+        raise GraphcError(f"{folder} is there already and is not an artifact; it is not overwritten")
+
+
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of `folder` once the block ends well, and vanishes otherwise.
@@ -104,8 +110,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     An artifact or an empty folder that stood there is replaced; anything else is refused with `GraphcError`.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / MANIFEST).is_file())):
-        raise GraphcError(f"{folder} is there already and is not an artifact; it is not overwritten")
+    check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

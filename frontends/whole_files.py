@@ -40,10 +40,7 @@ def whole_file(path: Path, overwrite: bool = True) -> Iterator[IO[bytes]]:
     path = Path(os.path.realpath(path))
     if not overwrite and path.exists():
         raise GraphcError(f"{str(path)!r} exists already; pass overwrite=True to replace it")
-    if path.is_dir():
-        raise GraphcError(f"{str(path)!r} is a folder; a file is to be written there")
-    if not path.parent.is_dir():
-        raise GraphcError(f"there is no folder {str(path.parent)!r}")
+    _check_place(path)
     remove_leftovers(path)
     try:
         with _placed(path) as file:
@@ -54,6 +51,26 @@ def whole_file(path: Path, overwrite: bool = True) -> Iterator[IO[bytes]]:
         sync_folder(path.parent)
     except OSError as error:
         raise GraphcError(f"{str(path)!r} is written, but a power cut may still lose it: {error.strerror}") from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise the `GraphcError` that `whole_file` would raise where a file cannot be written at `path`, before there is
+    anything to write. A file that stands there is not touched."""
+    path = Path(os.path.realpath(path))
+    _check_place(path)
+    try:
+        file = _create(path)
+        with file:
+            os.unlink(file.name)
+    except OSError as error:
+        raise _explained(error, path) from error
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise GraphcError(f"{str(path)!r} is a folder; a file is to be written there")
+    if not path.parent.is_dir():
+        raise GraphcError(f"there is no folder {str(path.parent)!r}")
 
 
 @contextmanager

@@ -283,15 +283,21 @@ def train(
     validation: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Data to validate with.")] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the order and all random numbers.")] = 0,
     checkpoint: Annotated[Path | None, typer.Option(metavar="FILE.safetensors", help="Written each epoch.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, if it is there.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, which has to be there.")] = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FOLDER|FILE.graphc", help="Artifact, or model file.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FOLDER|FILE.graphc", help="MODEL-trained.graphc, if left out."),
     ] = None,
     json: Json = False,
 ) -> None:
     """Train a model on arrays, and write it.
 
-    A model that its .py compiles keeps its optimizer, loss and metrics.
+    A model that its file compiles keeps its optimizer, loss and metrics.
+
+    -o names a .graphc file (the model with its weights and optimizer, which can be trained on) or a folder (an
+    artifact for the target, which runs without graphc). Other endings are refused before training.
+
+    --checkpoint keeps the run after each epoch; started again with --resume, an interrupted one goes on where it was.
     """
     from graphc.tools.train import Plan, train
 

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from graphc import codegen
+from graphc.codegen.artifact import check_replaceable
 from graphc.codegen.compiler import write_artifact
 from graphc.frontends.lowering import lower
 from graphc.frontends.programs import defined_in
 from graphc.frontends.structures import flatten, pack
+from graphc.frontends.whole_files import check_writable
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Function, Value
 from graphc.runtime import config, saving
@@ -31,6 +33,7 @@ Array = np.ndarray[Any, Any]
 Data = tuple[Any, Any, Any]
 """`(x, y, sample_weight)` in the model's structures."""
 
+MODEL_FILE = ".graphc"
 TARGETS, WEIGHTS = "y", "sample_weight"
 """What arrays of a file are called beside the inputs."""
 
@@ -75,7 +78,9 @@ def train(plan: Plan, say: Callable[[str], None]) -> Trained:
 
     Raises `GraphcError` for files, data and options that do not fit, before training where it can be told.
     """
-    _check_checkpoint(plan)
+    output = plan.output if plan.output is not None else Path(f"{Path(plan.source).stem}-trained.graphc")
+    check_output(output)
+    backup = backup_of(plan)
     set_random_seed(plan.seed)
     model = model_of(plan)
     data = data_of(plan.data, model)
@@ -84,11 +89,10 @@ def train(plan: Plan, say: Callable[[str], None]) -> Trained:
         raise GraphcError("give either --validation or --validation-split")
     loss = prepare(model, data, plan)
     target = codegen.target(plan.target or model._compiled.settings["target"] or config.target()).name
-    output = plan.output if plan.output is not None else Path(f"{Path(plan.source).stem}-trained.graphc")
     trained = Trained(target, output, loss)
     callbacks: list[Callback] = [EpochTable(say, trained.epochs)]
-    if plan.checkpoint is not None:
-        callbacks.append(BackupAndRestore(plan.checkpoint, delete_checkpoint=False))
+    if backup is not None:
+        callbacks.append(backup)
     x, y, sample_weight = data
     set_random_seed(plan.seed)  # whatever the file drew
     model.fit(
@@ -102,24 +106,50 @@ def train(plan: Plan, say: Callable[[str], None]) -> Trained:
         validation_data=held_out,
         sample_weight=sample_weight,
     )
-    if output.suffix == ".graphc":
+    if output.suffix == MODEL_FILE:
         model.save(output)
     else:
         write_artifact(lower(model), target, output)
     return trained
 
 
-def _check_checkpoint(plan: Plan) -> None:
-    if plan.resume and plan.checkpoint is None:
-        raise GraphcError("--resume goes on from a checkpoint: name it by --checkpoint")
-    if plan.checkpoint is not None and plan.checkpoint.exists() and not plan.resume:
-        raise GraphcError(f"{plan.checkpoint} is there already; go on from it by --resume, or remove it")
+def check_output(output: Path) -> None:
+    """Raise `GraphcError` where what was trained could not be written, or is in no format there is."""
+    if output.suffix == MODEL_FILE:
+        check_writable(output)
+        return
+    if output.suffix and not output.suffix[1:].isdigit():  # a folder may be called run-0.5
+        raise GraphcError(
+            f"-o {output}: there is no format {output.suffix} to write; {output.with_suffix(MODEL_FILE)} is a file with "
+            f"the model, and {output.with_suffix('')} the folder of an artifact for the target"
+        )
+    check_replaceable(output)
+    above = next(folder for folder in output.absolute().parents if folder.exists())
+    check_writable(above / output.name)
+
+
+def backup_of(plan: Plan) -> BackupAndRestore | None:
+    """What keeps checkpoints, if any are asked for.
+
+    Raises `GraphcError` for a checkpoint that is there without `--resume`, and for one that is missing with it.
+    """
+    if plan.checkpoint is None:
+        if plan.resume:
+            raise GraphcError("--resume goes on from a checkpoint: name it by --checkpoint")
+        return None
+    backup = BackupAndRestore(plan.checkpoint, delete_checkpoint=False)
+    there = [path for path in (backup.path, backup.previous_path) if path.exists()]
+    if there and not plan.resume:
+        raise GraphcError(f"{there[0]} is there already; go on from it by --resume, or remove it")
+    if plan.resume and not there:
+        raise GraphcError(f"--resume: there is no checkpoint {backup.path}; without --resume training starts anew")
+    return backup
 
 
 def model_of(plan: Plan) -> Any:
     """The model of a `.py` or `.graphc` file. Raises `GraphcError` for what cannot be trained."""
     path = Path(plan.source)
-    if path.suffix == ".graphc":
+    if path.suffix == MODEL_FILE:
         if plan.entry is not None:
             raise GraphcError(f"an entry is named for a .py only, and {path} is not one")
         return saving.load_model(path)
@@ -191,8 +221,11 @@ def prepare(model: Any, data: Data, plan: Plan) -> str:
     if model.compiled:
         given = [name for name in ("optimizer", "loss", "metrics") if getattr(plan, name) is not None]
         if given:
+            file = plan.source.endswith(MODEL_FILE)
+            instead = "; save it with include_optimizer=False to leave out how it was compiled" if file else ""
             raise GraphcError(
                 f"{plan.source} compiles its model; --{given[0]} is for models that are not compiled in their file"
+                + instead
             )
         if plan.target is not None:
             model._compiled.settings["target"] = codegen.target(plan.target).name

@@ -139,17 +139,37 @@ def test_which_loss_is_meant(size, activation, y, expected, metric):
         ("model.py --data train.npz --entry number", "must be a model"),
         ("model.py --data other.npz", "other.npz misses the input 'image' or 'x'; it holds 'z'"),
         ("model.py --data short.npz", "data differs in length: x['0'] has 3, y['0'] has 2\n  in short.npz"),
-        ("model.py --data train.npz --optimizer adan", "no optimizer is called 'adan'; did you mean Adam"),
+        ("model.py --data train.npz --optimizer adan", "no optimizer is called 'adan'; did you mean"),
         ("model.py --data train.npz --loss mae_", "no loss is called 'mae_'; did you mean mae"),
         ("model.py --data train.npz --metrics acc,nse", "no metric is called 'nse'; did you mean"),
         ("model.py --data train.npz --target tourch", "there is no target 'tourch'; did you mean torch"),
         ("model.py --data train.npz --resume", "name it by --checkpoint"),
+        ("model.py --data train.npz --resume --checkpoint c.safetensors", "no checkpoint c.safetensors; without --res"),
+        ("model.py --data train.npz --resume --checkpoint gone", "no checkpoint gone/latest.safetensors; without"),
+        ("model.py --data train.npz -o t.keras", "no format .keras to write; t.graphc is a file with the model, and t"),
+        ("model.py --data train.npz -o gone/t.graphc", "there is no folder"),
+        ("model.py --data train.npz -o folder.graphc", "folder.graphc' is a folder; a file is to be written there"),
+        pytest.param(
+            "model.py --data train.npz -o /proc/t.graphc",
+            "'/proc/t.graphc' could not be written",
+            marks=pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc, where nobody can write"),
+        ),
+        ("model.py --data train.npz -o full", "full is there already and is not an artifact"),
+        ("model.py --data train.npz -o train.npz/out", "train.npz"),
         ("model.py --data train.npz --validation-split 2", "validation_split is a share between 0 and 1"),
         ("model.py --data train.npz --validation test.npz --validation-split 0.1", "give either --validation or"),
         ("model.py --data wide.npz --epochs 1", "7"),
     ],
 )
-def test_mistakes_are_explained(arguments, message):
+def test_mistakes_are_explained(arguments, message, monkeypatch):
+    def train_nothing(*arguments, **options):
+        raise AssertionError("trained")
+
+    if "-o" in arguments or "--resume" in arguments:
+        monkeypatch.setattr(graphc.Model, "fit", train_nothing)
+    Path("folder.graphc").mkdir()
+    Path("full").mkdir()
+    Path("full", "notes.txt").write_text("mine")
     np.savez("other.npz", z=np.zeros(3))
     np.savez("short.npz", x=np.zeros((3, 8, 8, 1), np.float32), y=np.zeros(2, np.int64))
     np.savez("wide.npz", x=np.zeros((3, 8, 7, 1), np.float32), y=np.zeros(3, np.int64))
