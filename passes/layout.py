@@ -16,6 +16,7 @@ from graphc.ir.dims import Size
 from graphc.ir.graph import Block, Function, Op, Value
 from graphc.ir.location import ROOT, Location, common_scope
 from graphc.ir.module import Module
+from graphc.ir.ops.lora import lora_conv
 from graphc.ir.ops.movement import broadcast, reshape, transpose
 from graphc.ir.rewriter import Rewriter
 from graphc.passes.kernels import StoredKernels, store_filters_first
@@ -29,6 +30,7 @@ from graphc.passes.rules.layout import Twin
 def layout(module: Module, channels_first: bool = True) -> None:
     """Give convolutions and poolings one layout, with transposes only where regions of it begin and end."""
     rewriter = Rewriter()
+    expand_adapters(module, rewriter)
     kernels = store_filters_first(module, rewriter)
     for function in module.functions.values():
         weights = {p.value for p in function.parameters if p.role == "param"}
@@ -38,6 +40,12 @@ def layout(module: Module, channels_first: bool = True) -> None:
     for value in kernels.twins:
         if not value.uses and value.op is not None:
             rewriter.erase(value.op)
+
+
+def expand_adapters(module: Module, rewriter: Rewriter) -> None:
+    """Write out convolutions with adapters: each of their convolutions has a kernel of its own to store."""
+    for op in [op for op in module.walk() if op.definition is lora_conv]:
+        rewriter.replace(op, *lora_conv.expand(rewriter.before(op), op))
 
 
 def _blocks(function: Function) -> list[Block]:

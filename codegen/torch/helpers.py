@@ -1,6 +1,26 @@
 """Functions pasted into emitted PyTorch source where it uses them: edges at which torch deviates."""
 
 HELPERS = {
+    "LoRALinear": '''
+class LoRALinear(nn.Linear):
+    """A frozen linear layer with a low-rank adapter: x @ W.T + bias + x @ A.T * scaling @ B.T."""
+
+    def __init__(self, in_features, out_features, rank, scaling, bias=True, dtype=None):
+        super().__init__(in_features, out_features, bias, dtype=dtype)
+        self.weight.requires_grad_(False)
+        self.lora_a = nn.Parameter(torch.empty(rank, in_features, dtype=dtype))
+        self.lora_b = nn.Parameter(torch.empty(out_features, rank, dtype=dtype))
+        self.scaling = scaling
+
+    def forward(self, x):
+        return super().forward(x) + F.linear(F.linear(x, self.lora_a) * self.scaling, self.lora_b)
+''',
+    "lora_linear": '''
+def lora_linear(x, weight, a, b, bias=None, dropped=None, scaling=1.0):
+    """x @ weight + bias, and what an adapter adds: dropped (x where there is none) @ a * scaling @ b."""
+    y = x @ weight if bias is None else x @ weight + bias
+    return y + (x if dropped is None else dropped) @ a * scaling @ b
+''',
     "attention_gradient": '''
 def attention_gradient(dy, *operands, **options):
     """The gradients of query, key and value, by PyTorch's own attention, which is run again."""

@@ -45,6 +45,21 @@ def linear(op: Op) -> Layer | None:
     return Layer(f"nn.Linear({arguments})", weights)
 
 
+def lora_linear(op: Op) -> Layer | None:
+    _, kernel, a, _, bias, gain, dropped = op.operands
+    assert kernel is not None and a is not None
+    if gain is not None or dropped is not None:
+        return None
+    inputs, outputs = kernel.shape
+    swapped: tuple[Step, ...] = (Permute((1, 0)),)
+    weights = {"weight": (1, swapped), "lora_a": (2, swapped), "lora_b": (3, swapped)}
+    if bias is not None:
+        weights["bias"] = (4, ())
+    scaling = repr(op.attribute_dict["scaling"])
+    sizes = (str(inputs), str(outputs), str(a.shape[1]), scaling)
+    return Layer(f"LoRALinear({_arguments(op, *sizes, '' if bias is not None else 'bias=False')})", weights)
+
+
 def conv(op: Op) -> Layer | None:
     attributes = op.attribute_dict
     x, kernel, bias = op.operands
@@ -133,6 +148,7 @@ def group_norm(op: Op) -> Layer | None:
 
 _LAYERS = {
     "linear": linear,
+    "lora_linear": lora_linear,
     "conv": conv,
     "batch_norm": batch_norm,
     "layer_norm": layer_norm,

@@ -291,6 +291,14 @@ def linear(op: Op) -> Spelled:
     return "{0} @ {1}" if op.operands[2] is None else "{0} @ {1} + {2}"
 
 
+def lora_linear(op: Op) -> Spelled | None:
+    bias, gain, dropped = op.operands[4:]
+    if gain is not None:
+        return None
+    more = ("" if bias is None else ", {4}") + ("" if dropped is None else ", dropped={6}")
+    return f"lora_linear({{0}}, {{1}}, {{2}}, {{3}}{more}, scaling={{scaling}})"
+
+
 def gelu(op: Op) -> Spelled:
     return 'F.gelu({0}, approximate="tanh")' if op.attribute_dict["approximate"] else "F.gelu({0})"
 
@@ -391,6 +399,7 @@ SPELLING: dict[str, Spelling] = {
     "dot_general": dot_general,
     "matmul": "{0} @ {1}",
     "linear": linear,
+    "lora_linear": lora_linear,
     "convolution": conv,
     "conv": conv,
     "convolution_input_gradient": input_gradient,
