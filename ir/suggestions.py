@@ -13,10 +13,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean …?` for a misspelt name, and what there is where nothing is near or there is little."""
     names = sorted(set(map(str, known)))
     listed = f"here are {', '.join(names)}"
-    by_lowered = {each.lower(): each for each in names}
-    close = get_close_matches(name, names, n=3, cutoff=0.5) or [
-        by_lowered[each] for each in get_close_matches(name.lower(), by_lowered, n=3, cutoff=0.5)
-    ]
+    by_lowered: dict[str, list[str]] = {}
+    for each in names:
+        by_lowered.setdefault(each.lower(), []).append(each)
+    near = get_close_matches(name.lower(), by_lowered, n=3, cutoff=0.5)
+    # Of names that differ by case only, the one that is written as the misspelt one is.
+    close = [min(by_lowered[each], key=lambda known: known.islower() != name.islower()) for each in near]
     if not close:
         return f"; t{listed}"
     meant = f"; did you mean {' or '.join(close)}?"

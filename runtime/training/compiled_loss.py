@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from graphc.frontends.recording import SUMMED, UNEVEN, current_recording
+from graphc.frontends.recording import current_recording
 from graphc.frontends.structures import flatten, paths
 from graphc.ir.dims import equal
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.graph import Value
 from graphc.runtime.training import loss_functions, losses
+from graphc.runtime.training.accumulation import Term
 
 
 class CompiledLoss:
@@ -34,10 +36,10 @@ class CompiledLoss:
             return given
         return [path or "output" for path in paths(y_pred)]
 
-    def __call__(self, y: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Any, dict[str, Any], Any]:
-        """The sum of the weighted losses, each output's own by name, and what they were normalised by.
+    def __call__(self, y: Any, y_pred: Any, sample_weight: Any = None) -> tuple[dict[str, Any], list[Term]]:
+        """The loss of each output by name, and the weighted ones, with what each counts for, whose sum is the loss.
 
-        The last is None where outputs differ in it. Raises `GraphcError` for outputs that are not there,
+        Raises `GraphcError` for outputs that are not there,
         `ShapeError` for targets that do not fit a prediction.
         """
         names, predictions = self.names(y_pred), flatten(y_pred)
@@ -45,10 +47,8 @@ class CompiledLoss:
         targets = chosen(y, names, "y")
         weights = chosen(sample_weight, names, "sample_weight", every=True)
         factors = chosen(self.loss_weights, names, "loss_weights", every=True)
-        total: Any = None
         parts: dict[str, Any] = {}
-        normalisers: list[Any] = []
-        uneven = False
+        terms: list[Term] = []
         for name, loss, prediction, target, weight, factor in zip(
             names, found, predictions, targets, weights, factors, strict=True
         ):
@@ -59,23 +59,16 @@ class CompiledLoss:
                 raise GraphcError(f"there are no targets for the output {name!r}, whose loss is {loss.name!r}")
             check_shapes(loss, name, target, prediction)
             note_labels(loss, target, prediction)
-            value, divisor = loss.with_weight(target, prediction, weight)
+            term = loss.term(target, prediction, weight)
+            value = term.value
             if value.shape != ():
                 raise ShapeError(
                     f"the loss {loss.name!r} of the output {name!r} is {value.type}, not a scalar: its reduction is "
                     f"{loss.reduction!r}"
                 )
             parts[name] = value
-            normalisers.append(divisor)
-            counted = getattr(loss, "ignore_class", None) is not None
-            uneven = uneven or counted or loss.reduction not in losses.MEANS
-            value = value if factor is None else value * factor
-            total = value if total is None else total + value
-        if len(normalisers) == 1:
-            return total, parts, normalisers[0]
-        if normalisers and all(each is SUMMED for each in normalisers):
-            return total, parts, SUMMED
-        return total, parts, UNEVEN if uneven else None
+            terms.append(term if factor is None else replace(term, value=value * factor))
+        return parts, terms
 
 
 def as_loss(loss: Any) -> Any:

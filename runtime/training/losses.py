@@ -8,11 +8,11 @@ from typing import Any
 from graphc.frontends import ops, serialization
 from graphc.frontends.naming import automatic_name, snake_case
 from graphc.frontends.ops.dispatch import tensor
-from graphc.frontends.recording import SUMMED
 from graphc.frontends.structures import map_structure
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.suggestions import nearest
 from graphc.runtime.training import loss_functions
+from graphc.runtime.training.accumulation import EXAMPLES, SUMMED, Term
 from graphc.runtime.training.loss_functions import (
     binary_crossentropy,
     categorical_crossentropy,
@@ -61,10 +61,10 @@ class Loss:
         return None
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        return self.with_weight(y_true, y_pred, sample_weight)[0]
+        return self.term(y_true, y_pred, sample_weight).value
 
-    def with_weight(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Any, Any]:
-        """The loss, and what it was divided by: 1 where it was not."""
+    def term(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Term:
+        """The loss, with what it counts for beside those of other batches."""
         y_pred = map_structure(lambda each: ops.cast(each, self.dtype), y_pred)
         found = self.call(y_true, y_pred)
         if found is None:
@@ -83,26 +83,28 @@ class Loss:
         return cls(**config)
 
 
-def reduced(values: Any, sample_weight: Any, counted: Any, reduction: str | None) -> tuple[Any, Any]:
-    """The weighted losses reduced to one, and what their sum was divided by (`SUMMED`: nothing)."""
+def reduced(values: Any, sample_weight: Any, counted: Any, reduction: str | None) -> Term:
+    """The weighted losses reduced to one, which counts for what their sum was divided by.
+
+    A loss that is a scalar already, or has no axis of examples left, is taken for a mean over them.
+    """
     weights = None if sample_weight is None else ops.cast(sample_weight, values.dtype)
     if counted is not None:
         share = ops.cast(counted, values.dtype)
         weights = share if weights is None else _times(weights, share)
     if weights is not None:
         values = _times(values, weights)
-    if reduction in (None, "none") or not values.shape:
-        return values, 1.0
-    total = ops.sum(values)
     if reduction == "sum":
-        return total, SUMMED
-    if reduction == "mean_with_sample_weight" and weights is not None:
-        divisor = ops.sum(weights)
-    elif reduction in MEANS and counted is not None:
-        divisor = ops.sum(ops.cast(counted, values.dtype))
-    else:
-        return ops.mean(values), ops.cast(ops.size(values), values.dtype)
-    return ops.divide_no_nan(total, divisor), divisor
+        return Term(ops.sum(values) if values.shape else values, SUMMED, even=False)
+    if reduction in (None, "none") or not values.shape:
+        return Term(values)
+    by_weight = reduction == "mean_with_sample_weight" and weights is not None
+    if not by_weight and (counted is None or reduction not in MEANS):
+        size = ops.size(values)
+        return Term(ops.mean(values), EXAMPLES if isinstance(size, int) else ops.cast(size, values.dtype))
+    total = ops.sum(values)
+    divisor = ops.sum(weights if by_weight else ops.cast(counted, values.dtype))
+    return Term(ops.divide_no_nan(total, divisor), divisor, even=False)
 
 
 def _times(values: Any, weights: Any) -> Any:

@@ -18,6 +18,7 @@ from graphc.ir.errors import FormatError, GraphcError
 from graphc.ir.module import Module
 from graphc.passes.autodiff import check_gradients
 from graphc.runtime.training import compile_config, fitting, metrics, optimizers
+from graphc.runtime.training.accumulation import CONSTANT, Term, joined
 from graphc.runtime.training.callbacks import CallbackList
 from graphc.runtime.training.callbacks.callback import as_numbers
 from graphc.runtime.training.callbacks.progress import verbosity
@@ -88,17 +89,22 @@ class Trainer(frontends.Model):
     ) -> Any:
         """The loss that `compile` was given, plus what layers and regularizers add, as a scalar."""
         compiled, recording = self._require_compiled(), current_recording()
+        parts: dict[str, Any] = {}
         with optimizers.scope("loss"):
-            total, parts, divisor = None, {}, None
+            terms: list[Term] = []
             if compiled.loss is not None:
-                total, parts, divisor = compiled.loss(y, y_pred, sample_weight)
-            for added in self.losses:
-                added = ops.cast(added, "float32" if total is None else total.dtype)
-                total = added if total is None else total + added
+                parts, terms = compiled.loss(y, y_pred, sample_weight)
+            dtype = terms[0].value.dtype if terms else "float32"
+            terms += [Term(ops.cast(penalty, dtype), CONSTANT, even=False) for penalty in self._penalties()]
+            terms += [Term(ops.cast(added, dtype)) for added in self._added_losses()]
+            terms = joined(terms)
+            total: Any = None
+            for term in terms:
+                total = term.value if total is None else total + term.value
         if total is None:
             raise GraphcError(f"model {self.name!r} has no loss: give one to `compile`, or add one by `add_loss`")
         if recording is not None:
-            recording.loss_weight = recording.batch_size if divisor is None else divisor
+            recording.loss_terms = terms
             recording.loss_parts = {"loss": total}
             if len(parts) > 1:
                 recording.loss_parts |= {f"{name}_loss": part for name, part in parts.items()}

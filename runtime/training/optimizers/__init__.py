@@ -8,17 +8,22 @@ from graphc.frontends import serialization
 from graphc.ir.errors import GraphcError
 from graphc.ir.suggestions import nearest
 from graphc.runtime.training import schedules
-from graphc.runtime.training.optimizers.adam import Adam, AdamW
-from graphc.runtime.training.optimizers.adaptive import Adagrad, RMSprop
-from graphc.runtime.training.optimizers.branches import scope
+from graphc.runtime.training.optimizers.adam import Adam, Adamax, AdamW, Nadam
+from graphc.runtime.training.optimizers.adaptive import Adadelta, Adagrad, RMSprop
+from graphc.runtime.training.optimizers.branches import scope, when
+from graphc.runtime.training.optimizers.ftrl import Ftrl
+from graphc.runtime.training.optimizers.lamb import Lamb
 from graphc.runtime.training.optimizers.lion import Lion
 from graphc.runtime.training.optimizers.loss_scale import LossScaleOptimizer
 from graphc.runtime.training.optimizers.optimizer import Optimizer
 from graphc.runtime.training.optimizers.sgd import SGD
 
 CLASSES: dict[str, Any] = {
-    cls.__name__.lower(): cls for cls in (SGD, Adagrad, Adam, AdamW, Lion, LossScaleOptimizer, RMSprop)
-}
+    cls.__name__.lower(): cls
+    for cls in (
+        SGD, Adadelta, Adagrad, Adam, AdamW, Adamax, Ftrl, Lamb, Lion, LossScaleOptimizer, Nadam, RMSprop,
+    )
+}  # fmt: skip
 
 
 def get(identifier: Any) -> Optimizer:
@@ -49,7 +54,11 @@ def deserialize(config: dict[str, Any], custom_objects: Any = None) -> Optimizer
         return found.from_config(config.get("config", {})) if found else serialization.deserialize(config)
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 __all__ = [
-    "SGD", "Adagrad", "Adam", "AdamW", "Lion", "LossScaleOptimizer", "Optimizer", "RMSprop",
-    "deserialize", "get", "schedules", "scope", "serialize",
+    "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lamb", "Lion", "LossScaleOptimizer", "Nadam",
+    "Optimizer", "RMSprop", "deserialize", "get", "schedules", "serialize", "when",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""RMSprop and Adagrad: steps divided by the size of gradients so far."""
+"""RMSprop, Adagrad and Adadelta: steps divided by the size of gradients so far."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from graphc.frontends import initializers, ops
 from graphc.frontends.variable import Variable
+from graphc.runtime.training.optimizers import hyperparameters as check
 from graphc.runtime.training.optimizers.optimizer import Optimizer
 
 
@@ -24,7 +25,10 @@ class RMSprop(Optimizer):
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate, **kwargs)
-        self.rho, self.momentum, self.epsilon, self.centered = rho, momentum, epsilon, centered
+        self.rho = check.decay_rate(self, "rho", rho)
+        self.momentum = check.share(self, "momentum", momentum)
+        self.epsilon = check.positive(self, "epsilon", epsilon)
+        self.centered = check.flag(self, "centered", centered)
 
     def build(self, variables: Sequence[Variable]) -> None:
         super().build(variables)
@@ -71,7 +75,10 @@ class Adagrad(Optimizer):
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate, **kwargs)
-        self.initial_accumulator_value, self.epsilon = initial_accumulator_value, epsilon
+        start = check.not_negative(self, "initial_accumulator_value", initial_accumulator_value)
+        self.initial_accumulator_value = start
+        # What is divided by must not be 0.
+        self.epsilon = (check.not_negative if start else check.positive)(self, "epsilon", epsilon)
 
     def build(self, variables: Sequence[Variable]) -> None:
         super().build(variables)
@@ -92,4 +99,32 @@ class Adagrad(Optimizer):
         }
 
 
-__all__ = ["Adagrad", "RMSprop"]
+class Adadelta(Optimizer):
+    """v ← ρ v + (1 − ρ) g², s = √(d + ε) / √(v + ε) · g, d ← ρ d + (1 − ρ) s², w ← w − rate · s: Zeiler, 2012.
+
+    In the paper the rate is 1; Keras's default is 0.001.
+    """
+
+    def __init__(self, learning_rate: Any = 0.001, rho: float = 0.95, epsilon: float = 1e-7, **kwargs: Any) -> None:
+        super().__init__(learning_rate, **kwargs)
+        self.rho = check.decay_rate(self, "rho", rho)
+        self.epsilon = check.positive(self, "epsilon", epsilon)
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        super().build(variables)
+        names = ["accumulated_grad", "accumulated_delta_var"]
+        self._of_gradients, self._of_steps = self.add_optimizer_variables(variables, names)
+
+    def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
+        index, rho = self._get_variable_index(variable), self.rho
+        v, d = self._of_gradients[index], self._of_steps[index]
+        v.assign(v * rho + ops.square(gradient) * (1 - rho))
+        step = ops.sqrt(d + self.epsilon) * gradient / ops.sqrt(v + self.epsilon)
+        d.assign(d * rho + ops.square(step) * (1 - rho))
+        variable.assign(variable - step * ops.cast(learning_rate, variable.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rho": self.rho, "epsilon": self.epsilon}
+
+
+__all__ = ["Adadelta", "Adagrad", "RMSprop"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphc.frontends import ops
 from graphc.frontends.variable import Variable
-from graphc.ir.errors import GraphcError
+from graphc.runtime.training.optimizers import hyperparameters as check
 from graphc.runtime.training.optimizers.optimizer import Optimizer
 
 
@@ -16,9 +16,9 @@ class Lion(Optimizer):
 
     def __init__(self, learning_rate: Any = 0.001, beta_1: float = 0.9, beta_2: float = 0.99, **kwargs: Any) -> None:
         super().__init__(learning_rate, **kwargs)
-        if not 0 < beta_1 <= 1:
-            raise GraphcError(f"beta_1 is above 0 and at most 1, not {beta_1!r}")
-        self.beta_1, self.beta_2 = beta_1, beta_2
+        if not check.is_number(beta_1) or not 0 < beta_1 <= 1:
+            raise check.wrong(self, "beta_1", "a number above 0 and at most 1", beta_1)
+        self.beta_1, self.beta_2 = float(beta_1), check.decay_rate(self, "beta_2", beta_2)
 
     def build(self, variables: Sequence[Variable]) -> None:
         super().build(variables)

@@ -8,6 +8,8 @@ from typing import Any
 from graphc.frontends import initializers, ops
 from graphc.frontends.variable import Variable
 from graphc.ir.dtypes import f32, i32
+from graphc.runtime.training.accumulation import Part
+from graphc.runtime.training.optimizers import hyperparameters as check
 from graphc.runtime.training.optimizers.branches import scope, when
 from graphc.runtime.training.optimizers.optimizer import Optimizer
 
@@ -25,11 +27,15 @@ class LossScaleOptimizer(Optimizer):
         initial_scale: float = 2.0**15,
         dynamic_growth_steps: int = 2000,
         name: str | None = None,
+        **kwargs: Any,
     ) -> None:
+        if not isinstance(inner_optimizer, Optimizer) or isinstance(inner_optimizer, LossScaleOptimizer):
+            raise check.wrong(self, "inner_optimizer", "an optimizer that does not scale its loss", inner_optimizer)
         self.inner_optimizer: Optimizer = inner_optimizer
-        super().__init__(0.0, name=name)
+        super().__init__(0.0, name=name, **kwargs)
         self._variables.clear()  # steps are counted by the optimizer inside
-        self.initial_scale, self.dynamic_growth_steps = float(initial_scale), int(dynamic_growth_steps)
+        self.initial_scale = check.positive(self, "initial_scale", initial_scale)
+        self.dynamic_growth_steps = check.count(self, "dynamic_growth_steps", dynamic_growth_steps)
         self.inner_optimizer.loss_scale_factor = None
         self.inner_optimizer.skips_steps = True
 
@@ -71,12 +77,17 @@ class LossScaleOptimizer(Optimizer):
         variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
         if not self.built:
             self.build(variables)
+        inner = self.inner_optimizer
+        found = inner._parts(grads, variables)
         with scope("optimizer"):
-            wide = [None if g is None else ops.cast(g, v.dtype) for g, v in zip(grads, variables, strict=True)]
-            finite = self.check_finite(wide)
+            wide = [[None if g is None else ops.cast(g, v.dtype) for g, v in _pairs(part, variables)] for part in found]
+            finite = self.check_finite([gradient for gradients in wide for gradient in gradients])
             scale = ops.convert_to_tensor(self.dynamic_scale)
-            unscaled = [None if g is None else g / ops.cast(scale, g.dtype) for g in wide]
-        when(finite, lambda: self.inner_optimizer.apply(unscaled, variables))
+            unscaled = [
+                Part([None if g is None else g / ops.cast(scale, g.dtype) for g in gradients], part.weight)
+                for gradients, part in zip(wide, found, strict=True)
+            ]
+        when(finite, lambda: inner._apply_parts(unscaled, variables))
         with scope("optimizer"):
             steps = ops.add(self.step_counter, 1)
             grown = ops.equal(steps, self.dynamic_growth_steps)
@@ -104,6 +115,10 @@ class LossScaleOptimizer(Optimizer):
             "initial_scale": self.initial_scale,
             "dynamic_growth_steps": self.dynamic_growth_steps,
         }
+
+
+def _pairs(part: Part, variables: list[Variable]) -> zip[tuple[Any, Variable]]:
+    return zip(part.gradients, variables, strict=True)
 
 
 __all__ = ["LossScaleOptimizer"]

@@ -8,7 +8,7 @@ numerics are those of Keras 3 (`keras.optimizers.Optimizer`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,14 +16,16 @@ import numpy as np
 
 from graphc.frontends import ops
 from graphc.frontends.naming import automatic_name, snake_case
-from graphc.frontends.recording import SUMMED, UNEVEN, current_recording
+from graphc.frontends.recording import current_recording
 from graphc.frontends.variable import Variable, changes
 from graphc.ir.builder import Builder
 from graphc.ir.dtypes import f32, i32
 from graphc.ir.errors import GraphcError
 from graphc.ir.types import TensorType
 from graphc.runtime.training import constraints
+from graphc.runtime.training.accumulation import CONSTANT, Accumulator, Part, parts
 from graphc.runtime.training.optimizers import clipping
+from graphc.runtime.training.optimizers import hyperparameters as check
 from graphc.runtime.training.optimizers.branches import scope, when
 from graphc.runtime.training.schedules import LearningRateSchedule
 
@@ -31,13 +33,15 @@ SCALAR = TensorType.of(f32, ())
 
 
 class LearningRate(Variable):
-    """A number that the host passes to each step, rather than a weight."""
+    """A number that the host passes to each step, rather than a weight. `compute` gives what it passes."""
+
+    compute: Callable[[], Any]
 
     def __graphc_value__(self, builder: Builder) -> Any:
         recording = current_recording()
         if recording is None:
             return super().__graphc_value__(builder)
-        return recording.host_input("learning_rate", SCALAR, self.numpy)
+        return recording.host_input("learning_rate", SCALAR, self.compute)
 
 
 class Optimizer:
@@ -45,12 +49,20 @@ class Optimizer:
 
     `learning_rate` is a number, a schedule, or a function without arguments. Of `clipnorm` (of each gradient),
     `global_clipnorm` (of all together) and `clipvalue` one may be given. `weight_decay` subtracts that share of each
-    weight times the learning rate before the update, so it is decoupled, in every optimizer. With
-    `gradient_accumulation_steps` k, the gradients of k batches are summed, each weighted by what its loss was
-    normalised by, and applied on the k-th: the same as one batch of all their examples, but for what layers add to a
-    loss that is not a mean over the batch, and for a Python loss that returns a scalar, which counts each batch once.
-    `use_ema` keeps running averages of the weights, taken at each update, which take the weights' place every
-    `ema_overwrite_frequency` steps, or when `fit` ends; known to fail on torch, and where `fit` makes no update.
+    weight times the learning rate before the update, so it is decoupled, in every optimizer.
+
+    With `gradient_accumulation_steps` k, the gradients of k batches are put together and applied on the k-th: the same
+    update, but for rounding, as one batch of all their examples gives. Each term of the loss counts for what it was
+    taken over: a mean for its examples, with `ignore_class` or "mean_with_sample_weight" for what it was divided by; a
+    sum is summed, penalties on weights count once. A Python loss that returns a scalar and what `add_loss` is given are
+    taken for means over examples. Terms of one loss that count differently have a backward pass each. What a layer
+    finds out of a whole batch, such as the statistics of batch normalization, and random numbers are those of the small
+    batches. A schedule goes on with each batch, as in Keras, not with each update.
+
+    `use_ema` keeps running averages of the weights, taken after each batch, which take the weights' place every
+    `ema_overwrite_frequency` updates, and when `fit` ends; in the first update the average is the weight.
+
+    Raises `GraphcError` for an argument that is out of range or not known.
     """
 
     def __init__(
@@ -69,22 +81,24 @@ class Optimizer:
         **kwargs: Any,
     ) -> None:
         if kwargs:
-            raise GraphcError(f"{type(self).__name__} has no argument {', '.join(map(repr, kwargs))}")
-        if sum(each is not None for each in (clipnorm, clipvalue, global_clipnorm)) > 1:
-            raise GraphcError("give one of clipnorm, clipvalue and global_clipnorm, not several")
-        if gradient_accumulation_steps is not None and gradient_accumulation_steps < 2:
-            raise GraphcError(f"gradient_accumulation_steps is at least 2, or None, not {gradient_accumulation_steps}")
-        if not 0 <= ema_momentum <= 1:
-            raise GraphcError(f"ema_momentum is from 0 to 1, not {ema_momentum}")
-        if ema_overwrite_frequency is not None and ema_overwrite_frequency < 1:
-            raise GraphcError(f"ema_overwrite_frequency is at least 1, or None, not {ema_overwrite_frequency}")
+            raise check.unknown(self, kwargs)
+        clips = {"clipnorm": clipnorm, "global_clipnorm": global_clipnorm, "clipvalue": clipvalue}
+        clips = {name: check.positive(self, name, value) for name, value in clips.items() if value is not None}
+        if len(clips) > 1:
+            raise GraphcError(f"{type(self).__name__} clips gradients in one way, not several: {' and '.join(clips)}")
         self.name = name or automatic_name(snake_case(type(self).__name__))
-        self.weight_decay = weight_decay
-        self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
-        self.use_ema, self.ema_momentum = use_ema, ema_momentum
-        self.ema_overwrite_frequency = ema_overwrite_frequency
-        self.loss_scale_factor = loss_scale_factor
-        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.weight_decay = None if weight_decay is None else check.not_negative(self, "weight_decay", weight_decay)
+        self.clipnorm, self.clipvalue = clips.get("clipnorm"), clips.get("clipvalue")
+        self.global_clipnorm = clips.get("global_clipnorm")
+        self.use_ema = check.flag(self, "use_ema", use_ema)
+        self.ema_momentum = check.share(self, "ema_momentum", ema_momentum)
+        self.ema_overwrite_frequency = self._count_or_none("ema_overwrite_frequency", ema_overwrite_frequency, 1)
+        self.loss_scale_factor = None
+        if loss_scale_factor is not None:
+            self.loss_scale_factor = check.positive(self, "loss_scale_factor", loss_scale_factor)
+        self.gradient_accumulation_steps = self._count_or_none(
+            "gradient_accumulation_steps", gradient_accumulation_steps, 2
+        )
         self.built = False
         self._variables: list[Variable] = []
         self._index: dict[int, int] = {}
@@ -95,8 +109,12 @@ class Optimizer:
         self.skips_steps = False
         """Whether a step may be left out, so that only the target knows how many were made."""
         self._next_step, self._counted_at = 0, -1
+        self._accumulators: list[Accumulator] = []
         self._learning_rate: Any = None
         self.learning_rate = learning_rate
+
+    def _count_or_none(self, name: str, value: Any, least: int) -> int | None:
+        return None if value is None else check.count(self, name, value, least)
 
     # --- the learning rate ---------------------------------------------------------------------------------------
 
@@ -112,29 +130,42 @@ class Optimizer:
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
-        number: Any = value  # `callable` narrows what is left of `value`
-        if isinstance(value, LearningRateSchedule) or (callable(value) and not hasattr(value, "__array__")):
+        is_function = callable(value) and not isinstance(value, type) and not hasattr(value, "__array__")
+        self._counted_at = -1
+        if isinstance(value, LearningRateSchedule) or is_function:
             self._learning_rate = value
         elif isinstance(self._learning_rate, LearningRateSchedule):
             raise GraphcError("the learning rate follows a schedule, so it cannot be set; give a number instead of one")
-        elif isinstance(self._learning_rate, LearningRate):
-            self._learning_rate.assign(np.float32(number))
         else:
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)):
-                raise GraphcError(f"a learning rate is a number, a schedule or a function, not {value!r}")
-            self._learning_rate = LearningRate(np.float32(number), name="learning_rate", trainable=False)
+            number: Any = self._checked_rate(value)
+            if isinstance(self._learning_rate, LearningRate):
+                self._learning_rate.assign(number)
+            else:
+                self._learning_rate = LearningRate(number, name="learning_rate", trainable=False)
+                self._learning_rate.compute = self._next_rate
+
+    def _checked_rate(self, value: Any) -> Any:
+        rate = np.float32(value) if check.is_number(value) else None
+        if rate is None or not 0 <= rate < np.inf:
+            wanted = "a number of 0 or more, a schedule or a function without arguments"
+            raise check.wrong(self, "learning_rate", wanted, value)
+        return rate
 
     def _rate_of(self, step: int) -> Any:
         """The rate of a step: a schedule computes it in float64."""
         given = self._learning_rate
-        rate: Any = given(step) if isinstance(given, LearningRateSchedule) else given()
-        return np.float32(rate)
+        found: Any = given(step) if isinstance(given, LearningRateSchedule) else given()
+        if not check.is_number(found) or not 0 <= found < np.inf:
+            raise GraphcError(f"{given!r} gives the learning rate {found!r} for step {step}, not a number of 0 or more")
+        return np.float32(found)
 
     def _next_rate(self) -> Any:
         """The rate of the step that comes next, for which this is called once.
 
         The steps are counted here; where a variable was set meanwhile, the target is asked how many there were.
         """
+        if isinstance(self._learning_rate, LearningRate):
+            return self._learning_rate.numpy()
         if self._counted_at != changes() or self.skips_steps:
             self._next_step, self._counted_at = int(self._iterations.numpy()), changes()
         self._next_step += 1
@@ -174,10 +205,16 @@ class Optimizer:
     def add_optimizer_variables(
         self, trainable_variables: Iterable[Variable], name: str | Sequence[str], initializer: Any = "zeros"
     ) -> Any:
-        """One such variable for each weight; for several names a list for each of them."""
+        """One such variable for each weight; for several names a list for each of them, whose `initializer` may be a
+        list too."""
         names = [name] if isinstance(name, str) else list(name)
-        weights = list(trainable_variables)
-        made = [[self.add_variable_from_reference(weight, each, initializer) for each in names] for weight in weights]
+        starts = list(initializer) if isinstance(initializer, (list, tuple)) else [initializer] * len(names)
+        if len(starts) != len(names):
+            raise GraphcError(f"there are {len(starts)} initializers for the {len(names)} variables {', '.join(names)}")
+        made = [
+            [self.add_variable_from_reference(weight, *each) for each in zip(names, starts, strict=True)]
+            for weight in trainable_variables
+        ]
         columns = [[row[i] for row in made] for i in range(len(names))]
         return columns[0] if isinstance(name, str) else columns
 
@@ -188,9 +225,19 @@ class Optimizer:
         if self.use_ema:
             self._averages = self.add_optimizer_variables(variables, "average")
         if self.gradient_accumulation_steps:
-            self._sums = self.add_optimizer_variables(variables, "gradient_accumulator")
-            self._count = self.add_variable((), name="weight_accumulator")
+            self._accumulators = []
+            self.accumulator(0)
         self.built = True
+
+    def accumulator(self, index: int) -> Accumulator:
+        """What accumulates the gradients of the part of a loss with this index, made when first asked for."""
+        while index >= len(self._accumulators):
+            number = f"_{len(self._accumulators)}" if self._accumulators else ""
+            sums = self.add_optimizer_variables(self._trainable_variables, f"gradient_accumulator{number}")
+            count = self.add_variable((), name=f"weight_accumulator{number}")
+            by_id = {id(variable): kept for variable, kept in zip(self._trainable_variables, sums, strict=True)}
+            self._accumulators.append(Accumulator(by_id, count))
+        return self._accumulators[index]
 
     def _get_variable_index(self, variable: Variable) -> int:
         return self._index[id(variable)]
@@ -226,44 +273,54 @@ class Optimizer:
                 f"the optimizer {self.name!r} was built for other variables than {unknown[0].path!r}; "
                 "make a new optimizer, as `compile` does from a name"
             )
-        pairs = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None]
-        if not pairs:
+        if all(gradient is None for gradient in grads):
             raise GraphcError("there is no gradient for any variable")
+        self._apply_parts(self._parts(grads, variables), variables)
+
+    def _parts(self, grads: Sequence[Any], variables: list[Variable]) -> list[Part]:
+        """The gradients apart for what is accumulated apart."""
+        return parts(grads, variables) if self.gradient_accumulation_steps else [Part(list(grads), 1.0)]
+
+    def _apply_parts(self, found: list[Part], variables: list[Variable]) -> None:
+        """One step, with gradients that are the sums of these."""
+        reached = [any(part.gradients[i] is not None for part in found) for i in range(len(variables))]
+        chosen = [i for i, is_reached in enumerate(reached) if is_reached]
+        variables = [variables[i] for i in chosen]
         with scope("optimizer"):
-            self._apply([ops.cast(g, v.dtype) for g, v in pairs], [v for _, v in pairs])
+            found = [
+                Part(
+                    [self._unscaled(part.gradients[i], v) for i, v in zip(chosen, variables, strict=True)], part.weight
+                )
+                for part in found
+            ]
+            if self.gradient_accumulation_steps:
+                self._accumulate(found, variables)
+            else:
+                self._update(found[0].gradients, variables)
+            if self.use_ema:
+                self._average()
+            self._constrain(variables)
             self._iterations.assign_add(1)
 
-    def _apply(self, grads: list[Any], variables: list[Variable]) -> None:
-        if self.loss_scale_factor is not None:
-            grads = [gradient / self.loss_scale_factor for gradient in grads]
-        if not self.gradient_accumulation_steps:
-            self._update(grads, variables)
-            return
-        sums = [self._sums[self._get_variable_index(variable)] for variable in variables]
-        recording = current_recording()
-        weight = 1.0 if recording is None or recording.loss_weight is None else recording.loss_weight
-        if weight is UNEVEN:
-            raise GraphcError(
-                "gradient_accumulation_steps: the losses of the outputs are normalised differently, by what counts in "
-                "a batch or not at all, so no sum of small batches is the big one; give them the reduction "
-                "'sum_over_batch_size' and no ignore_class, or do not accumulate"
-            )
-        summed = weight is SUMMED
-        if summed:
-            weight = 1.0
-        for kept, gradient in zip(sums, grads, strict=True):
-            kept.assign(kept + gradient * ops.cast(weight, gradient.dtype))
-        if summed:
-            self._count.assign(ops.ones_like(self._count))
-        else:
-            self._count.assign_add(weight)
+    def _unscaled(self, gradient: Any, variable: Variable) -> Any:
+        if gradient is None:
+            return None
+        gradient = ops.cast(gradient, variable.dtype)
+        return gradient if self.loss_scale_factor is None else gradient / self.loss_scale_factor
+
+    def _accumulate(self, found: list[Part], variables: list[Variable]) -> None:
+        summed = [part for part in found if part.weight is not CONSTANT]
+        constant = [part for part in found if part.weight is CONSTANT]
+        pairs = [(self.accumulator(i), part) for i, part in enumerate(summed)]
+        for accumulator, part in pairs:
+            accumulator.add(part, variables)
 
         def update() -> None:
-            # Where nothing counts, gradients are 0, as they are without accumulation.
-            means = [ops.divide_no_nan(kept, ops.cast(self._count, kept.dtype)) for kept in sums]
-            self._update(means, variables)
-            for kept in (*sums, self._count):
-                kept.assign(ops.zeros_like(kept))
+            columns = [accumulator.mean(part, variables) for accumulator, part in pairs]
+            columns += [part.gradients for part in constant]
+            self._update([_sum(row) for row in zip(*columns, strict=True)], variables)
+            for accumulator, part in pairs:
+                accumulator.clear(part, variables)
 
         steps = self.gradient_accumulation_steps
         when(ops.equal(ops.mod(self._iterations, steps), steps - 1), update)
@@ -281,13 +338,13 @@ class Optimizer:
         for gradient, variable in zip(grads, variables, strict=True):
             with self._update_of(variable):
                 self.update_step(gradient, variable, rate)
+
+    def _constrain(self, variables: list[Variable]) -> None:
         for variable in variables:
             constraint = constraints.get(variable.constraint)
             if constraint is not None:
                 with self._update_of(variable):
                     variable.assign(constraint(variable))
-        if self.use_ema:
-            self._average(variables)
 
     def _update_of(self, variable: Variable) -> AbstractContextManager[Any]:
         """The scope of all that is done to one variable: source targets make it the call of a function."""
@@ -298,10 +355,13 @@ class Optimizer:
     def prepare(self, learning_rate: Any) -> None:
         """Compute what the updates of all variables share, once a step."""
 
-    def _average(self, variables: list[Variable]) -> None:
-        started = ops.cast(ops.not_equal(self.iterations, 0), "float32")
-        momentum = started * self.ema_momentum
-        averages = [self._averages[self._get_variable_index(variable)] for variable in variables]
+    def _average(self) -> None:
+        """Bring the averages up to date, and let them take the weights' place where that is due.
+
+        All weights are averaged, also those that have no gradient; as in Keras before constraints are applied.
+        """
+        variables, averages = self._trainable_variables, self._averages
+        momentum = ops.cast(ops.not_equal(self.iterations, 0), "float32") * self.ema_momentum
         for average, variable in zip(averages, variables, strict=True):
             with self._update_of(variable):
                 share = ops.cast(momentum, variable.dtype)
@@ -325,8 +385,8 @@ class Optimizer:
         return loss if self.loss_scale_factor is None else loss * self.loss_scale_factor
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
-        """Let the running averages take the place of the weights, with `use_ema`."""
-        if self.use_ema and self.built:
+        """Let the running averages take the place of the weights, with `use_ema`, where one was taken."""
+        if self.use_ema and self.built and int(self._iterations.numpy()):
             for variable in var_list:
                 if id(variable) in self._index:
                     variable.assign(self._averages[self._get_variable_index(variable)].numpy())
@@ -379,6 +439,14 @@ class Optimizer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}>"
+
+
+def _sum(gradients: Iterable[Any]) -> Any:
+    total: Any = None
+    for gradient in gradients:
+        if gradient is not None:
+            total = gradient if total is None else total + gradient
+    return total
 
 
 __all__ = ["LearningRate", "Optimizer"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphc.frontends import ops
 from graphc.frontends.variable import Variable
-from graphc.ir.errors import GraphcError
+from graphc.runtime.training.optimizers import hyperparameters as check
 from graphc.runtime.training.optimizers.optimizer import Optimizer
 
 
@@ -16,9 +16,8 @@ class SGD(Optimizer):
 
     def __init__(self, learning_rate: Any = 0.01, momentum: float = 0.0, nesterov: bool = False, **kwargs: Any) -> None:
         super().__init__(learning_rate, **kwargs)
-        if not 0 <= momentum <= 1:
-            raise GraphcError(f"momentum is from 0 to 1, not {momentum!r}")
-        self.momentum, self.nesterov = float(momentum), nesterov
+        self.momentum = check.share(self, "momentum", momentum)
+        self.nesterov = check.flag(self, "nesterov", nesterov)
 
     def build(self, variables: Sequence[Variable]) -> None:
         super().build(variables)

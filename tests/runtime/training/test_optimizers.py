@@ -258,15 +258,6 @@ def test_sums_that_are_accumulated_are_sums():
     assert_close(run(optimizers.SGD(RATE, gradient_accumulation_steps=2), [slice(0, 7), slice(7, 24)]), whole, 1e-5)
 
 
-def test_losses_that_count_differently_are_not_accumulated():
-    x = Input((3,))
-    model = graphc.Model(x, {"a": layers.Dense(2)(x), "b": layers.Dense(2)(x)})
-    counting = losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
-    model.compile(optimizers.SGD(RATE, gradient_accumulation_steps=2), {"a": counting, "b": "mse"})
-    with pytest.raises(graphc.GraphcError, match="normalised differently"):
-        model.train_on_batch(X, {"a": np.zeros(24, int), "b": Y})
-
-
 @pytest.mark.parametrize(("frequency", "steps"), [(None, 4), (2, 3)])
 def test_averages_are_the_weights_when_fit_ends(frequency, steps):
     optimizer = optimizers.SGD(RATE, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=frequency)

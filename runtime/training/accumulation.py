@@ -1,0 +1,203 @@
+"""What small batches that are accumulated to a big one need to know: the terms of a loss, and what each counts for.
+
+The mean over a big batch is the mean of the small ones' means, each weighted by how much it was taken over. Terms of
+one loss may be taken over different things: examples, labels that are not ignored, the sum of sample weights; a sum is
+not divided at all, and a penalty on weights is the same in every batch. Gradients of terms that count differently have
+to be accumulated apart, so each is a `Part` with a backward pass of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphc.frontends import ops
+from graphc.frontends.recording import Differentiated, Recording, current_recording
+from graphc.ir.builder import Builder
+from graphc.ir.errors import GraphcError
+from graphc.ir.graph import Block, Value
+from graphc.passes.autodiff.joint import Differentiator
+
+EXAMPLES, SUMMED, CONSTANT = "examples", "summed", "constant"
+"""Weights of terms: a mean over the examples of a batch, a sum over them, and what does not depend on the batch."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A part of a loss, and what it counts for: `EXAMPLES`, `SUMMED`, `CONSTANT`, or what it was divided by."""
+
+    value: Any
+    weight: Any = EXAMPLES
+    even: bool = True
+    """Whether the weight goes with the number of examples, so that terms of this kind may be accumulated together."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Gradients of one term by each variable, None where it does not depend on it, and the term's weight."""
+
+    gradients: list[Any]
+    weight: Any
+
+
+def joined(terms: Sequence[Term]) -> list[Term]:
+    """The terms with those put together that count for the same; there is one of most losses."""
+    even = [term for term in terms if term.even]
+    summed = [term for term in terms if term.weight is SUMMED]
+    constant = [term for term in terms if term.weight is CONSTANT]
+    counted = [term for term in terms if not term.even and term.weight is not SUMMED and term.weight is not CONSTANT]
+    if even or not (summed or counted):  # what is the same in each batch is also the mean of those
+        even, constant = [term for term in terms if term.even or term.weight is CONSTANT], []
+    sizes = [term.weight for term in even if term.weight is not EXAMPLES and term.weight is not CONSTANT]
+    found = [Term(_sum(even), sizes[0] if len(sizes) == 1 else EXAMPLES)] if even else []
+    found += [Term(_sum(summed), SUMMED, False)] if summed else []
+    found += counted
+    return found + ([Term(_sum(constant), CONSTANT, False)] if constant else [])
+
+
+def _sum(terms: Iterable[Term]) -> Any:
+    total: Any = None
+    for term in terms:
+        total = term.value if total is None else total + term.value
+    return total
+
+
+def parts(gradients: Sequence[Any], variables: Sequence[Any]) -> list[Part]:
+    """The gradients of a loss apart for each of its terms, with weights that are numbers, scalars, or the words above.
+
+    `gradients` are those that `graphc.gradients` gave for the variables. Raises `GraphcError` where there are several
+    terms and the gradients are no longer theirs, or are the target's own.
+    """
+    recording = current_recording()
+    if recording is None:
+        return [Part(list(gradients), 1.0)]
+    terms: list[Term] = recording.loss_terms
+    if len(terms) > 1:
+        if recording.gradients == "native":
+            raise GraphcError(
+                "gradient_accumulation_steps: the loss has terms that count differently in a batch, so their gradients "
+                "are taken apart; gradients='native' cannot do that: leave it out, or do not accumulate"
+            )
+        found = _differentiated(recording, gradients, variables)
+        builder = Builder.current()
+        assert builder is not None
+        values = [builder.value(term.value) for term in terms]
+        reached = _reached(recording.function.block, found.loss, values, found.values)
+        if reached is not None:
+            return _split(recording, found, terms, values, variables, reached)
+        terms = []  # another loss than the one that `compute_loss` gave
+    weight = terms[0].weight if terms else EXAMPLES
+    if weight is EXAMPLES:
+        weight = 1.0 if recording.batch_size is None else recording.batch_size
+    return [Part(list(gradients), weight)]
+
+
+def _split(
+    recording: Recording,
+    found: Differentiated,
+    terms: Sequence[Term],
+    values: Sequence[Value | None],
+    variables: Sequence[Any],
+    is_whole: bool,
+) -> list[Part]:
+    block = recording.function.block
+    if not is_whole:
+        raise GraphcError(
+            "gradient_accumulation_steps: the loss has terms that count differently in a batch, and more was added to "
+            "what compute_loss gave; add it by `add_loss`, which says what it belongs to, or do not accumulate"
+        )
+    places = {id(variable): i for i, variable in enumerate(found.variables)}
+    made = [value for value in values if value is not None]
+    factors = iter(Differentiator(recording.module).gradients(block, found.loss, made, recording.function))
+    result: list[Part] = []
+    for term, value in zip(terms, values, strict=True):
+        factor = None if value is None else next(factors)
+        if value is None or factor is None:
+            continue
+        differentiator = Differentiator(recording.module)
+        each = differentiator.backward(block, [(value, factor)], found.values, recording.function)
+        chosen = [each[places[id(variable)]] for variable in variables]
+        weight = term.weight
+        if weight is EXAMPLES:
+            weight = 1.0 if recording.batch_size is None else recording.batch_size
+        if any(gradient is not None for gradient in chosen):
+            result.append(Part(chosen, weight))
+    return result
+
+
+def _differentiated(recording: Recording, gradients: Sequence[Any], variables: Sequence[Any]) -> Differentiated:
+    """The call of `graphc.gradients` that these gradients came from."""
+    for found in recording.differentiated:
+        known = {id(variable): gradient for variable, gradient in zip(found.variables, found.gradients, strict=True)}
+        if all(gradient is known.get(id(v), recording) for gradient, v in zip(gradients, variables, strict=True)):
+            return found
+    raise GraphcError(
+        "gradient_accumulation_steps: the loss has terms that count differently in a batch, so `apply` takes the "
+        "gradients as graphc.gradients gave them; let the optimizer clip or scale them, or do not accumulate"
+    )
+
+
+def _reached(block: Block, loss: Value, terms: Sequence[Value | None], wanted: Sequence[Value]) -> bool | None:
+    """Whether `loss` depends on `wanted` by the terms only; None where it does not depend on the terms."""
+    dependent = set(wanted)
+    for op in block:
+        if any(value in dependent for value in op.operands):
+            dependent.update(op.results)
+    ends, starts = set(terms), set(wanted)
+    todo, seen, reached, whole = [loss], {loss}, False, True
+    while todo:
+        value = todo.pop()
+        if value in ends:
+            reached = True
+            continue
+        whole = whole and value not in starts
+        for operand in () if value.op is None else value.op.operands:
+            if operand is not None and operand in dependent and operand not in seen:
+                seen.add(operand)
+                todo.append(operand)
+    return whole if reached else None
+
+
+class Accumulator:
+    """The sum of one part's gradients over batches, each times its weight, and the sum of the weights.
+
+    `sums` has a variable for each one that is trained, by id, `count` is a scalar. A part that is `CONSTANT` needs
+    neither: it is what its last gradients are.
+    """
+
+    def __init__(self, sums: dict[int, Any], count: Any) -> None:
+        self.sums, self.count = sums, count
+
+    def add(self, part: Part, variables: Sequence[Any]) -> None:
+        """Add what a batch gives."""
+        weight = 1.0 if part.weight is SUMMED else part.weight
+        for kept, gradient in self._pairs(part, variables):
+            kept.assign(kept + gradient * ops.cast(weight, gradient.dtype))
+        if part.weight is not SUMMED:
+            self.count.assign_add(weight)
+
+    def mean(self, part: Part, variables: Sequence[Any]) -> list[Any]:
+        """The gradients of the big batch, None for a variable that the part does not depend on."""
+        found: list[Any] = []
+        for gradient, variable in zip(part.gradients, variables, strict=True):
+            kept = self.sums[id(variable)]
+            if gradient is None or part.weight is SUMMED:
+                found.append(None if gradient is None else ops.convert_to_tensor(kept))
+            else:  # where nothing counts, gradients are 0, as they are without accumulation
+                found.append(ops.divide_no_nan(kept, ops.cast(self.count, kept.dtype)))
+        return found
+
+    def clear(self, part: Part, variables: Sequence[Any]) -> None:
+        """Start anew."""
+        for kept, _ in self._pairs(part, variables):
+            kept.assign(ops.zeros_like(kept))
+        if part.weight is not SUMMED:
+            self.count.assign(ops.zeros_like(self.count))
+
+    def _pairs(self, part: Part, variables: Sequence[Any]) -> list[tuple[Any, Any]]:
+        pairs = zip(variables, part.gradients, strict=True)
+        return [(self.sums[id(variable)], gradient) for variable, gradient in pairs if gradient is not None]
+
+
+__all__ = ["CONSTANT", "EXAMPLES", "SUMMED", "Accumulator", "Part", "Term", "joined", "parts"]
