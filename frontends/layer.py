@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from graphc.frontends import initializers, regularizers
+from graphc.frontends.arguments import constructor_arguments, no_argument
 from graphc.frontends.dtype_policy import DTypePolicy
 from graphc.frontends.input_spec import InputSpec, check_inputs
 from graphc.frontends.naming import automatic_name, snake_case
@@ -39,6 +40,21 @@ from graphc.ir.types import TensorType
 _training: ContextVar[bool | None] = ContextVar("graphc_training", default=None)
 
 
+class NotInitialised(GraphcError, AttributeError):
+    """A layer is used whose `__init__` has not called that of `Layer`."""
+
+    __str__ = GraphcError.__str__
+
+
+class SetByInit:
+    """Stands for an attribute until `Layer.__init__` has set it."""
+
+    def __get__(self, layer: Any, cls: type) -> Any:
+        if layer is None:
+            return self
+        raise NotInitialised(f"{cls.__name__}.__init__ must call super().__init__()")
+
+
 class Layer(WeightOwner):
     """Base class of layers; see the module's docstring. Subclasses define `__init__`, `build`, `call`, `get_config`."""
 
@@ -54,10 +70,19 @@ class Layer(WeightOwner):
     _remat_scope: RematScope | None
     """The `RematScope` that the layer was made in."""
 
+    name: str = SetByInit()  # type: ignore[assignment]
+    automatic_prefix: str | None = SetByInit()  # type: ignore[assignment]
+    dtype_policy: DTypePolicy = SetByInit()  # type: ignore[assignment]
+
     _input_shape: Any = None
     """The `input_shape` option: what a Sequential that begins with this layer takes."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if kwargs and in_graphc(cls.__init__.__code__.co_filename):  # type: ignore[misc]
+            known = (*constructor_arguments(cls), "input_shape")
+            unknown = [name for name in kwargs if name not in known]
+            if unknown:
+                raise no_argument(cls.__name__, unknown, known)
         self = super().__new__(cls)
         # Set before `__init__`, so that attributes assigned ahead of `super().__init__()` are tracked too.
         for name, value in (("_tracker", Tracker()), ("inbound_nodes", []), ("built", False), ("_trainable", True)):
@@ -83,7 +108,7 @@ class Layer(WeightOwner):
     ) -> None:
         input_shape = kwargs.pop("input_shape", None)
         if kwargs:
-            raise GraphcError(f"{type(self).__name__} has no argument {', '.join(map(repr, kwargs))}")
+            raise no_argument(type(self).__name__, kwargs, constructor_arguments(type(self)))
         if name is not None and (not isinstance(name, str) or not name or "/" in name or "#" in name):
             raise GraphcError(f"a layer's name is a word without '/' and '#', not {name!r}")
         self.automatic_prefix = None if name else snake_case(self._base_name())
@@ -229,8 +254,7 @@ class Layer(WeightOwner):
     # --- calling ---------------------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if "name" not in self.__dict__:
-            raise GraphcError(f"{type(self).__name__}.__init__ must call super().__init__()")
+        _ = self.name  # or the layer is not initialised
         builder = Builder.current()
         if builder is None:
             if is_symbolic(args, kwargs):

@@ -25,6 +25,8 @@ class Sequential(Model):
     def __init__(self, layers: Any = None, trainable: bool = True, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(name=name, trainable=trainable, **kwargs)
         object.__setattr__(self, "_stack", [])
+        if layers is not None and (isinstance(layers, Layer) or not hasattr(layers, "__iter__")):
+            raise GraphcError(f"Sequential takes a list of layers, not {layers!r}; write Sequential([…])")
         for layer in layers or ():
             self.add(layer)
         forget_finished()

@@ -120,8 +120,8 @@ def check_output(output: Path) -> None:
         return
     if output.suffix and not output.suffix[1:].isdigit():  # a folder may be called run-0.5
         raise GraphcError(
-            f"-o {output}: there is no format {output.suffix} to write; {output.with_suffix(MODEL_FILE)} is a file with "
-            f"the model, and {output.with_suffix('')} the folder of an artifact for the target"
+            f"-o {output}: there is no format {output.suffix} to write; {output.with_suffix(MODEL_FILE)} is a file "
+            f"with the model, and {output.with_suffix('')} the folder of an artifact for the target"
         )
     check_replaceable(output)
     above = next(folder for folder in output.absolute().parents if folder.exists())

@@ -6,6 +6,7 @@ from typing import Any
 
 from graphc.frontends import activations, initializers, ops, regularizers
 from graphc.frontends.adapters import Adaptable
+from graphc.frontends.arguments import suggests_arguments
 from graphc.frontends.input_spec import InputSpec
 from graphc.frontends.layer import Layer
 from graphc.frontends.nodes import Node, finish
@@ -64,6 +65,7 @@ class InputLayer(Layer):
         return {"batch_shape": shape, "dtype": str(self._input_dtype), "name": self.name}
 
 
+@suggests_arguments
 def Input(
     shape: Any = None,
     batch_size: Any = None,

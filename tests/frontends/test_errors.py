@@ -114,6 +114,19 @@ def test_inputs_that_do_not_fit_the_model() -> None:
     assert "misses the input 'x'" in _message(lambda: model({"z": np.ones((1, 3))}))
 
 
+class Unprepared(layers.Layer):
+    def __init__(self) -> None:
+        self.dense = layers.Dense(2)
+
+    def call(self, inputs: Any) -> Any:
+        return self.dense(inputs)
+
+
+class UnpreparedModel(Model):
+    def __init__(self) -> None:
+        self.dense = layers.Dense(2)
+
+
 @pytest.mark.parametrize(
     ("call", "part"),
     [
@@ -121,7 +134,19 @@ def test_inputs_that_do_not_fit_the_model() -> None:
         (lambda: layers.Dense(3, activation="rleu"), "no activation is called 'rleu'; did you mean relu"),
         (lambda: layers.Dense(3, kernel_initializer="hee"), "no initializer is called 'hee'"),
         (lambda: layers.Dense(3, kernel_regularizer="l3"), "no regularizer is called 'l3'"),
-        (lambda: layers.Dense(3, unit=2), "Dense has no argument 'unit'"),
+        (lambda: layers.Dense(3, unit=2), "Dense has no argument 'unit'; did you mean units?"),
+        (lambda: layers.Dense(3, activaton="relu"), "Dense has no argument 'activaton'; did you mean activation"),
+        (lambda: layers.Conv2D(3, 3, stride=2), "Conv2D has no argument 'stride'; did you mean strides"),
+        (lambda: layers.Dropout(rat=0.2), "Dropout has no argument 'rat'; did you mean rate"),
+        (lambda: Model(Input((3,)), output=3), "Model has no argument 'output'; did you mean outputs"),
+        (lambda: Sequential([], nam="net"), "Sequential has no argument 'nam'; did you mean name"),
+        (lambda: Sequential(layers.Dense(3)), "takes a list of layers"),
+        (lambda: Input(shap=(3,)), "Input() has no argument 'shap'; did you mean shape"),
+        (lambda: Sequential([Unprepared()]), "Unprepared.__init__ must call super().__init__()"),
+        (lambda: Unprepared()(np.ones((1, 3))), "Unprepared.__init__ must call super().__init__()"),
+        (lambda: Unprepared().get_config(), "Unprepared.__init__ must call super().__init__()"),
+        (lambda: UnpreparedModel().compile("sgd", "mse"), "UnpreparedModel.__init__ must call super().__init__()"),
+        (lambda: UnpreparedModel().fit(np.ones(3)), "UnpreparedModel.__init__ must call super().__init__()"),
         (lambda: layers.Conv2D(3, 3, padding="some"), "padding is 'valid' or 'same', not 'some'"),
         (lambda: layers.Conv2D(3, 3, strides=2, dilation_rate=2), "cannot both be more than 1"),
         (lambda: layers.Conv2D(3, (1, 2, 3)), "kernel_size is a positive integer or 2 of them"),
