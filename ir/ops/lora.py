@@ -75,6 +75,11 @@ def _sum_to_outputs(x, axis: int = -1):
     return ops.reduce_sum(x, axes=axes) if axes else x
 
 
+def _product(x, matrix):
+    """`x @ matrix` in gradients: not `linear`, which would be a second layer of the framework around the weight."""
+    return dot_general(x, matrix, contract=((x.ndim - 1, 0),))
+
+
 # --- the weight itself ----------------------------------------------------------------------------------------------
 
 
@@ -226,11 +231,11 @@ def _(dy, y, x, kernel, a, b, bias, gain, dropped, *, scaling):
     source = x if dropped is None else dropped
     lead = tuple(range(x.ndim - 1))
     pairs = tuple((axis, axis) for axis in lead)
-    small = linear(source, a) * scaling
+    small = _product(source, a) * scaling
     d_gain = None
     through, around = dy, dy  # what the adapter's output gets, and that of the product of x with the kernel
     if gain is not None:
-        d_gain = _sum_to_outputs(dy * (linear(source, kernel) + linear(small, b)))
+        d_gain = _sum_to_outputs(dy * (_product(source, kernel) + _product(small, b)))
         through = dy * gain
         around = through if dropped is None else dy
     d_small = linear(through, _swapped(b)) * scaling
@@ -437,7 +442,7 @@ def _(dy, y, table, ids, a, b, gain, *, scaling):
     small = ops.embedding(a, ids) * scaling
     d_gain = None
     if gain is not None:
-        d_gain = _sum_to_outputs(dy * (ops.embedding(table, ids) + linear(small, b)))
+        d_gain = _sum_to_outputs(dy * (ops.embedding(table, ids) + _product(small, b)))
         dy = dy * gain
     d_small = linear(dy, _swapped(b)) * scaling
     pairs = tuple((axis, axis) for axis in range(dy.ndim - 1))
