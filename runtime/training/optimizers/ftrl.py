@@ -55,7 +55,7 @@ class Ftrl(Optimizer):
         total, linear = self._accumulators[index], self._linears[index]
         rate = ops.cast(learning_rate, variable.dtype)
         new = total + ops.square(gradient)
-        shrunk = gradient + variable * (2 * self.l2_shrinkage_regularization_strength)
+        shrunk = gradient + ops.multiply(variable, 2 * self.l2_shrinkage_regularization_strength)
         grown = ops.power(new, power)
         linear.assign(linear + (shrunk - (grown - ops.power(total, power)) / rate * variable))
         limit = self.l1_regularization_strength

@@ -109,7 +109,7 @@ class Optimizer:
         self.skips_steps = False
         """Whether a step may be left out, so that only the target knows how many were made."""
         self._next_step, self._counted_at = 0, -1
-        self._accumulators: list[Accumulator] = []
+        self._gradient_accumulators: list[Accumulator] = []
         self._learning_rate: Any = None
         self.learning_rate = learning_rate
 
@@ -225,19 +225,19 @@ class Optimizer:
         if self.use_ema:
             self._averages = self.add_optimizer_variables(variables, "average")
         if self.gradient_accumulation_steps:
-            self._accumulators = []
+            self._gradient_accumulators = []
             self.accumulator(0)
         self.built = True
 
     def accumulator(self, index: int) -> Accumulator:
         """What accumulates the gradients of the part of a loss with this index, made when first asked for."""
-        while index >= len(self._accumulators):
-            number = f"_{len(self._accumulators)}" if self._accumulators else ""
+        while index >= len(self._gradient_accumulators):
+            number = f"_{len(self._gradient_accumulators)}" if self._gradient_accumulators else ""
             sums = self.add_optimizer_variables(self._trainable_variables, f"gradient_accumulator{number}")
             count = self.add_variable((), name=f"weight_accumulator{number}")
             by_id = {id(variable): kept for variable, kept in zip(self._trainable_variables, sums, strict=True)}
-            self._accumulators.append(Accumulator(by_id, count))
-        return self._accumulators[index]
+            self._gradient_accumulators.append(Accumulator(by_id, count))
+        return self._gradient_accumulators[index]
 
     def _get_variable_index(self, variable: Variable) -> int:
         return self._index[id(variable)]
@@ -322,8 +322,8 @@ class Optimizer:
             for accumulator, part in pairs:
                 accumulator.clear(part, variables)
 
-        steps = self.gradient_accumulation_steps
-        when(ops.equal(ops.mod(self._iterations, steps), steps - 1), update)
+        last: int = self.gradient_accumulation_steps - 1  # type: ignore[operator]
+        when(ops.equal(ops.mod(self._iterations, last + 1), last), update)
 
     def _update(self, grads: list[Any], variables: list[Variable]) -> None:
         grads = self._clip_gradients(grads)
