@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.frontends import ops
+from graphc.frontends.adapters import end_of_forward
 from graphc.frontends.recording import Differentiated, Recording, current_recording
 from graphc.ir.builder import Builder
 from graphc.ir.errors import GraphcError
@@ -123,6 +124,7 @@ def _split(
             weight = 1.0 if recording.batch_size is None else recording.batch_size
         if any(gradient is not None for gradient in chosen):
             result.append(Part(chosen, weight))
+    end_of_forward(recording)  # the backward passes above read kernels with adapters themselves
     return result
 
 

@@ -37,6 +37,14 @@ def both():
     )
 
 
+def adapted():
+    model = both()
+    model.layers[0].enable_lora(2)
+    for variable in model.layers[0].trainable_weights:
+        variable.assign(0.3 * np.random.default_rng(1).normal(size=variable.shape).astype(np.float32))
+    return model
+
+
 class Spread(layers.Layer):
     """Adds a mean over the examples."""
 
@@ -107,6 +115,7 @@ CASES = {
     "ignoring": (dense, ignoring(), LABELS, None),
     "ignoring, activity": (active, ignoring(), LABELS, None),
     "ignoring, both": (both, ignoring("mean_with_sample_weight"), LABELS, WEIGHTS),
+    "adapted": (adapted, mse("sum"), Y, None),
     "scalar": (both, scalar, Y, None),
     "by column": (both, by_column, Y, None),
     "scalar sum": (both, losses.LossFunctionWrapper(scalar_sum, reduction="sum"), Y, None),
