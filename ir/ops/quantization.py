@@ -1,0 +1,175 @@
+"""From floats to integers and back: weights in a format (`dequantize`), activations (`quantize`, `fake_quantize`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphc.ir import ops
+from graphc.ir.attributes import Shape
+from graphc.ir.dtypes import DType, f32, f64, i8, u8
+from graphc.ir.dtypes import dtype as dtype_of
+from graphc.ir.errors import DTypeError, ShapeError
+from graphc.ir.formats import parse_format
+from graphc.ir.inference import require_equal
+from graphc.ir.opdef import AnyTensor, Draw, Tensor, composite
+from graphc.ir.ops.casting import integer_limits
+
+
+@composite
+def dequantize(storage: AnyTensor, *parameters: AnyTensor, format: str, shape: Shape, dtype: DType) -> Tensor:
+    """The tensor of `shape` that integers and their scales stand for in `format` (`graphc.ir.formats`): the integers
+    first, then the scales and what else the format has, in its order. Scales have a gradient, save those that are
+    quantized themselves."""
+    if not dtype.is_float:
+        raise DTypeError(f"dequantize gives floats, not {dtype}")
+    chosen = parse_format(format)
+    chosen.check([getattr(x, "type", x) for x in (storage, *parameters)], shape)
+    return chosen.decompose(storage, *parameters, shape=shape, dtype=dtype)
+
+
+@dequantize.canonical
+def _(storage, *parameters, format, shape, dtype):
+    return {"format": str(parse_format(format))}
+
+
+@dequantize.reference
+def _(storage, *parameters, format, shape, dtype):
+    return parse_format(format).dequantize(storage, *parameters, shape=shape)
+
+
+@dequantize.vjp
+def _(dy, y, storage, *parameters, format, shape, dtype):
+    return list(parse_format(format).cotangents(dy, storage, *parameters, shape=shape))
+
+
+@composite(dtypes=frozenset({f32, f64}))
+def quantize(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: AnyTensor | None = None,
+    *,
+    dtype: DType = i8,
+    axis: int = -1,
+    low: int | None = None,
+    high: int | None = None,
+) -> Tensor:
+    """`x` / `scale` rounded to the nearest integer (the even one of two), moved by `zero_point` and clipped to what
+    `dtype` holds or to [`low`, `high`]. A scale is a scalar, or there is one for each index along `axis`; the zero
+    point is as the scale is. NaN is 0. There is no gradient: `fake_quantize` has one."""
+    whole, _, _ = whole_numbers(x, scale, zero_point, axis)
+    return ops.convert(ops.clip(whole, *limits(dtype, low, high)), dtype=dtype)
+
+
+@quantize.reference
+def _(x, scale, zero_point, *, dtype, axis, low, high):
+    least, most = limits(dtype, low, high)
+    spread = (-1, *(1,) * (x.ndim - 1 - axis % max(x.ndim, 1))) if scale.ndim else ()
+    whole = np.rint(x / scale.reshape(spread))
+    if zero_point is not None:
+        whole = whole + zero_point.reshape(spread).astype(x.dtype)
+    return np.where(np.isnan(whole), 0, np.clip(whole, least, most)).astype(np.int64)
+
+
+@quantize.vjp
+def _(dy, y, x, scale, zero_point, *, dtype, axis, low, high):
+    return None, None, None
+
+
+@composite(dtypes=frozenset({f32, f64}))
+def fake_quantize(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: AnyTensor | None = None,
+    *,
+    dtype: DType = i8,
+    axis: int = -1,
+    low: int | None = None,
+    high: int | None = None,
+) -> Tensor:
+    """What is left of `x` when it is quantized and dequantized: (`quantize(x, …)` − zero point) · scale, to the bit.
+
+    The gradient of `x` goes straight through where nothing is clipped and is 0 elsewhere; that of the scale is that of
+    Esser et al., "Learned Step Size Quantization" (2020): the value less x / scale inside, the value where clipped.
+    """
+    whole, scale, offset = whole_numbers(x, scale, zero_point, axis)
+    kept = ops.clip(whole, *limits(dtype, low, high))
+    return (kept if offset is None else kept - offset) * scale
+
+
+@fake_quantize.reference
+def _(x, scale, zero_point, *, dtype, axis, low, high):
+    least, most = limits(dtype, low, high)
+    spread = (-1, *(1,) * (x.ndim - 1 - axis % max(x.ndim, 1))) if scale.ndim else ()
+    offset = 0 if zero_point is None else zero_point.reshape(spread).astype(x.dtype)
+    kept = np.clip(np.rint(x / scale.reshape(spread)) + offset, least, most) - offset
+    return kept.astype(np.float64) * scale.reshape(spread)
+
+
+@fake_quantize.vjp
+def _(dy, y, x, scale, zero_point, *, dtype, axis, low, high):
+    least, most = limits(dtype, low, high)
+    whole, spread, offset = whole_numbers(x, scale, zero_point, axis)
+    inside = ops.and_(whole >= least, whole <= most)
+    kept = ops.clip(whole, least, most)
+    value = kept if offset is None else kept - offset
+    slope = dy * (value - ops.select(inside, x / spread, 0))
+    return ops.select(inside, dy, 0), ops.reshape(ops.unbroadcast(slope, spread), shape=scale.shape), None
+
+
+for op in (quantize, fake_quantize):
+    op.widens = False  # where x / scale is near a half, it matters in which precision it is computed
+    op.sample((3, 4), np.float32(0.1))
+    op.sample((3, 4), Draw((4,), 0.01, 0.1), Draw((4,), -20, 20, i8))
+    op.sample((3, 4, 2), Draw((4,), 0.01, 0.1), Draw((4,), 0, 9, u8), axis=1, dtype="uint8", low=0, high=15)
+    op.sample((0, 2), Draw((), 0.1, 1), axis=0, low=-7, high=7)
+
+
+def whole_numbers(x, scale, zero_point, axis: int):
+    """x / scale rounded to even and moved by the zero point, as a float; the scale and the zero point (None: there is
+    none) so that they broadcast with `x`."""
+    if scale.ndim > 1 or (zero_point is not None and tuple(zero_point.shape) != tuple(scale.shape)):
+        raise ShapeError("a scale is a scalar or has one axis, and a zero point is as the scale is")
+    if zero_point is not None and not dtype_of(zero_point.dtype).is_integer:
+        raise DTypeError(f"a zero point is an integer, not {zero_point.dtype}")
+    if scale.ndim:
+        if not -x.ndim <= axis < x.ndim:
+            raise ShapeError(f"axis {axis} is out of range for {x.ndim} axes")
+        require_equal(scale.shape[0], x.shape[axis], "there is a scale for each index along the axis")
+        after = x.ndim - 1 - axis % x.ndim
+        if after:
+            shape = (scale.shape[0], *(1,) * after)
+            scale = ops.reshape(scale, shape=shape)
+            zero_point = None if zero_point is None else ops.reshape(zero_point, shape=shape)
+    whole = ops.round_even(x / scale)
+    if zero_point is None:
+        return whole, scale, None
+    offset = ops.convert(zero_point, dtype=x.dtype)
+    return whole + offset, scale, offset
+
+
+def limits(dtype: DType, low: int | None, high: int | None) -> tuple[int, int]:
+    """The least and the greatest integer that are used. Raises `DTypeError` for those that the dtype does not hold."""
+    if not (dtype.is_integer and dtype.bits <= 16):
+        raise DTypeError(f"quantize gives integers of up to 16 bits, not {dtype}")
+    least, most = integer_limits(dtype)
+    found = least if low is None else low, most if high is None else high
+    if not least <= found[0] < found[1] <= most:
+        raise DTypeError(f"the range {list(found)} is not one of {dtype}")
+    return found
+
+
+def _sample(text: str, shape: tuple[int, ...], dtype: str = "float32") -> None:
+    """A call of `dequantize` on arrays that the format makes of numbers."""
+    chosen = parse_format(text)
+    drawn = np.random.default_rng(len(dequantize.samples)).standard_normal(shape).astype(np.float32)
+    dequantize.sample(*chosen.quantize(drawn), format=text, shape=shape, dtype=dtype)
+
+
+for _text in ("int8", "int8{axis=0}", "uint8{axis=1}", "int8{tensor}"):
+    _sample(_text, (3, 4, 5))
+_sample("int8{axis=0,asymmetric}", (4, 3), "bfloat16")
+for _text in ("int4", "int4{block=16,scales=f32}", "uint4{axis=0,block=16}", "nf4{axis=0}"):
+    _sample(_text, (3, 7, 5))
+_sample("nf4{block=16,double=16}", (9, 31))
+for _text in ("q4_0", "q8_0{axis=0}"):
+    _sample(_text, (64, 64))
