@@ -56,6 +56,14 @@ def reading_adapted() -> Iterator[None]:
 _changes = 0
 
 
+_adapter_changes = 0
+
+
+def adapter_changes() -> int:
+    """A number that grows whenever a variable gets another adapter, or loses it."""
+    return _adapter_changes
+
+
 def changes() -> int:
     """A number that grows whenever some variable is assigned outside of a recording, or its value moves."""
     return _changes
@@ -91,8 +99,7 @@ class Variable(Operators):
         self.constraint: Any = None
         self.adapters: dict[str, Adapter] = {}
         """Low-rank adapters by name; see `frontends/adapters.py`."""
-        self.adapter: Adapter | None = None
-        """The one of them that is active."""
+        self._adapter: Adapter | None = None
         self.frozen = False
         """Whether it is not trained only because an adapter is."""
         self._array: Array | None = None
@@ -154,6 +161,17 @@ class Variable(Operators):
             return array
         self._array, self._draw = array.copy(), None
         return self._array
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The adapter that is active."""
+        return self._adapter
+
+    @adapter.setter
+    def adapter(self, adapter: Adapter | None) -> None:
+        global _adapter_changes
+        _adapter_changes += 1
+        self._adapter = adapter
 
     def freeze(self) -> None:
         """Train it no more, for an adapter is trained in its place."""

@@ -1,8 +1,8 @@
 """Pipelines as text: `canonicalize,remat{budget=512MiB}` into names with typed options.
 
 A pass states its options as keyword parameters; their annotations say how text becomes a value: `int`, `float`,
-`bool` (`true`, `false`), `str`, `Literal[...]`, `ByteSize` (`512MiB`, `2GB`, `4096`), `Sizes` (`{B:8, T:128}`), each
-also `| None` (`none`).
+`bool` (`true`, `false`; the name alone is true), `str`, `Literal[...]`, `ByteSize` (`512MiB`, `2GB`, `4096`), `Sizes`
+(`{B:8, T:128}`), each also `| None` (`none`).
 """
 
 from __future__ import annotations
@@ -137,6 +137,8 @@ class Step:
 
 _NAME = re.compile(r"\s*([A-Za-z_][\w-]*)\s*")
 _OPTION = re.compile(r'\s*([A-Za-z_]\w*)\s*=\s*("[^"]*"|\{[^{}"]*\}|[^,{}"]*)')
+_FLAG = re.compile(r"\s*([A-Za-z_]\w*)\s*(?=[,}])")
+"""An option alone, which is `true`."""
 
 
 def parse_pipeline(text: str) -> list[Step]:
@@ -163,12 +165,12 @@ def parse_pipeline(text: str) -> list[Step]:
 
 def _parse_options(text: str, at: int, options: dict[str, str]) -> int:
     while True:
-        option = _OPTION.match(text, at)
+        option = _OPTION.match(text, at) or _FLAG.match(text, at)
         if option is None:
             raise _broken(text, at, "an option as `name=value`")
         if option[1] in options:
             raise GraphcError(f"the option {option[1]!r} is given twice in the pipeline {text!r}")
-        options[option[1]] = option[2].strip().strip('"')
+        options[option[1]] = "true" if option.re is _FLAG else option[2].strip().strip('"')
         at = option.end()
         at += len(text[at:]) - len(text[at:].lstrip())
         if text[at : at + 1] == "}":

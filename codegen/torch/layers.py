@@ -52,7 +52,7 @@ def lora_linear(op: Op) -> Layer | None:
         return None
     inputs, outputs = kernel.shape
     swapped: tuple[Step, ...] = (Permute((1, 0)),)
-    weights = {"weight": (1, swapped), "lora_a": (2, swapped), "lora_b": (3, swapped)}
+    weights: dict[str, tuple[int, tuple[Step, ...]]] = {"weight": (1, swapped), "lora_a": (2, swapped), "lora_b": (3, swapped)}
     if bias is not None:
         weights["bias"] = (4, ())
     scaling = repr(op.attribute_dict["scaling"])

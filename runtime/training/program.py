@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontends.variable import changes
+from graphc.frontends.variable import adapter_changes, changes
 from graphc.ir.errors import GraphcError
 from graphc.runtime.compilation import compile as compile_source
 from graphc.runtime.executable import Executable
@@ -30,6 +30,8 @@ class Program:
         self.executable: Executable = compile_source(recorded.module, **settings, sizes=self.sizes)
         self.warned = False
         """Whether the weights that the loss does not reach were named."""
+        self._adapters = {name: v.adapter for name, v in recorded.variables.items() if v.adapter is not None}
+        self._adapters_at = adapter_changes()
         self._held_at = -1
         for name, variable in recorded.variables.items():
             if name in self.executable.weights:
@@ -38,6 +40,14 @@ class Program:
     def is_planned_for(self, sizes: Mapping[str, int]) -> bool:
         """Whether batches of these sizes keep the memory budget."""
         return self.sizes is None or all(size <= self.sizes.get(name, size) for name, size in sizes.items())
+
+    def has_adapters(self) -> bool:
+        """Whether it was recorded with the adapters that the variables have now."""
+        if self._adapters_at != adapter_changes():
+            if any(v.adapter is not self._adapters.get(name) for name, v in self.recorded.variables.items()):
+                return False
+            self._adapters_at = adapter_changes()
+        return True
 
     def take_over(self) -> None:
         """Let this program hold the variables, with the values they have, wherever these are now."""

@@ -1,0 +1,201 @@
+"""Adapters beside the weights of a module from anywhere: new trainable weights, the others frozen."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc.ir import ops
+from graphc.ir.adapting import AdapterValues, Form, adapt, form_of
+from graphc.ir.builder import Builder
+from graphc.ir.dtypes import u32
+from graphc.ir.errors import GraphcError
+from graphc.ir.graph import Function, Op, Value
+from graphc.ir.module import Array, Module
+from graphc.ir.types import TensorType
+from graphc.passes.lora.settings import Settings, choose, layer_of, matches
+from graphc.passes.partition.remat import has_backward
+
+MARK = 0x6C6F7261
+"""What the key of a function is folded with for the dropout of adapters, so that it is not that of a layer."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The weights of one adapter in a module, and how they lie beside the kernel."""
+
+    kernel: str
+    form: Form
+    a: str
+    b: str
+    scaling: float
+    magnitude: str | None = None
+
+
+def candidates(module: Module) -> dict[str, Form]:
+    """The weights that an adapter can be for, with how it lies; tied ones under their first name."""
+    found: dict[str, Form] = {}
+    for function in module.functions.values():
+        for parameter in function.parameters:
+            if parameter.weight is None or not parameter.type.dtype.is_float:
+                continue
+            name = module.weights.source(parameter.weight).name
+            form = form_of(parameter.value)
+            if form is not None and (name not in found or found[name].transposed):
+                found[name] = form
+    return {weight.name: found[weight.name] for weight in module.weights.entries() if weight.name in found}
+
+
+def factor_names(kernel: str, adapter: str = "default") -> tuple[str, str, str]:
+    """The names of A, B and the magnitudes beside a kernel: `dense/lora_kernel_a` beside `dense/kernel`."""
+    above, slash, leaf = kernel.rpartition("/")
+    end = "" if adapter == "default" else f"_{adapter}"
+    a, b, magnitude = (f"{above}{slash}lora_{leaf}_{what}{end}" for what in ("a", "b", "magnitude"))
+    return a, b, magnitude
+
+
+def insert_adapters(module: Module, settings: Settings, seed: int = 0) -> list[Factors]:
+    """Give the weights that the settings choose adapters, and freeze all others, in place.
+
+    A is drawn uniformly within 1 / √inputs (PEFT's default) and B is 0; of embeddings A is 0 and B normal. Random
+    numbers follow from `seed` and the weight's name.
+    Raises `GraphcError` for patterns that match nothing, ranks larger than a layer, and a module that has adapters.
+    """
+    if not module.functions:
+        return []
+    trained_before = [name for name, function in module.functions.items() if has_backward(function)]
+    if trained_before:
+        raise GraphcError(
+            f"@{trained_before[0]} has a backward part already; adapters come before gradients: use the model's "
+            "add_adapter, or the pass on a module that is not trained"
+        )
+    having = [op for op in module.walk() if is_adapted(op)]
+    if having:
+        raise GraphcError(f"the module has adapters already, the first at {having[0].location}")
+    forms = candidates(module)
+    others = [w.name for w in module.weights.entries() if w.name not in forms and w.alias is None]
+    chosen = choose(settings, forms, others)
+    trained = set(_kept(settings, chosen, [w.name for w in module.weights.entries()]))
+    for weight in module.weights.entries():
+        weight.trainable = weight.trainable and weight.name in trained
+    return [_insert(module, name, forms[name], settings, seed) for name in chosen]
+
+
+def is_adapted(op: Op) -> bool:
+    """Whether an op has an adapter."""
+    return op.name.startswith("lora_")
+
+
+def _kept(settings: Settings, chosen: list[str], names: list[str]) -> list[str]:
+    """The weights that are trained beside adapters."""
+    kept: list[str] = []
+    for pattern in settings.modules_to_save:
+        found = [name for name in names if matches(pattern, name)]
+        if not found:
+            raise GraphcError(f"the pattern {pattern!r} of modules_to_save matches nothing")
+        kept += found
+    if settings.bias != "none":
+        layers = {layer_of(name) for name in chosen}
+        biases = [name for name in names if name.rpartition("/")[2] in ("bias", "beta")]
+        kept += [name for name in biases if settings.bias == "all" or layer_of(name) in layers]
+    return kept
+
+
+def _insert(module: Module, kernel: str, form: Form, settings: Settings, seed: int) -> Factors:
+    rank = settings.rank_of(kernel)
+    most = min(form.inputs, form.outputs)
+    if not 1 <= rank <= most:
+        raise GraphcError(
+            f"the rank {rank} does not fit {layer_of(kernel)!r} ({form.inputs} inputs, {form.outputs} outputs): it is "
+            f"from 1 to {most}"
+        )
+    table = module.weights
+    source = table.info(kernel)
+    kind = np.float64 if source.type.dtype.bits == 64 else np.float32
+    rng = np.random.Generator(np.random.Philox(_seed(seed, kernel)))
+    shapes = form.factor_shapes(rank)
+    if form.kind == "embedding":
+        a, b = np.zeros(shapes[0], kind), rng.standard_normal(shapes[1]).astype(kind)
+    else:
+        limit = 1 / np.sqrt(form.inputs)
+        a, b = rng.uniform(-limit, limit, shapes[0]).astype(kind), np.zeros(shapes[1], kind)
+    names = factor_names(kernel)
+    scaling = settings.scaling(kernel, rank)
+    table.add(names[0], a)
+    table.add(names[1], b)
+    magnitude = None
+    if settings.dora:
+        magnitude = names[2]
+        table.add(magnitude, dora_magnitude(table[kernel], a, b, scaling, form))
+    found = Factors(kernel, form, names[0], names[1], scaling, magnitude)
+    for function in module.functions.values():
+        add_factors(module, function, found, settings.dropout)
+    return found
+
+
+def _seed(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "little")
+
+
+def dora_magnitude(kernel: Array, a: Array, b: Array, scaling: float, form: Form) -> Array:
+    """The magnitudes with which DoRA begins: the norms of the kernel with the adapter."""
+    matrix = np.asarray(kernel).astype(a.dtype)
+    shape = (form.shape[1], form.shape[0]) if form.transposed else form.shape
+    norm = ops.dora_norm(matrix.reshape(shape), a, b, scaling=scaling, transposed=form.transposed)
+    return np.asarray(norm).astype(a.dtype)
+
+
+def add_factors(module: Module, function: Function, factors: Factors, dropout: float = 0.0) -> None:
+    """Let a function that reads the kernel, under whatever name, read it with the adapter."""
+    table = module.weights
+    readers = [p for p in function.parameters if p.weight is not None and table.source(p.weight).name == factors.kernel]
+    if not readers:
+        return
+    values = [
+        None if name is None else weight_parameter(module, function, name)
+        for name in (factors.a, factors.b, factors.magnitude)
+    ]
+    a, b, magnitude = values
+    assert a is not None and b is not None
+    draws = _Keys(function) if dropout else None
+    key = None if draws is None else draws.next
+    for parameter in readers:
+        values_of = AdapterValues(factors.form, a, b, factors.scaling, magnitude, dropout, key)
+        adapt(parameter.value, values_of, factors.kernel)
+
+
+class _Keys:
+    """Keys for dropout: of the function's own key, which is made if there is none, folded with a mark and a count."""
+
+    def __init__(self, function: Function) -> None:
+        found = next((p.value for p in function.parameters if p.role == "key"), None)
+        if found is None:
+            taken = {p.name for p in function.parameters}
+            name = "key" if "key" not in taken else "adapter_key"
+            found = function.add_parameter(TensorType.of(u32, (2,)), name, "key")
+        self.key = found
+        self.count = sum(op.name == "dropout" for op in function.walk())
+
+    def next(self, builder: Builder) -> Value:
+        """A key of its own, recorded at the builder."""
+        self.count += 1
+        with builder:
+            return ops.random_fold_in(ops.random_fold_in(self.key, MARK), self.count)
+
+
+def weight_parameter(module: Module, function: Function, name: str) -> Value:
+    """The parameter of a function that stands for a weight, made if there is none."""
+    for parameter in function.parameters:
+        if parameter.weight == name:
+            return parameter.value
+    taken = {parameter.name for parameter in function.parameters}
+    base = "".join(c if c.isalnum() else "_" for c in name)
+    value_name, number = base, 1
+    while value_name in taken:
+        value_name, number = f"{base}_{number}", number + 1
+    return function.add_parameter(module.weights.info(name).type, value_name, "param", name)
+
+
+__all__ = ["Factors", "add_factors", "candidates", "dora_magnitude", "factor_names", "insert_adapters"]
