@@ -6,6 +6,7 @@ from typing import Any
 
 from graphc import frontends
 from graphc.frontends import serialization
+from graphc.frontends.arguments import suggests_arguments
 from graphc.frontends.structures import pack
 from graphc.runtime import predicting
 from graphc.runtime.executable import Executable
@@ -22,13 +23,14 @@ class Model(Trainer):
         """The model compiled as `compile` said. It holds the values of the weights from then on."""
         programs = [] if self._compiled is None else list(self._compiled.programs.values())
         known = programs[-1] if programs else self._forward
-        if known is None or known.graph is not self._graph:
+        if known is None or known.graph is not self._graph or not known.has_adapters():
             settings = {} if self._compiled is None else self._compiled.settings
             known = Program(record_training(self, None, None), settings)
             object.__setattr__(self, "_forward", known)
         known.take_over()
         return known.executable
 
+    @suggests_arguments
     def predict(
         self,
         x: Any,

@@ -327,11 +327,12 @@ def lora_conv(
     update = conv(small, _one_window(b, x.ndim), None, **_single(attributes))
     if gain is None:
         return conv(x, kernel, bias, **attributes) + update
-    gain = _along_channels(gain, x.ndim, channels_last)
+    factor = _along_channels(gain, x.ndim, channels_last)
     if dropped is None:
-        y = (conv(x, kernel, None, **attributes) + update) * gain
+        y = (conv(x, kernel, None, **attributes) + update) * factor
         return y if bias is None else y + _along_channels(bias, x.ndim, channels_last)
-    return conv(x, kernel, bias, **attributes) + conv(dropped, kernel, None, **attributes) * (gain - 1) + update * gain
+    beside = conv(dropped, kernel, None, **attributes) * (factor - 1)
+    return conv(x, kernel, bias, **attributes) + beside + update * factor
 
 
 @lora_conv.canonical
