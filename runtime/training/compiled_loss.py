@@ -10,11 +10,13 @@ import numpy as np
 
 from graphc.frontends.recording import current_recording
 from graphc.frontends.structures import flatten, paths
-from graphc.ir.dims import equal
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.graph import Value
-from graphc.runtime.training import loss_functions, losses
+from graphc.ir.suggestions import nearest
+from graphc.runtime.training import losses
 from graphc.runtime.training.accumulation import Term
+from graphc.runtime.training.target_shapes import a_class_each, fit_for, require
+from graphc.runtime.training.user_functions import check_signature
 
 
 class CompiledLoss:
@@ -22,12 +24,17 @@ class CompiledLoss:
     the same way. `output_names` are those of the model, where it knows them."""
 
     def __init__(self, loss: Any, loss_weights: Any = None, output_names: list[str] | None = None) -> None:
-        for each in flatten(loss):  # misspelt names are told at once
-            losses.get(each)
+        for each in flatten(loss):  # mistakes are told at once
+            found = as_loss(each)
+            if found is not None and not isinstance(found, losses.LossFunctionWrapper):
+                check_signature(f"`call` of the loss {found.name!r}", found.call, {})
         for factor in flatten(loss_weights):
             if factor is not None and (isinstance(factor, bool) or not isinstance(factor, (int, float, np.number))):
                 raise GraphcError(f"loss_weights are numbers, not {factor!r}")
         self.loss, self.loss_weights, self.output_names = loss, loss_weights, output_names
+        if output_names is not None:
+            chosen(loss, output_names, "loss", every=True)
+            chosen(loss_weights, output_names, "loss_weights", every=True)
 
     def names(self, y_pred: Any) -> list[str]:
         """A name for each output."""
@@ -82,7 +89,8 @@ def chosen(given: Any, names: list[str], what: str, every: bool = False) -> list
     if isinstance(given, Mapping):
         unknown = [key for key in given if key not in names]
         if unknown:
-            raise GraphcError(f"{what} names the output {unknown[0]!r}; the model has {', '.join(names)}")
+            meant = nearest(str(unknown[0]), names)
+            raise GraphcError(f"{what} names the output {unknown[0]!r}, which the model does not have{meant}")
         return [given.get(name) for name in names]
     if given is None or (every and not isinstance(given, (list, tuple))):
         return [given] * len(names)
@@ -94,20 +102,11 @@ def chosen(given: Any, names: list[str], what: str, every: bool = False) -> list
 
 def check_shapes(loss: losses.Loss, name: str, target: Any, prediction: Any) -> None:
     """Raise `ShapeError` for targets that the loss would only meet by broadcasting them."""
-    if not isinstance(loss, losses.LossFunctionWrapper) or loss.fn not in losses.FUNCTIONS.values():
-        return
-    if is_sparse(loss):
-        axis = getattr(loss, "axis", -1) % prediction.ndim
-        wanted = tuple(size for i, size in enumerate(prediction.shape) if i != axis)
-        have = tuple(target.shape[:-1] if target.ndim == prediction.ndim and target.shape[-1] == 1 else target.shape)
-    else:
-        target, prediction = loss_functions.same_rank(target, prediction)
-        wanted, have = tuple(prediction.shape), tuple(target.shape)
-    if len(wanted) != len(have) or any(equal(a, b) is False for a, b in zip(wanted, have, strict=True)):
-        raise ShapeError(
-            f"the loss {loss.name!r} of the output {name!r} wants targets of shape {_shape(wanted)}, for predictions "
-            f"of shape {_shape(prediction.shape)}; y has the shape {_shape(target.shape)}"
-        )
+    fit = fit_for(loss.fn) if isinstance(loss, losses.LossFunctionWrapper) else None
+    if fit is not None:
+        options = {"axis": getattr(loss, "axis", -1)} if fit is a_class_each else {}
+        shapes = tuple(target.shape), tuple(prediction.shape)
+        require(fit(*shapes, **options), f"the loss {loss.name!r}", name, *shapes)
 
 
 def note_labels(loss: losses.Loss, target: Any, prediction: Any) -> None:
@@ -121,12 +120,11 @@ def note_labels(loss: losses.Loss, target: Any, prediction: Any) -> None:
 
 
 def is_sparse(loss: losses.Loss) -> bool:
-    """Whether the loss takes classes."""
-    return isinstance(loss, losses.LossFunctionWrapper) and loss.fn is losses.sparse_categorical_crossentropy
-
-
-def _shape(shape: Any) -> str:
-    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+    """Whether the loss takes the numbers of classes that the predictions have scores for."""
+    return isinstance(loss, losses.LossFunctionWrapper) and loss.fn in (
+        losses.sparse_categorical_crossentropy,
+        losses.categorical_generalized_cross_entropy,
+    )
 
 
 __all__ = ["CompiledLoss", "as_loss", "check_shapes", "chosen"]

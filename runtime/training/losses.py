@@ -15,9 +15,14 @@ from graphc.runtime.training import loss_functions
 from graphc.runtime.training.accumulation import EXAMPLES, SUMMED, Term
 from graphc.runtime.training.loss_functions import (
     binary_crossentropy,
+    binary_focal_crossentropy,
     categorical_crossentropy,
+    categorical_focal_crossentropy,
+    categorical_generalized_cross_entropy,
     categorical_hinge,
+    circle,
     cosine_similarity,
+    dice,
     hinge,
     huber,
     kl_divergence,
@@ -29,7 +34,10 @@ from graphc.runtime.training.loss_functions import (
     poisson,
     sparse_categorical_crossentropy,
     squared_hinge,
+    tversky,
 )
+from graphc.runtime.training.target_shapes import a_class_each, fit_for
+from graphc.runtime.training.user_functions import check_returned, check_signature, explained
 
 REDUCTIONS = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none", None)
 MEANS = ("sum_over_batch_size", "mean")
@@ -66,9 +74,10 @@ class Loss:
     def term(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Term:
         """The loss, with what it counts for beside those of other batches."""
         y_pred = map_structure(lambda each: ops.cast(each, self.dtype), y_pred)
-        found = self.call(y_true, y_pred)
-        if found is None:
-            raise GraphcError(f"the loss {self.name!r} returns None; it has to return the loss of each example")
+        what = f"the loss {self.name!r}"
+        with explained(what):
+            found = self.call(y_true, y_pred)
+        check_returned(what, found, "the loss of each example")
         values = ops.cast(tensor(found), self.dtype)
         counted = self.counted(y_true, y_pred)
         return reduced(values, sample_weight, counted, self.reduction)
@@ -130,8 +139,11 @@ class LossFunctionWrapper(Loss):
     ) -> None:
         super().__init__(name or getattr(fn, "__name__", None), reduction, dtype)
         self.fn, self._options = fn, kwargs
+        check_signature(f"the loss {self.name!r}", fn, kwargs)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
+        if not isinstance(y_pred, (dict, list, tuple)) and fit_for(self.fn) is not a_class_each:
+            y_true, y_pred = loss_functions.same_rank(tensor(y_true), tensor(y_pred))
         return self.fn(y_true, y_pred, **self._options)
 
     def get_config(self) -> dict[str, Any]:
@@ -210,6 +222,109 @@ class BinaryCrossentropy(LossFunctionWrapper):
         super().__init__(binary_crossentropy, reduction, name, dtype, **options)
 
 
+class BinaryFocalCrossentropy(LossFunctionWrapper):
+    """Binary cross-entropy in which easy examples count less, by (1 − p of the right side)^gamma."""
+
+    def __init__(
+        self,
+        apply_class_balancing: bool = False,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "binary_focal_crossentropy",
+        dtype: Any = None,
+    ) -> None:
+        options = {"apply_class_balancing": apply_class_balancing, "alpha": alpha, "gamma": gamma}
+        options |= {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
+        super().__init__(binary_focal_crossentropy, reduction, name, dtype, **options)
+
+
+class CategoricalFocalCrossentropy(LossFunctionWrapper):
+    """Cross-entropy of one-hot targets in which classes that are sure count less, by alpha · (1 − p)^gamma."""
+
+    def __init__(
+        self,
+        alpha: Any = 0.25,
+        gamma: float = 2.0,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "categorical_focal_crossentropy",
+        dtype: Any = None,
+    ) -> None:
+        options = {"alpha": alpha, "gamma": gamma}
+        options |= {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
+        super().__init__(categorical_focal_crossentropy, reduction, name, dtype, **options)
+
+
+class CategoricalGeneralizedCrossEntropy(LossFunctionWrapper):
+    """(1 − p^q) / q for the probability p of the class: between cross-entropy (q → 0) and absolute error (q → 1), for
+    labels that are not all right."""
+
+    def __init__(
+        self,
+        q: float = 0.5,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "categorical_generalized_cross_entropy",
+        dtype: Any = None,
+    ) -> None:
+        if not 0 < q < 1:
+            raise GraphcError(f"CategoricalGeneralizedCrossEntropy: q is a number between 0 and 1, not {q!r}")
+        super().__init__(categorical_generalized_cross_entropy, reduction, name, dtype, q=q)
+
+
+class Dice(LossFunctionWrapper):
+    """1 − the share of what targets and predictions have in common, over `axis` (all of the batch without)."""
+
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "dice",
+        axis: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(dice, reduction, name, dtype, axis=axis)
+
+
+class Tversky(LossFunctionWrapper):
+    """`Dice` with weights: `alpha` for what is true and not predicted, `beta` for what is predicted and not true."""
+
+    def __init__(
+        self,
+        alpha: float = 0.5,
+        beta: float = 0.5,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "tversky",
+        axis: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(tversky, reduction, name, dtype, alpha=alpha, beta=beta, axis=axis)
+
+
+class Circle(LossFunctionWrapper):
+    """The circle loss of embeddings of length 1 [examples, size] and their labels [examples]. Examples whose loss is 0
+    do not count, in the mean either."""
+
+    def __init__(
+        self,
+        gamma: float = 80.0,
+        margin: float = 0.4,
+        remove_diagonal: bool = True,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "circle",
+        dtype: Any = None,
+    ) -> None:
+        options = {"gamma": gamma, "margin": margin, "remove_diagonal": remove_diagonal}
+        super().__init__(circle, reduction, name, dtype, **options)
+
+    def counted(self, y_true: Any, y_pred: Any) -> Any:
+        return ops.greater(ops.stop_gradient(self.call(y_true, y_pred)), 0.0)
+
+
 class CategoricalCrossentropy(LossFunctionWrapper):
     """Cross-entropy of targets that are probabilities of classes and predicted ones, or logits with `from_logits`."""
 
@@ -254,17 +369,19 @@ class SparseCategoricalCrossentropy(LossFunctionWrapper):
 CLASSES: dict[str, type[Loss]] = {
     cls.__name__: cls
     for cls in (
-        BinaryCrossentropy, CategoricalCrossentropy, CategoricalHinge, CosineSimilarity, Hinge, Huber, KLDivergence,
-        LogCosh, MeanAbsoluteError, MeanAbsolutePercentageError, MeanSquaredError, MeanSquaredLogarithmicError, Poisson,
-        SparseCategoricalCrossentropy, SquaredHinge,
+        BinaryCrossentropy, BinaryFocalCrossentropy, CategoricalCrossentropy, CategoricalFocalCrossentropy,
+        CategoricalGeneralizedCrossEntropy, CategoricalHinge, Circle, CosineSimilarity, Dice, Hinge, Huber,
+        KLDivergence, LogCosh, MeanAbsoluteError, MeanAbsolutePercentageError, MeanSquaredError,
+        MeanSquaredLogarithmicError, Poisson, SparseCategoricalCrossentropy, SquaredHinge, Tversky,
     )
 }  # fmt: skip
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     fn.__name__: fn
     for fn in (
-        binary_crossentropy, categorical_crossentropy, categorical_hinge, cosine_similarity, hinge, huber,
+        binary_crossentropy, binary_focal_crossentropy, categorical_crossentropy, categorical_focal_crossentropy,
+        categorical_generalized_cross_entropy, categorical_hinge, circle, cosine_similarity, dice, hinge, huber,
         kl_divergence, log_cosh, mean_absolute_error, mean_absolute_percentage_error, mean_squared_error,
-        mean_squared_logarithmic_error, poisson, sparse_categorical_crossentropy, squared_hinge,
+        mean_squared_logarithmic_error, poisson, sparse_categorical_crossentropy, squared_hinge, tversky,
     )
 } | {
     "bce": binary_crossentropy, "BCE": binary_crossentropy, "kld": kl_divergence, "KLD": kl_divergence,
@@ -306,3 +423,14 @@ def deserialize(name: Any, custom_objects: Any = None) -> Any:
             return FUNCTIONS[name["config"]]
         found = CLASSES.get(str(name.get("class_name")))
         return found.from_config(name.get("config", {})) if found else serialization.deserialize(name)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+__all__ = [
+    "Loss", "LossFunctionWrapper", "deserialize", "get", "serialize",
+    *CLASSES,
+    *(fn.__name__ for fn in dict.fromkeys(FUNCTIONS.values())),
+]  # fmt: skip

@@ -10,14 +10,17 @@ from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import GraphcError
 from graphc.runtime.training.loss_functions import same_rank
 from graphc.runtime.training.metrics.reductions import MeanMetricWrapper
+from graphc.runtime.training.target_shapes import a_class_each, one_each, wants
 
 
+@wants(one_each)
 def accuracy(y_true: Any, y_pred: Any) -> Any:
     """Where `y_pred` equals `y_true`."""
     y_true, y_pred = same_rank(ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred))
     return ops.cast(ops.equal(ops.cast(y_true, y_pred.dtype), y_pred), "float32")
 
 
+@wants(one_each)
 def binary_accuracy(y_true: Any, y_pred: Any, threshold: float = 0.5) -> Any:
     """Where `y_pred` is above the threshold and `y_true` 1, or neither."""
     y_true, y_pred = same_rank(ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred))
@@ -25,11 +28,13 @@ def binary_accuracy(y_true: Any, y_pred: Any, threshold: float = 0.5) -> Any:
     return ops.cast(ops.equal(y_true, above), "float32")
 
 
+@wants(one_each)
 def categorical_accuracy(y_true: Any, y_pred: Any) -> Any:
     """Where the greatest score stands at the 1 of a one-hot `y_true`."""
     return ops.cast(ops.equal(ops.argmax(y_true, axis=-1), ops.argmax(y_pred, axis=-1)), "float32")
 
 
+@wants(a_class_each)
 def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Any:
     """Where the greatest score stands at the class `y_true`."""
     y_true = _labels(y_true, y_pred)
@@ -41,11 +46,13 @@ def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Any:
     return ops.cast(ops.equal(y_true, found), "float32")
 
 
+@wants(one_each)
 def top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> Any:
     """Where the 1 of a one-hot `y_true` is among the k greatest scores."""
     return sparse_top_k_categorical_accuracy(ops.argmax(y_true, axis=-1), y_pred, k)
 
 
+@wants(a_class_each)
 def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5, from_sorted_ids: bool = False) -> Any:
     """Where the class `y_true` is among the k greatest scores: fewer than k are greater, so that those equal to the kth
     count too. With `from_sorted_ids`, `y_pred` has classes, the best ones first."""
@@ -74,12 +81,16 @@ def _labels(y_true: Any, y_pred: Any) -> Any:
 class Accuracy(MeanMetricWrapper):
     """How often predictions equal the labels."""
 
+    _direction = "up"
+
     def __init__(self, name: str | None = "accuracy", dtype: Any = None) -> None:
         super().__init__(accuracy, name, dtype)
 
 
 class BinaryAccuracy(MeanMetricWrapper):
     """How often predictions on the right side of `threshold` are right."""
+
+    _direction = "up"
 
     def __init__(self, name: str | None = "binary_accuracy", dtype: Any = None, threshold: float = 0.5) -> None:
         if threshold is not None and not 0 < threshold < 1:
@@ -90,12 +101,16 @@ class BinaryAccuracy(MeanMetricWrapper):
 class CategoricalAccuracy(MeanMetricWrapper):
     """How often the greatest score is that of the one-hot label."""
 
+    _direction = "up"
+
     def __init__(self, name: str | None = "categorical_accuracy", dtype: Any = None) -> None:
         super().__init__(categorical_accuracy, name, dtype)
 
 
 class SparseCategoricalAccuracy(MeanMetricWrapper):
     """How often the greatest score is that of the label."""
+
+    _direction = "up"
 
     def __init__(self, name: str | None = "sparse_categorical_accuracy", dtype: Any = None) -> None:
         super().__init__(sparse_categorical_accuracy, name, dtype)
@@ -104,12 +119,16 @@ class SparseCategoricalAccuracy(MeanMetricWrapper):
 class TopKCategoricalAccuracy(MeanMetricWrapper):
     """How often the one-hot label is among the k greatest scores."""
 
+    _direction = "up"
+
     def __init__(self, k: int = 5, name: str | None = "top_k_categorical_accuracy", dtype: Any = None) -> None:
         super().__init__(top_k_categorical_accuracy, name, dtype, k=_at_least_one(k))
 
 
 class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
     """How often the label is among the k greatest scores."""
+
+    _direction = "up"
 
     def __init__(
         self,

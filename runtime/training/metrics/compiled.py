@@ -8,7 +8,7 @@ from typing import Any
 
 from graphc.frontends.naming import Names
 from graphc.frontends.structures import flatten
-from graphc.ir.errors import GraphcError
+from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.suggestions import nearest
 from graphc.runtime.training.metrics.accuracy import (
     BinaryAccuracy,
@@ -18,6 +18,8 @@ from graphc.runtime.training.metrics.accuracy import (
 from graphc.runtime.training.metrics.lookup import get
 from graphc.runtime.training.metrics.metric import Metric
 from graphc.runtime.training.metrics.reductions import MeanMetricWrapper
+from graphc.runtime.training.target_shapes import require, shown
+from graphc.runtime.training.user_functions import check_returned, explained
 
 
 @dataclass
@@ -35,17 +37,22 @@ class CompiledMetrics:
     """What `compile(metrics=…, weighted_metrics=…)` asks for. What "accuracy" means is known once outputs are: `build`.
 
     `metrics` is a list for a model of one output; for several a list of a list for each, or a dict from output to
-    metrics. Results are called as in Keras: `accuracy`, with several outputs `digit_accuracy`; a second one of the same
-    name is numbered, or has `weighted_` in front if it is a weighted one.
+    metrics; `output_names` are those of the model, where it knows them. Results are called as in Keras: `accuracy`,
+    with several outputs `digit_accuracy`; a second one of the same name is numbered, or has `weighted_` in front if it
+    is a weighted one.
     """
 
-    def __init__(self, metrics: Any = None, weighted_metrics: Any = None) -> None:
+    def __init__(
+        self, metrics: Any = None, weighted_metrics: Any = None, output_names: Sequence[str] | None = None
+    ) -> None:
         for argument, given in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
             if given and not isinstance(given, (list, tuple, dict)):
                 raise GraphcError(f"{argument} is a list, or a dict from output to metrics, not {given!r}")
-            for identifier in flatten(given or []):  # misspelt names are told at once
+            for identifier in flatten(given or []):  # mistakes are told at once
                 if identifier is not None and not _is_accuracy(identifier):
-                    get(identifier)
+                    as_metric(identifier)
+            if output_names is not None:
+                list(_for_outputs(argument, given, len(output_names), output_names))
         self._given = {"metrics": metrics, "weighted_metrics": weighted_metrics}
         self._names: Sequence[str] | None = None
         self.uses: list[Use] = []
@@ -81,6 +88,9 @@ class CompiledMetrics:
             for output, identifiers in enumerate(_for_outputs(argument, given, len(predictions), names)):
                 for identifier in identifiers:
                     metric = resolved(identifier, targets[output], predictions[output])
+                    place = names[output] if len(names) == len(predictions) else "output"
+                    _check_shapes(metric, place, targets[output], predictions[output])
+                    metric.build_for(targets[output], predictions[output])
                     name = f"{names[output]}_{metric.name}" if self._names else metric.name
                     if name in taken and argument == "weighted_metrics":
                         name = f"{names[output]}_weighted_{metric.name}" if self._names else f"weighted_{metric.name}"
@@ -109,20 +119,26 @@ class CompiledMetrics:
             weights = weights * len(predictions)
         for use in self.uses:
             pair = targets[use.output], predictions[use.output]
-            if use.weighted:
-                use.metric.update_state(*pair, sample_weight=weights[use.output])
-            else:
-                use.metric.update_state(*pair)
+            with explained(f"the metric {use.name!r}"):
+                if use.weighted:
+                    use.metric.update_state(*pair, sample_weight=weights[use.output])
+                else:
+                    use.metric.update_state(*pair)
 
     def result(self) -> dict[str, Any]:
         """The results by name; a metric whose result is a dict gives several."""
         found: dict[str, Any] = {}
         for use in self.uses:
-            result = use.metric.result()
-            if isinstance(result, dict):
-                found.update(result)
-            else:
-                found[use.name] = result
+            with explained(f"the metric {use.name!r}"):
+                result = use.metric.result()
+            for name, value in (result if isinstance(result, dict) else {use.name: result}).items():
+                check_returned(f"`result` of the metric {use.name!r}", value, "a scalar, or a dict of scalars")
+                if len(getattr(value, "shape", ())):
+                    raise ShapeError(
+                        f"the metric {use.name!r} gives numbers of shape {shown(tuple(value.shape))}, and a log is "
+                        "one: let it average them, or give one metric for each"
+                    )
+                found[name] = value
         return found
 
     def reset_state(self) -> None:
@@ -139,23 +155,36 @@ class CompiledMetrics:
         return flatten(structure)
 
 
-def _for_outputs(argument: str, given: Any, count: int, names: list[str]) -> Iterator[list[Any]]:
+def _check_shapes(metric: Metric, output: str, target: Any, prediction: Any) -> None:
+    """Raise `ShapeError` for targets that the metric would only meet by broadcasting them."""
+    if target is None:
+        raise GraphcError(f"there are no targets for the output {output!r}, whose metric is {metric.name!r}")
+    shapes = tuple(target.shape), tuple(prediction.shape)
+    fit = metric.fit_of(*shapes)
+    if fit is not None:
+        require(fit, f"the metric {metric.name!r}", output, *shapes)
+
+
+def _for_outputs(argument: str, given: Any, count: int, names: Sequence[str]) -> Iterator[list[Any]]:
     """The metrics of each output."""
     if not given:
         yield from ([] for _ in range(count))
-    elif count == 1:
-        yield [each for each in flatten(given) if each is not None]
-    elif isinstance(given, dict):
+        return
+    if isinstance(given, dict) and names:
         unknown = [key for key in given if key not in names]
         if unknown:
-            raise GraphcError(f"{argument} names the output {unknown[0]!r}{nearest(str(unknown[0]), names)}")
+            meant = nearest(str(unknown[0]), names)
+            raise GraphcError(f"{argument} names the output {unknown[0]!r}, which the model does not have{meant}")
+    if count == 1:
+        yield [each for each in flatten(given) if each is not None]
+    elif isinstance(given, dict):
         yield from (_as_list(given.get(name)) for name in names)
     elif len(given) == count:
         yield from map(_as_list, given)
     else:
         raise GraphcError(
             f"the model has {count} outputs ({', '.join(names)}); {argument} is a dict from output to metrics, or "
-            f"a list with an entry for each output, not {given!r}"
+            f"a list with an entry for each output, not a list of {len(given)}: {given!r}"
         )
 
 
@@ -175,12 +204,16 @@ def resolved(identifier: Any, y_true: Any, y_pred: Any) -> Metric:
     if _is_accuracy(identifier):
         found: Any = accuracy_for(y_true, y_pred)(name=identifier)
     else:
-        found = get(identifier)
-    if not isinstance(found, Metric):
-        found = MeanMetricWrapper(found)
+        found = as_metric(identifier)
     if isinstance(identifier, str):
         found.name = identifier
     return found
+
+
+def as_metric(identifier: Any) -> Metric:
+    """The metric of a name, class, config, function or object; a function's is its mean over examples."""
+    found = get(identifier)
+    return found if isinstance(found, Metric) else MeanMetricWrapper(found)
 
 
 def accuracy_for(y_true: Any, y_pred: Any) -> Callable[..., Metric]:

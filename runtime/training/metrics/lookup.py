@@ -10,7 +10,7 @@ from graphc.frontends.naming import snake_case
 from graphc.ir.errors import GraphcError
 from graphc.ir.suggestions import nearest
 from graphc.runtime.training import losses
-from graphc.runtime.training.metrics import accuracy, of_losses, reductions
+from graphc.runtime.training.metrics import accuracy, auc, f_scores, iou, of_losses, reductions, regression, thresholds
 from graphc.runtime.training.metrics.metric import Metric
 
 CLASSES: dict[str, type[Metric]] = {
@@ -40,6 +40,27 @@ CLASSES: dict[str, type[Metric]] = {
         of_losses.RootMeanSquaredError,
         of_losses.SparseCategoricalCrossentropy,
         of_losses.SquaredHinge,
+        auc.AUC,
+        f_scores.F1Score,
+        f_scores.FBetaScore,
+        iou.BinaryIoU,
+        iou.IoU,
+        iou.MeanIoU,
+        iou.OneHotIoU,
+        iou.OneHotMeanIoU,
+        regression.ConcordanceCorrelation,
+        regression.PearsonCorrelation,
+        regression.R2Score,
+        thresholds.FalseNegatives,
+        thresholds.FalsePositives,
+        thresholds.Precision,
+        thresholds.PrecisionAtRecall,
+        thresholds.Recall,
+        thresholds.RecallAtPrecision,
+        thresholds.SensitivityAtSpecificity,
+        thresholds.SpecificityAtSensitivity,
+        thresholds.TrueNegatives,
+        thresholds.TruePositives,
     )
 }
 NAMES: dict[str, type[Metric]] = {snake_case(name): cls for name, cls in CLASSES.items()} | {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from graphc.frontends.variable import Variable
 from graphc.ir.dtypes import DType, f32
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import GraphcError
+from graphc.runtime.training.target_shapes import Fit, Shape, one_each
 
 
 class Metric:
@@ -22,6 +23,9 @@ class Metric:
     `result()` with `graphc.ops` and `Variable.assign`. On arrays both run at once; in a training step they are
     recorded, so that a metric of one's own runs on every target and its state stays there.
     """
+
+    _direction: Literal["up", "down"] | None = None
+    """Whether it is better the greater it is, or the less; callbacks with `mode="auto"` go by it, as in Keras."""
 
     def __init__(self, dtype: Any = None, name: str | None = None) -> None:
         self.name = name or snake_case(type(self).__name__)
@@ -82,6 +86,13 @@ class Metric:
         """The value now, a scalar or a dict of scalars. Subclasses define it."""
         raise GraphcError(f"{type(self).__name__} has no method `result`")
 
+    def build_for(self, y_true: Any, y_pred: Any) -> None:
+        """Make the variables whose shapes follow from those of targets and predictions, where there are such."""
+
+    def fit_of(self, target: Shape, prediction: Shape) -> Fit | None:
+        """The shape that targets have to have for such predictions, and the one they have; None where any will do."""
+        return None
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Update the state, then give the result."""
         self.update_state(*args, **kwargs)
@@ -111,6 +122,13 @@ class Metric:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}>"
+
+
+class ElementwiseMetric(Metric):
+    """A metric that has a target for each number of the predictions."""
+
+    def fit_of(self, target: Shape, prediction: Shape) -> Fit | None:
+        return one_each(target, prediction)
 
 
 def _found(value: Any) -> Iterator[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from graphc.frontends import ops
 from graphc.runtime.training import loss_functions as losses
 from graphc.runtime.training.metrics.reductions import Mean, MeanMetricWrapper
+from graphc.runtime.training.target_shapes import Fit, Shape, one_each, wants
 
 
 def _mean_of(fn: Callable[..., Any], title: str, name: str) -> type[MeanMetricWrapper]:
@@ -39,6 +40,11 @@ Poisson = _mean_of(losses.poisson, "Poisson", "poisson")
 class RootMeanSquaredError(Mean):
     """The root of the mean of (y_true − y_pred)²."""
 
+    _direction = "down"
+
+    def fit_of(self, target: Shape, prediction: Shape) -> Fit | None:
+        return one_each(target, prediction)
+
     def __init__(self, name: str | None = "root_mean_squared_error", dtype: Any = None) -> None:
         super().__init__(name, dtype)
 
@@ -51,6 +57,7 @@ class RootMeanSquaredError(Mean):
         return ops.sqrt(super().result())
 
 
+@wants(one_each)
 def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Any:
     """1 for vectors of one direction, −1 for opposite ones: the loss of this name with the other sign."""
     return -losses.cosine_similarity(y_true, y_pred, axis)
@@ -58,6 +65,8 @@ def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Any:
 
 class CosineSimilarity(MeanMetricWrapper):
     """The mean of the cosine between targets and predictions."""
+
+    _direction = "up"
 
     def __init__(self, name: str | None = "cosine_similarity", dtype: Any = None, axis: int = -1) -> None:
         super().__init__(cosine_similarity, name, dtype, axis=axis)

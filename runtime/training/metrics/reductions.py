@@ -9,7 +9,10 @@ from graphc.frontends import ops
 from graphc.ir.dtypes import DType
 from graphc.ir.errors import ShapeError
 from graphc.runtime.training.loss_functions import same_rank
+from graphc.runtime.training.losses import FUNCTIONS, Loss
 from graphc.runtime.training.metrics.metric import Metric
+from graphc.runtime.training.target_shapes import Fit, Shape, a_class_each, fit_for
+from graphc.runtime.training.user_functions import check_returned, check_signature
 
 
 def over_examples(values: Any, sample_weight: Any, reduce: Callable[..., Any], dtype: DType) -> tuple[Any, Any]:
@@ -69,14 +72,31 @@ class Mean(Metric):
 
 
 class MeanMetricWrapper(Mean):
-    """The mean over examples of `fn(y_true, y_pred, **kwargs)`, which gives a value for each."""
+    """The mean over examples of `fn(y_true, y_pred, **kwargs)`, which gives a value for each.
+
+    A last axis of size 1 that only targets or only predictions have is brought into line, as losses do. Less of a loss
+    is better; of another function nothing is known (Keras's rule).
+    """
 
     def __init__(self, fn: Callable[..., Any], name: str | None = None, dtype: Any = None, **kwargs: Any) -> None:
         super().__init__(name or getattr(fn, "__name__", None) or type(fn).__name__, dtype)
         self._fn, self._kwargs = fn, kwargs
+        check_signature(f"the metric {self.name!r}", fn, kwargs)
+        if isinstance(fn, Loss) or fn in FUNCTIONS.values():
+            self._direction = "down"
+
+    def fit_of(self, target: Shape, prediction: Shape) -> Fit | None:
+        fit = fit_for(self._fn)
+        if fit is None:
+            return None
+        return fit(target, prediction, **({"axis": self._kwargs.get("axis", -1)} if fit is a_class_each else {}))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
-        super().update_state(self._fn(y_true, y_pred, **self._kwargs), sample_weight)
+        if fit_for(self._fn) is not a_class_each:
+            y_true, y_pred = same_rank(ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred))
+        values = self._fn(y_true, y_pred, **self._kwargs)
+        check_returned(f"the metric {self.name!r}", values, "a value for each example")
+        super().update_state(values, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
         own = type(self) is not MeanMetricWrapper
