@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from graphc.ir.dims import Size
 from graphc.ir.errors import FormatError, GraphcError
 from graphc.ir.graph import Function
-from graphc.ir.module import Module
+from graphc.ir.module import Module, Weight
 from graphc.ir.recipes import Recipe
 from graphc.ir.types import TensorType
 
@@ -136,7 +136,7 @@ def write_manifest(folder: Path, target: str, module: Module, stored: Mapping[st
         target,
         {name: _entry(function) for name, function in module.entries.items()},
         {name: _from_source(module, recipe) for name, recipe in stored.items()},
-        {weight.name: weight.alias for weight in table.entries() if weight.alias is not None},
+        dict(_tied(weight, table.source(weight.name)) for weight in table.entries() if weight.alias is not None),
         {
             path.relative_to(folder).as_posix(): file_digest(path)
             for path in sorted(folder.rglob("*"))
@@ -145,6 +145,14 @@ def write_manifest(folder: Path, target: str, module: Module, stored: Mapping[st
     )
     (folder / MANIFEST).write_text(json.dumps(manifest.to_json(), indent=2) + "\n", encoding="utf-8")
     return manifest
+
+
+def _tied(weight: Weight, source: Weight) -> tuple[str, str]:
+    """The names of a tied weight and of what it is tied to; those of the source's weights where both are quantized."""
+    recipes = weight.recipe, source.recipe
+    if all(recipe is not None and recipe.quantized is not None for recipe in recipes):
+        return recipes[0].sources[0], recipes[1].sources[0]  # type: ignore[union-attr]
+    return weight.name, weight.alias or source.name
 
 
 def refresh_manifest(folder: Path, manifest: Manifest) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +83,17 @@ class WeightTable(Mapping[str, Array]):
         if any(w.alias == name for w in self._weights.values()):
             raise GraphcError(f"weight {name!r} is tied to others")
         del self._weights[name]
+
+    def replace(self, name: str, weights: Iterable[Weight]) -> None:
+        """Put other weights in the place of one, whose aliases are the caller's affair. Raises `GraphcError` if one of
+        their names is taken."""
+        made = {weight.name: weight for weight in weights}
+        for taken in made.keys() & self._weights.keys() - {name}:
+            raise GraphcError(f"there is a weight {taken!r} already")
+        before = self._weights
+        self._weights = {}
+        for key, weight in before.items():
+            self._weights.update(made if key == name else {key: weight})
 
     def digest(self, name: str) -> str | None:
         """SHA-256 of the array's bytes in hex, or None while it has no array."""

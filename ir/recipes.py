@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphc.ir.attributes import quoted
 from graphc.ir.dtypes import DType
 from graphc.ir.dtypes import dtype as dtype_of
-from graphc.ir.errors import FormatError
+from graphc.ir.errors import FormatError, GraphcError
+
+if TYPE_CHECKING:
+    from graphc.ir.formats import Format
 
 Array = np.ndarray[Any, Any]
 
@@ -65,7 +70,35 @@ class Cast:
         return f"cast[{self.before.short}, {self.after.short}]"
 
 
-Step = Permute | Reshape | Cast
+@dataclass(frozen=True, slots=True)
+class Quantize:
+    """Array number `part` of those that a format (`graphc.ir.formats`) makes of a weight of this shape and dtype."""
+
+    format: str
+    shape: tuple[int, ...]
+    before: DType
+    part: int
+
+    def apply(self, array: Array) -> Array:
+        return self._format().quantize(array)[self.part]
+
+    def invert(self, array: Array) -> Array:
+        raise GraphcError(f"part {self.part} of a weight stored as {self.format} does not give the weight by itself")
+
+    def restored(self, arrays: Sequence[Array]) -> Array:
+        """The weight, from all of its arrays."""
+        return self._format().dequantize(*arrays, shape=self.shape).astype(self.before.numpy)
+
+    def _format(self) -> Format:
+        from graphc.ir.formats import parse_format  # formats are written with ops, which know of weights
+
+        return parse_format(self.format)
+
+    def __str__(self) -> str:
+        return f"quantize[{quoted(self.format)}, {list(self.shape)}, {self.before.short}, {self.part}]"
+
+
+Step = Permute | Reshape | Cast | Quantize
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +112,11 @@ class Recipe:
 
     def then(self, step: Step) -> Recipe:
         return Recipe(self.sources, (*self.steps, step), self.axis, self.splits)
+
+    @property
+    def quantized(self) -> Quantize | None:
+        """The step that makes the weight one array of a format, if there is one."""
+        return next((step for step in self.steps if isinstance(step, Quantize)), None)
 
     def apply(self, arrays: dict[str, Array]) -> Array:
         """The weight, from the source's arrays."""
@@ -96,6 +134,21 @@ class Recipe:
             return {self.sources[0]: array}
         return dict(zip(self.sources, np.split(array, self.splits, self.axis), strict=True))
 
+    @staticmethod
+    def invert_together(recipes: Sequence[Recipe], arrays: Sequence[Array]) -> dict[str, Array]:
+        """The source's arrays, from all arrays of a format, whose recipes are given in the order of the parts."""
+        parts: list[Array] = []
+        for recipe, array in zip(recipes, arrays, strict=True):
+            after = next(i for i, step in enumerate(recipe.steps) if isinstance(step, Quantize)) + 1
+            for step in reversed(recipe.steps[after:]):
+                array = step.invert(array)
+            parts.append(array)
+        first = recipes[0]
+        step = first.quantized
+        assert step is not None
+        earlier = Recipe(first.sources, first.steps[: first.steps.index(step)], first.axis, first.splits)
+        return earlier.invert(step.restored(parts))
+
     def source_types(
         self, shape: tuple[int, ...], kind: np.dtype[Any]
     ) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -108,6 +161,8 @@ class Recipe:
                     shape = before
                 case Cast(before, _):
                     kind = before.numpy
+                case Quantize(_, whole, before, _):
+                    shape, kind = whole, before.numpy
         if len(self.sources) == 1:
             return {self.sources[0]: (shape, kind)}
         sizes = [limit - start for start, limit in pairwise((0, *self.splits, shape[self.axis]))]
@@ -145,6 +200,8 @@ def _step_json(step: Step) -> dict[str, Any]:
             return {"reshape": [list(before), list(after)]}
         case Cast(before, after):
             return {"cast": [str(before), str(after)]}
+        case Quantize(format, shape, before, part):
+            return {"quantize": {"format": format, "shape": list(shape), "dtype": str(before), "part": part}}
 
 
 def _step_from_json(data: dict[str, Any]) -> Step:
@@ -157,4 +214,7 @@ def _step_from_json(data: dict[str, Any]) -> Step:
     if kind == "cast":
         before, after = value
         return Cast(dtype_of(before), dtype_of(after))
+    if kind == "quantize":
+        shape = tuple(int(n) for n in value["shape"])
+        return Quantize(str(value["format"]), shape, dtype_of(value["dtype"]), int(value["part"]))
     raise KeyError(kind)

@@ -12,7 +12,7 @@ from graphc.ir.cursor import Cursor, plain_type
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.literals import literal_array
 from graphc.ir.module import Weight, WeightTable
-from graphc.ir.recipes import Cast, Permute, Recipe, Reshape, Step
+from graphc.ir.recipes import Cast, Permute, Quantize, Recipe, Reshape, Step
 from graphc.ir.types import TensorType
 
 Array = np.ndarray[Any, Any]
@@ -93,8 +93,23 @@ def _recipe(cursor: Cursor) -> Recipe:
             cursor.expect(",")
             steps.append(Cast(before, cursor.dtype()))
             cursor.expect("]")
+        elif cursor.try_take("quantize"):
+            steps.append(_quantize_step(cursor))
         else:
             return Recipe(tuple(sources), tuple(steps), axis, splits)
+
+
+def _quantize_step(cursor: Cursor) -> Quantize:
+    cursor.expect("[")
+    form = cursor.string()
+    cursor.expect(",")
+    shape = cursor.integers()
+    cursor.expect(",")
+    before = cursor.dtype()
+    cursor.expect(",")
+    part = cursor.integer("the number of a part")
+    cursor.expect("]")
+    return Quantize(form, shape, before, part)
 
 
 def _values(cursor: Cursor, type: TensorType) -> Array:

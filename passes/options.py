@@ -2,7 +2,8 @@
 
 A pass states its options as keyword parameters; their annotations say how text becomes a value: `int`, `float`,
 `bool` (`true`, `false`; the name alone is true), `str`, `Literal[...]`, `ByteSize` (`512MiB`, `2GB`, `4096`), `Sizes`
-(`{B:8, T:128}`), each also `| None` (`none`).
+(`{B:8, T:128}`), each also `| None` (`none`). A text may end in braces of its own (`format=int4{block=32}`), and stands
+in quotes where it has commas elsewhere.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ class Step:
 
 
 _NAME = re.compile(r"\s*([A-Za-z_][\w-]*)\s*")
-_OPTION = re.compile(r'\s*([A-Za-z_]\w*)\s*=\s*("[^"]*"|\{[^{}"]*\}|[^,{}"]*)')
+_OPTION = re.compile(r'\s*([A-Za-z_]\w*)\s*=\s*("[^"]*"|[^,{}"]*(?:\{[^{}"]*\})?)')
 _FLAG = re.compile(r"\s*([A-Za-z_]\w*)\s*(?=[,}])")
 """An option alone, which is `true`."""
 

@@ -31,12 +31,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A registered pass. `finite`: it keeps the meaning for finite values only, not for NaN and infinities."""
+    """A registered pass. `finite`: it keeps the meaning for finite values only, not for NaN and infinities;
+    `approximate`: what it leaves computes something near."""
 
     name: str
     doc: str
     options: tuple[Option, ...]
     finite: bool
+    approximate: bool
     run: Callable[..., Any]
 
     def __str__(self) -> str:
@@ -47,7 +49,7 @@ class Pass:
 _PASSES: dict[str, Pass] = {}
 
 
-def register_pass(name: str, *, finite: bool = False) -> Callable[[F], F]:
+def register_pass(name: str, *, finite: bool = False, approximate: bool = False) -> Callable[[F], F]:
     """Decorator: make a function over a module, which it changes in place, a pass of this name.
 
     Raises TypeError for an option without default or of no known kind, and for a name that is taken.
@@ -64,7 +66,7 @@ def register_pass(name: str, *, finite: bool = False) -> Callable[[F], F]:
             check_kind(hints[parameter.name])
             options.append(Option(parameter.name, hints[parameter.name], parameter.default))
         doc = inspect.cleandoc(function.__doc__ or "").partition("\n")[0]
-        _PASSES[name] = Pass(name, doc, tuple(options), finite, function)
+        _PASSES[name] = Pass(name, doc, tuple(options), finite, approximate, function)
         return function
 
     return register
@@ -112,7 +114,7 @@ def run_passes(module: Module, pipeline: str, check: bool = False, observe: Obse
         for each, options in calls:
             each.run(copy, **options)
             if checker is not None:
-                checker.after(each.name, copy, finite=each.finite)
+                checker.after(each.name, copy, each.finite, each.approximate)
             if observe is not None:
                 observe(each.name, copy)
     return copy

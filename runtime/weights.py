@@ -25,8 +25,9 @@ class WeightKeyError(GraphcError, KeyError):
 class ExecutableWeights(MutableMapping[str, Array]):
     """What the target holds, by the names of the source's weights and in their layout.
 
-    Reading undoes the recipe by which a weight is stored and gives an array of its own; writing applies the recipe,
-    and every entry sees the new value from its next call on. Tied names read and write the weight they are tied to;
+    Reading undoes the recipe by which a weight is stored and gives an array of its own, dequantized where it is stored
+    quantized; writing applies the recipe, rounding to nearest where that quantizes, and every entry sees the new value
+    from its next call on. Tied names read and write the weight they are tied to;
     iteration gives each array once. No weight can be added or removed.
 
     Raises `WeightKeyError` for a weight that is not there: one that no entry reads, or whose value was computed with
@@ -42,10 +43,17 @@ class ExecutableWeights(MutableMapping[str, Array]):
         for stored, recipe in manifest.weights.items():
             for source in recipe.sources:
                 self._places.setdefault(source, []).append(stored)
+        self._parts: dict[str, tuple[str, ...]] = {}
+        """Source weight that is stored quantized → the names of all arrays of its format, in order."""
+        for source, names in self._places.items():
+            steps = [(self._recipes[name].quantized, name) for name in names]
+            parts = sorted((step.part, name) for step, name in steps if step is not None)
+            if parts:
+                self._parts[source] = tuple(name for _, name in parts)
 
     def __getitem__(self, name: str) -> Array:
         stored = self._stored(name)[0]
-        return self._recipes[stored].invert(self._loaded.read(stored))[self._untied(name)]
+        return self._sources(stored)[self._untied(name)]
 
     def __setitem__(self, name: str, array: Any) -> None:
         self.update({name: array})
@@ -66,7 +74,7 @@ class ExecutableWeights(MutableMapping[str, Array]):
         wanted = list(self if names is None else names)
         arrays: dict[str, Array] = {}
         for place in dict.fromkeys(self._stored(name)[0] for name in wanted):
-            arrays |= self._recipes[place].invert(self._loaded.read(place))
+            arrays |= self._sources(place)
         return {name: arrays[self._untied(name)] for name in wanted}
 
     def __iter__(self) -> Iterator[str]:
@@ -95,9 +103,17 @@ class ExecutableWeights(MutableMapping[str, Array]):
             )
         return places
 
+    def _sources(self, place: str) -> dict[str, Array]:
+        """The source's weights that are stored at a place, alone, joined, or as one array of several."""
+        recipe = self._recipes[place]
+        if recipe.quantized is None:
+            return recipe.invert(self._loaded.read(place))
+        parts = self._parts[recipe.sources[0]]
+        return Recipe.invert_together([self._recipes[part] for part in parts], [self._loaded.read(p) for p in parts])
+
     def _made(self, place: str, recipe: Recipe, given: Mapping[str, Any]) -> Array:
         """The stored array of new values of source weights; those that are joined with them keep theirs."""
-        current = {} if all(name in given for name in recipe.sources) else recipe.invert(self._loaded.read(place))
+        current = {} if all(name in given for name in recipe.sources) else self._sources(place)
         like = recipe.source_types(*self._loaded.described(place))
         sources = {name: _fitting(name, given.get(name, current.get(name)), *like[name]) for name in recipe.sources}
         return recipe.apply(sources)

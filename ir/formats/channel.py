@@ -37,6 +37,10 @@ class Int8(Format):
         """The least and the greatest value."""
         return (-128, 127) if self.asymmetric else (-127, 127)
 
+    @property
+    def has_rows(self) -> bool:
+        return self.axis == 0 and not self.tensor
+
     def parts(self, shape: Sequence[Any]) -> tuple[Part, ...]:
         spread = () if self.tensor else (shape[self.channel_axis(len(shape))],)
         scales = Part("scales", TensorType.of(f32, spread))

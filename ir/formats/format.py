@@ -73,6 +73,11 @@ class Format(ABC):
     def cotangents(self, dy: Tensor, *parts: Tensor, shape: Sequence[Any]) -> tuple[Tensor | None, ...]:
         """The cotangent of each part from that of the tensor, None for integers."""
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether the first axis is that of channels, and each array has its part of them along its own first axis."""
+        return self.axis == 0
+
     # --- what all formats share -------------------------------------------------------------------------------
 
     def of_channels(self: Self, axis: int) -> Self:

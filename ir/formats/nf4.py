@@ -119,6 +119,10 @@ class NF4(Format):
             if size < SMALLEST or size & (size - 1):
                 raise GraphcError(f"{self}: a block is a power of two from {SMALLEST} on, not {size}")
 
+    @property
+    def has_rows(self) -> bool:
+        return False
+
     def parts(self, shape: Sequence[Any]) -> tuple[Part, ...]:
         axis = self.channel_axis(len(shape))
         count = shape[axis] * columns(shape, axis)

@@ -1,0 +1,1 @@
+"""Quantization: weights stored as integers (`weights`), which of them (`targets`)."""
