@@ -24,7 +24,7 @@ def no_argument(owner: str, unknown: Iterable[str], known: Iterable[str]) -> Gra
 
 def suggests_arguments(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator: an argument by a name that the function does not have is a `GraphcError` with the nearest one."""
-    known = _named(function)
+    known = tuple(name for name in _named(function) if name != "self")
     owner = f"{function.__name__}()"
 
     @wraps(function)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from graphc.runtime.training.callbacks.progress import verbosity
 from graphc.runtime.training.data import Adapter, adapter
 from graphc.runtime.training.data.arrays import as_arrays
 from graphc.runtime.training.fitting import ensure_built
+from graphc.runtime.training.inputs import fitted_inputs
 
 Array = np.ndarray[Any, Any]
 
@@ -28,14 +30,16 @@ def predict(
     if isinstance(x, (list, tuple, dict)) or hasattr(x, "__array__"):
         x = as_arrays(x, "x")
         ensure_built(model, x)
+        x = fitted_inputs(model, x)
         signature = model.executable().entry().signature
         named = by_name(x, signature)
         open_sizes = all(p.type.shape and isinstance(p.type.shape[0], Dim) for p in signature.inputs)
         if not open_sizes or length(named) == 0:  # all at once
             return joined([model.executable()(**named)], None)
-        data = adapter(named, batch_size=batch_size, steps_per_epoch=steps, repeat=False)
+        data = adapter(named, batch_size=batch_size, steps_per_epoch=steps, repeat=False, steps_name="steps")
     else:
-        data = adapter(x, batch_size=batch_size, steps_per_epoch=steps, repeat=False)
+        given = partial(fitted_inputs, model)
+        data = adapter(x, batch_size=batch_size, steps_per_epoch=steps, repeat=False, inputs=given, steps_name="steps")
         ensure_built(model, data.example()[0])
     params = {"steps": data.steps, "verbose": shown}
     listening = CallbackList(callbacks, add_progbar=shown > 0, model=model, params=params)

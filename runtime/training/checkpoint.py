@@ -9,7 +9,6 @@ rate, the history, and what callbacks remember.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -21,6 +20,7 @@ import numpy as np
 
 from graphc import __version__
 from graphc.frontends.variable import Variable
+from graphc.frontends.warning import warn
 from graphc.ir.errors import FormatError, GraphcError
 from graphc.ir.graph import Function
 from graphc.ir.printer import attributes_text
@@ -218,4 +218,4 @@ def _restore_callbacks(path: Path, callbacks: Sequence[Any], states: Sequence[tu
             except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
                 raise FormatError(f"{str(path)!r} has a state that {name} does not take: {error!r}") from error
         else:
-            warnings.warn(f"{str(path)!r} has the state of a {name}, and this run has no such callback", stacklevel=2)
+            warn(f"{str(path)!r} has the state of a {name}, and this run has no such callback")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from graphc.frontends.structures import map_structure
+from graphc.frontends.structures import flatten, map_structure
+from graphc.frontends.warning import warn
 from graphc.ir.errors import GraphcError
 from graphc.runtime.training.callbacks import CallbackList
 from graphc.runtime.training.callbacks.callback import as_numbers
 from graphc.runtime.training.checkpoint import Position, Run, structure_of
 from graphc.runtime.training.data import Adapter, adapter, unpacked
+from graphc.runtime.training.data.adapters import ArrayAdapter
+from graphc.runtime.training.inputs import fitted_inputs
 from graphc.runtime.training.keys import VALIDATION, StepKeys
 from graphc.runtime.training.program import Program
 from graphc.runtime.training.step import Batch, batch_types
@@ -48,7 +51,13 @@ class Fit:
         train = types_of(model, data)
         # `evaluate` on data like this, later, is spared a compilation; a step of one's own may have no test step.
         spare = None if overrides(model, "train_step") else train
-        self.program: Program = model._program(train, spare if validation is None else types_of(model, validation))
+        try:
+            test = spare if validation is None else types_of(model, validation)
+        except GraphcError as error:
+            raise error.at("validation_data") from None
+        self.program: Program = model._program(train, test)
+        if validation is not None:
+            check_labels(self.program, validation)
 
     def run(self) -> None:
         """Train until the epochs are done, the data ends, or a callback stops it."""
@@ -71,7 +80,8 @@ class Fit:
             if found is None:
                 break
             logs = found
-        if model.optimizer is not None and self.epochs > position.initial_epoch:
+        # A run that is resumed after its last step still has to end.
+        if model.optimizer is not None and (position.step or position.epoch > position.initial_epoch):
             model.optimizer.finalize_variable_values(model.trainable_variables)
         self.callbacks.end("train", logs)
 
@@ -123,7 +133,7 @@ class Fit:
         names = self.program.recorded.unreached
         if names and not self.program.warned:
             self.program.warned = True
-            warnings.warn(f"the loss does not depend on these weights: {', '.join(names)}", stacklevel=5)
+            warn(f"the loss does not depend on these weights: {', '.join(names)}")
 
 
 def evaluate(model: Any, program: Program, data: Adapter, callbacks: CallbackList, keys: StepKeys) -> dict[str, float]:
@@ -144,7 +154,10 @@ def evaluate(model: Any, program: Program, data: Adapter, callbacks: CallbackLis
         if model.stop_evaluating:
             break
     if logs is None:
-        raise GraphcError("there is nothing to evaluate on: the data gives no batches (a generator is read once)")
+        raise GraphcError(
+            f"there is nothing to evaluate on: {data.what} gives no batches any more. A generator is read once: give "
+            f"one that goes on, with the number of steps, or data that can be read again, such as arrays or a PyDataset"
+        )
     found = as_numbers(logs)
     callbacks.end("test", found)
     return found
@@ -170,11 +183,29 @@ def types_of(model: Any, data: Adapter) -> Batch:
     return batch_types(model, *batch)
 
 
-def validation_adapter(validation: Any, batch_size: int | None, steps: int | None) -> Adapter:
+def check_labels(program: Program, validation: Adapter) -> None:
+    """Raise `GraphcError` for a label of the validation data that is no class, before the first epoch, where all of
+    them are at hand."""
+    if isinstance(validation, ArrayAdapter):
+        leaves = [leaf for leaf in flatten(validation.arrays) if leaf is not None]
+        for labels in program.recorded.entries["test_step"].labels:
+            labels.check(np.asarray(leaves[labels.index]), "validation_data")
+
+
+def validation_adapter(model: Any, validation: Any, batch_size: int | None, steps: int | None) -> Adapter:
     """The adapter of `validation_data`: `(x, y)`, `(x, y, sample_weight)`, or what gives batches."""
     x, y, sample_weight = unpacked(validation, "validation_data")
     try:
-        return adapter(x, y, sample_weight, batch_size=batch_size, steps_per_epoch=steps, repeat=False)
+        return adapter(
+            x,
+            y,
+            sample_weight,
+            batch_size=batch_size,
+            steps_per_epoch=steps,
+            repeat=False,
+            inputs=partial(fitted_inputs, model),
+            steps_name="validation_steps",
+        )
     except GraphcError as error:
         raise error.at("validation_data") from None
 

@@ -73,8 +73,8 @@ class Labels:
     classes: int
     ignored: int | None
 
-    def check(self, array: Any) -> None:
-        """Raise `GraphcError` that names the first label that is no class."""
+    def check(self, array: Any, what: str = "the batch") -> None:
+        """Raise `GraphcError` that names the first label that is no class, and its place in `what`."""
         fractions = array.dtype.kind not in "iub"
         if array.size == 0 or (not fractions and array.min() >= 0 and array.max() < self.classes):
             return
@@ -87,7 +87,7 @@ class Labels:
             at = tuple(int(i) for i in np.argwhere(wrong)[0])
             place = at[0] if len(at) == 1 else list(at)
             raise GraphcError(
-                f"{self.name} has the label {array[at]} at {place} of the batch; the loss takes the classes 0 to "
+                f"{self.name} has the label {array[at]} at {place} of {what}; the loss takes the classes 0 to "
                 f"{self.classes - 1}" + ("" if self.ignored is None else f", and {self.ignored} for none")
             )
 
@@ -118,7 +118,12 @@ def record_training(model: Any, train: Batch | None, test: Batch | None, check_f
     for name, step, batch in (("train_step", model.train_step, train), ("test_step", model.test_step, test)):
         if batch is not None:
             observe = check_finite and name == "train_step"
-            beside = _record(model, name, step, batch, beside, recorded, observe)
+            try:
+                beside = _record(model, name, step, batch, beside, recorded, observe)
+            except GraphcError as error:
+                if name == "test_step":  # or what is said of validation data seems to be of those to train on
+                    error.at("test_step, for evaluation")
+                raise
             recorded.module, recorded.variables = beside.module, beside.variables
     return recorded
 

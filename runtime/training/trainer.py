@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from graphc import frontends
+from graphc import codegen, frontends
 from graphc.frontends import ops, serialization
+from graphc.frontends.arguments import suggests_arguments
 from graphc.frontends.random import key_of
 from graphc.frontends.recording import current_recording
 from graphc.frontends.structures import flatten
 from graphc.frontends.warning import warn
 from graphc.ir.errors import FormatError, GraphcError
 from graphc.ir.module import Module
+from graphc.passes import run_passes
 from graphc.passes.autodiff import check_gradients
+from graphc.runtime.budget import budget_bytes
 from graphc.runtime.training import compile_config, fitting, metrics, optimizers
 from graphc.runtime.training.accumulation import CONSTANT, Term, joined
 from graphc.runtime.training.callbacks import CallbackList
@@ -26,6 +30,7 @@ from graphc.runtime.training.checkpoint import Position
 from graphc.runtime.training.compiled_loss import CompiledLoss
 from graphc.runtime.training.data import adapter, split_off
 from graphc.runtime.training.gradients import gradients
+from graphc.runtime.training.inputs import fitted_inputs, nothing_to_train
 from graphc.runtime.training.keys import StepKeys
 from graphc.runtime.training.metrics.compiled import CompiledMetrics
 from graphc.runtime.training.metrics.reductions import Mean
@@ -70,6 +75,8 @@ class Trainer(frontends.Model):
         It is run once, while it is recorded. Override it for a step of your own; it then runs on every target.
         """
         x, y, sample_weight = data
+        if not self.trainable_variables:
+            raise nothing_to_train(self)
         y_pred = self(x, training=True)
         loss = self.compute_loss(x, y, y_pred, sample_weight)
         variables = self.trainable_variables
@@ -129,6 +136,7 @@ class Trainer(frontends.Model):
 
     # --- compile -------------------------------------------------------------------------------------------------
 
+    @suggests_arguments
     def compile(
         self,
         optimizer: Any = "rmsprop",
@@ -159,6 +167,12 @@ class Trainer(frontends.Model):
         `gradients="native"` leaves gradients to the target's framework, which only torch and jax can.
         """
         check_gradients(gradients)
+        if target is not None:
+            codegen.target(target)
+        if passes is not None:
+            run_passes(Module(), passes)
+        if memory_budget is not None:
+            budget_bytes(memory_budget)
         found = None if optimizer is None else optimizers.get(optimizer)
         names = self.output_names if self.is_functional else None
         in_float16 = any(layer.dtype_policy.name == "mixed_float16" for layer in self.all_layers())
@@ -268,7 +282,12 @@ class Trainer(frontends.Model):
             fits = (train is None or (known_train, known_trained) == (train.key, trained)) and (
                 test is None or known_test == test.key
             )
-            if fits and program.graph is self._graph and (train is None or program.is_planned_for(train.sizes)):
+            if (
+                fits
+                and program.graph is self._graph
+                and program.has_adapters()
+                and (train is None or program.is_planned_for(train.sizes))
+            ):
                 program.take_over()
                 return program
         key = (train and train.key, test and test.key, trained)
@@ -282,11 +301,12 @@ class Trainer(frontends.Model):
         `train_step` and `test_step` over one weight table. `graphc.compile` takes it; its artifact trains without
         graphc."""
         fitting.ensure_built(self, x)
-        types = batch_types(self, x, y, sample_weight)
+        types = batch_types(self, fitted_inputs(self, x), y, sample_weight)
         return record_training(self, types, types, self._require_compiled().check_finite).module
 
     # --- fit -----------------------------------------------------------------------------------------------------
 
+    @suggests_arguments
     def fit(
         self,
         x: Any = None,
@@ -311,7 +331,7 @@ class Trainer(frontends.Model):
         Raises `GraphcError` that names epoch and step for data and labels that do not fit.
         """
         compiled = self._require_compiled()
-        if validation_split and validation_data is None:
+        if validation_split != 0 and validation_data is None:
             (x, y, sample_weight), validation_data = split_off((x, y, sample_weight), validation_split)
         key = np.asarray(key_of(None), np.uint32)
         data = adapter(
@@ -325,11 +345,12 @@ class Trainer(frontends.Model):
             key=key,
             initial_epoch=initial_epoch,
             check_finite=compiled.check_finite,
+            inputs=partial(fitted_inputs, self),
         )
         validation = None
         if validation_data is not None:
-            size = validation_batch_size or batch_size
-            validation = fitting.validation_adapter(validation_data, size, validation_steps)
+            size = batch_size if validation_batch_size is None else validation_batch_size
+            validation = fitting.validation_adapter(self, validation_data, size, validation_steps)
         listed = CallbackList(
             callbacks,
             add_history=True,
@@ -344,6 +365,7 @@ class Trainer(frontends.Model):
         fitting.Fit(self, data, validation, listed, position, epochs, validation_freq).run()
         return listed.history
 
+    @suggests_arguments
     def evaluate(
         self,
         x: Any = None,
@@ -356,7 +378,16 @@ class Trainer(frontends.Model):
         return_dict: bool = False,
     ) -> Any:
         """The loss and the metrics over the data: a list in the order of the logs (one number alone), or a dict."""
-        data = adapter(x, y, sample_weight, batch_size=batch_size, steps_per_epoch=steps, repeat=False)
+        data = adapter(
+            x,
+            y,
+            sample_weight,
+            batch_size=batch_size,
+            steps_per_epoch=steps,
+            repeat=False,
+            inputs=partial(fitted_inputs, self),
+            steps_name="steps",
+        )
         program = self._program(None, fitting.types_of(self, data))
         listed = CallbackList(
             callbacks,
@@ -381,12 +412,19 @@ class Trainer(frontends.Model):
         return_dict: bool = False,
     ) -> Any:
         """One step on this batch, and its logs; metrics start anew, as in Keras."""
-        batch = adapter(x, y, sample_weight, batch_size=batch_length(x), class_weight=class_weight).example()
+        batch = adapter(
+            x,
+            y,
+            sample_weight,
+            batch_size=batch_length(x),
+            class_weight=class_weight,
+            inputs=partial(fitted_inputs, self),
+        ).example()
         return self._on_batch("train_step", batch, return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """The loss and metrics on this batch; metrics start anew."""
-        batch = adapter(x, y, sample_weight, batch_size=batch_length(x)).example()
+        batch = adapter(x, y, sample_weight, batch_size=batch_length(x), inputs=partial(fitted_inputs, self)).example()
         return self._on_batch("test_step", batch, return_dict)
 
     def _on_batch(self, name: str, batch: Any, return_dict: bool) -> Any:

@@ -70,7 +70,7 @@ def test_predict_calls_its_callbacks(model):
     ("options", "message"),
     [
         ({"verbose": "loud"}, "verbose is 'auto', 0, 1 or 2, not 'loud'"),
-        ({"steps": 0}, "steps_per_epoch is an integer of 1 or more, not 0"),
+        ({"steps": 0}, "steps is an integer of 1 or more, not 0"),
         ({"callbacks": [print]}, "a callback is an object of a subclass of graphc.callbacks.Callback, not <built-in"),
     ],
 )

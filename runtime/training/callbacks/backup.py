@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from graphc.frontends.whole_files import remove_leftovers, sync_folder
+from graphc.frontends.warning import warn
+from graphc.frontends.whole_files import check_writable, remove_leftovers, sync_folder
 from graphc.ir.errors import FormatError, GraphcError
 from graphc.runtime.training.callbacks.callback import Callback
+from graphc.runtime.training.callbacks.places import make_folder
 from graphc.runtime.training.checkpoint import Position, Run, restore_run, save_run
 
 LATEST, PREVIOUS = "latest.safetensors", "previous.safetensors"
@@ -63,7 +64,11 @@ class BackupAndRestore(Callback):
         """Called by `fit` when training has begun: the run, which goes on where the checkpoint is, if there is one."""
         self._run, self._unsaved, self._restored = run, 0, None
         if self._own_folder:
-            self._make_folder()
+            make_folder("BackupAndRestore", self.path.parent)
+        try:
+            check_writable(self.path)
+        except GraphcError as error:
+            raise GraphcError(f"BackupAndRestore: {error.message}") from error
         if self.path.exists() or self.previous_path.exists():
             self._restored = self._restore(run)
 
@@ -93,20 +98,10 @@ class BackupAndRestore(Callback):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:  # the run has ended well nevertheless
-                warnings.warn(f"{str(path)!r} could not be removed: {error.strerror}", stacklevel=2)
+                warn(f"{str(path)!r} could not be removed: {error.strerror}")
         if self._own_folder:
             with suppress(OSError):  # somebody else keeps something there
                 self.path.parent.rmdir()
-
-    def _make_folder(self) -> None:
-        folder = self.path.parent
-        if folder.is_dir():
-            return
-        try:
-            folder.mkdir(parents=True)
-            sync_folder(folder.parent)
-        except OSError as error:
-            raise GraphcError(f"the folder {str(folder)!r} cannot be made: {error.strerror}") from error
 
     def _save(self, position: Position) -> None:
         assert self._run is not None
@@ -138,6 +133,6 @@ class BackupAndRestore(Callback):
         except FormatError as error:
             if not self.previous_path.exists():
                 raise
-            warnings.warn(f"{error.message}; going on from {self.previous_path.name}", stacklevel=2)
+            warn(f"{error.message}; going on from {self.previous_path.name}")
             restore_run(self.previous_path, run)
             return self.previous_path

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from graphc.frontends.whole_files import check_writable
 from graphc.ir.errors import GraphcError
 from graphc.runtime.training.callbacks.callback import Callback, State
 
@@ -39,7 +40,7 @@ class History(Callback):
 
         With a `path` that ends in `.svg` a file is written, and with another ending by matplotlib (`.png`, `.pdf`).
         Without a path it is a figure of matplotlib's, which is returned, or where that is not installed a drawing in
-        characters, which is printed. Raises `GraphcError` when there is nothing to draw.
+        characters, which is printed. Raises `GraphcError` when there is nothing to draw, or the file cannot be written.
         """
         from graphc.runtime.training.callbacks import plotting
 
@@ -55,7 +56,11 @@ class History(Callback):
                 raise GraphcError(
                     f"writing {Path(path).name!r} takes matplotlib, which is not installed; .svg does not"
                 )
-            figure.savefig(path)
+            check_writable(Path(path))
+            try:
+                figure.savefig(path)
+            except ValueError as error:  # an ending that matplotlib does not know
+                raise GraphcError(f"{Path(path).name!r} cannot be written: {error}") from error
         elif figure is None:
             plotting.print_drawing(panels)
         return figure

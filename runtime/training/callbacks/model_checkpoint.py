@@ -11,14 +11,17 @@ from typing import Any
 from graphc.ir.errors import GraphcError
 from graphc.runtime.training.callbacks.callback import State
 from graphc.runtime.training.callbacks.monitoring import Monitor
+from graphc.runtime.training.callbacks.places import make_folder, prepare_place
 
 
 class ModelCheckpoint(Monitor):
     """Saves the model to a `.graphc` file, or with `save_weights_only` its weights to a safetensors file, after each
     epoch or every `save_freq` batches; with `save_best_only` only when `monitor` got better.
 
-    `filepath` may have `{epoch}`, `{batch}` and logs in it: `"{epoch:02d}-{val_loss:.2f}.graphc"`. Folders are made. A
-    file appears whole or not at all. What a run needs to go on where it was killed is more than that: see checkpoints.
+    `filepath` may have `{epoch}`, `{batch}` and logs in it: `"{epoch:02d}-{val_loss:.2f}.graphc"`. Folders are made,
+    as in Keras, but for one right below the root of the file system; whether files can be written there is seen before
+    training. A file appears whole or not at all. What a run needs to go on where it was killed is more than that: see
+    checkpoints.
     """
 
     def __init__(
@@ -44,6 +47,13 @@ class ModelCheckpoint(Monitor):
         self.save_freq = save_freq
         self.best = self.worst if initial_value_threshold is None else float(initial_value_threshold)
         self._epoch = self._unsaved = 0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
+        path = Path(self.filepath)
+        parts = path.parent.parts
+        fixed = next((i for i, part in enumerate(parts) if "{" in part), len(parts))
+        prepare_place("ModelCheckpoint", Path(*parts[:fixed], path.name))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
@@ -72,7 +82,7 @@ class ModelCheckpoint(Monitor):
                 self.best = current
         path = self._path(epoch, batch, logs)
         self._say(f"{note}saving model to {path}")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder("ModelCheckpoint", path.parent)
         if self.save_weights_only:
             self.model.save_weights(path, overwrite=True)
         else:

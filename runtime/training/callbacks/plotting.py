@@ -9,6 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from graphc.frontends.whole_files import write_whole
+
 COLOURS = {"training": "#1f77b4", "validation": "#ff7f0e"}
 PREFIX = "val_"
 WIDTH, HEIGHT, MARGIN = 360, 240, 48
@@ -55,7 +57,7 @@ def panels(epochs: Sequence[int], history: Mapping[str, Sequence[float]]) -> lis
 
 
 def write_svg(path: Path, drawn: Sequence[Panel]) -> None:
-    """Write the panels side by side."""
+    """Write the panels side by side. Raises `GraphcError` where the file cannot be written."""
     width = WIDTH * len(drawn)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{HEIGHT}" font-family="sans-serif" '
@@ -63,7 +65,7 @@ def write_svg(path: Path, drawn: Sequence[Panel]) -> None:
     ]
     for number, panel in enumerate(drawn):
         lines += [f'<g transform="translate({number * WIDTH} 0)">', *_panel_svg(panel), "</g>"]
-    path.write_text("\n".join([*lines, "</svg>", ""]), encoding="utf-8")
+    write_whole(path, "\n".join([*lines, "</svg>", ""]).encode(), overwrite=True)
 
 
 def _panel_svg(panel: Panel) -> list[str]:

@@ -6,13 +6,21 @@ import csv
 import math
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from graphc.runtime.training.callbacks.callback import Callback, State
+from graphc.frontends.arguments import no_argument
+from graphc.ir.errors import GraphcError
+from graphc.runtime.training.callbacks.callback import HOOKS, OLD_HOOKS, Callback, State
+from graphc.runtime.training.callbacks.places import writing
+
+LISTENED = (*HOOKS, *OLD_HOOKS.values(), "on_epoch_begin", "on_epoch_end")
+"""All that a callback can be called at."""
 
 
 class CSVLogger(Callback):
-    """Writes the logs of each epoch as a row of a file. With `append`, to the end of one that is there."""
+    """Writes the logs of each epoch as a row of a file, whose folder is there. With `append`, to the end of one that is
+    there too."""
 
     def __init__(self, filename: Any, separator: str = ",", append: bool = False) -> None:
         super().__init__()
@@ -22,7 +30,8 @@ class CSVLogger(Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._keys, self._new = None, not self.append
-        with open(self.filename, "a+", newline="", encoding="utf-8") as file:  # told at once if it cannot be written
+        path = self.filename  # told at once if it cannot be written
+        with writing("CSVLogger", Path(path)), open(path, "a+", newline="", encoding="utf-8") as file:
             if self.append and file.tell():
                 file.seek(0)
                 self._keys = next(csv.reader(file, delimiter=self.separator))[1:]
@@ -37,7 +46,8 @@ class CSVLogger(Callback):
                 self._keys += [f"val_{key}" for key in plain if f"val_{key}" not in logs]
             rows.append(["epoch", *self._keys])
         rows.append([epoch, *(logs.get(key, "NA") for key in self._keys)])
-        with open(self.filename, "w" if self._new else "a", newline="", encoding="utf-8") as file:
+        path, mode = self.filename, "w" if self._new else "a"
+        with writing("CSVLogger", Path(path)), open(path, mode, newline="", encoding="utf-8") as file:
             csv.writer(file, delimiter=self.separator, lineterminator="\n").writerows(rows)
         self._new = False
 
@@ -75,7 +85,11 @@ class LambdaCallback(Callback):
             "on_train_batch_end": on_train_batch_end,
         }
         for name, function in (hooks | kwargs).items():
+            if name not in LISTENED:
+                raise no_argument("LambdaCallback", [name], LISTENED)
             if function is not None:
+                if not callable(function):
+                    raise GraphcError(f"LambdaCallback: {name} is a function, not {function!r}")
                 setattr(self, name, function)
 
 

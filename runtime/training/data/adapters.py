@@ -93,6 +93,8 @@ class ArrayAdapter(Passes):
 
     def __init__(self, x: Any, y: Any, sample_weight: Any, options: Options) -> None:
         x, y, sample_weight = (as_arrays(a, n) for a, n in ((x, "x"), (y, "y"), (sample_weight, "sample_weight")))
+        if options.inputs is not None:
+            x = options.inputs(x)
         self.size = length(x, y, sample_weight)
         if options.class_weight is not None:
             if sample_weight is not None:
@@ -275,6 +277,8 @@ def adapter(
     initial_epoch: int = 0,
     repeat: bool = True,
     check_finite: bool = False,
+    inputs: Callable[[Any], Any] | None = None,
+    steps_name: str = "steps_per_epoch",
 ) -> Adapter:
     """The adapter for data as `fit` takes it.
 
@@ -282,11 +286,14 @@ def adapter(
     that gives batches; what can be iterated over batches; or a generator of them. `key`, uint32[2], is the run's: it
     orders the examples. `initial_epoch` is where the run began. Without `repeat`, as for evaluation, each start reads
     from the front, and `steps_per_epoch` beyond the data's end is warned of. `check_finite` refuses NaN and infinities.
+    `inputs` makes a model's inputs of x, arrays; `steps_name` is what messages call `steps_per_epoch`.
 
     Raises `GraphcError`, `ShapeError` or `DTypeError` for what is no data: arrays that differ in length or are empty,
     Python objects, labels beside data that brings its own.
     """
-    options = Options(batch_size, shuffle, class_weight, steps_per_epoch, key, initial_epoch, repeat, check_finite)
+    options = Options(
+        batch_size, shuffle, class_weight, steps_per_epoch, key, initial_epoch, repeat, check_finite, inputs, steps_name
+    )
     if isinstance(x, Adapter):
         return x
     if x is None:

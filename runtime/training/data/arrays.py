@@ -98,7 +98,7 @@ def take(structure: Any, index: slice | Array) -> Any:
 
 def split_off(arrays: Batch, share: float) -> tuple[Batch, Batch]:
     """The first examples, and the last ones, which are this share of all, as Keras's `validation_split`."""
-    if not 0 < share < 1:
+    if isinstance(share, bool) or not isinstance(share, (int, float, np.number)) or not 0 < share < 1:
         raise GraphcError(f"validation_split is a share between 0 and 1, not {share!r}")
     if not (isinstance(arrays[0], (list, tuple, dict)) or hasattr(arrays[0], "__array__")):
         kind = type(arrays[0]).__name__

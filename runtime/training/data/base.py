@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from graphc.frontends.warning import warn
 from graphc.ir.errors import GraphcError
 from graphc.runtime.training.data.arrays import (
     Array,
@@ -74,10 +75,9 @@ class Adapter(ABC):
             self.exhausted = given < self.steps
         if self.exhausted:
             wanted = "a batch" if self.steps is None else f"{self.steps} batches"
-            warnings.warn(
+            warn(
                 f"{self.what} ran out: epoch {epoch + 1} needs {wanted}, {given} came. It stops here; "
-                f"give a generator that goes on, or data that can be read again, such as a PyDataset",
-                stacklevel=2,
+                f"give a generator that goes on, or data that can be read again, such as a PyDataset"
             )
 
     def prepared(self, item: Any, place: str) -> Batch:
@@ -85,6 +85,11 @@ class Adapter(ABC):
         batch = unpacked(item, self.what)
         arrays = tuple(as_arrays(a, n) for a, n in zip(batch, ("x", "y", "sample_weight"), strict=True))
         x, y, sample_weight = arrays
+        if self.options.inputs is not None:
+            try:
+                x = self.options.inputs(x)
+            except GraphcError as error:
+                raise error.at(f"what {self.what} gave {place}") from None
         try:
             length(x, y, sample_weight)
         except GraphcError as error:
@@ -132,9 +137,11 @@ class Options:
         initial_epoch: int,
         repeat: bool,
         check_finite: bool,
+        inputs: Callable[[Any], Any] | None = None,
+        steps_name: str = "steps_per_epoch",
     ) -> None:
-        for name, count in (("batch_size", batch_size), ("steps_per_epoch", steps_per_epoch)):
-            if count is not None and (isinstance(count, bool) or int(count) != count or count < 1):
+        for name, count in (("batch_size", batch_size), (steps_name, steps_per_epoch)):
+            if count is not None and (not _is_whole(count) or count < 1):
                 raise GraphcError(f"{name} is an integer of 1 or more, not {count!r}")
         if shuffle not in (True, False, "batch"):
             raise GraphcError(f"shuffle is True, False or 'batch', not {shuffle!r}")
@@ -146,10 +153,18 @@ class Options:
         self.initial_epoch = initial_epoch
         self.repeat = repeat
         self.check_finite = check_finite
+        self.inputs = inputs
+        """What makes a model's inputs of x."""
 
     def order(self, number: int, size: int) -> Array:
         """The order of `size` things in pass `number`."""
         return permutation(fold_in(self.key, 2 * number), size)
+
+
+def _is_whole(count: Any) -> bool:
+    if isinstance(count, (bool, np.bool_)) or not isinstance(count, (int, float, np.number)):
+        return False
+    return math.isfinite(count) and int(count) == count
 
 
 def unpacked(item: Any, what: str) -> Batch:

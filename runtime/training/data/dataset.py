@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
+from graphc.frontends.warning import warn
 from graphc.ir.errors import GraphcError
 
 
@@ -20,7 +20,7 @@ class PyDataset:
         if workers < 0 or max_queue_size < 1:
             raise GraphcError(f"workers={workers} and max_queue_size={max_queue_size}: they are counts")
         if use_multiprocessing:
-            warnings.warn("PyDataset reads with threads, also where use_multiprocessing=True", stacklevel=2)
+            warn("PyDataset reads with threads, also where use_multiprocessing=True")
         self.workers = workers
         self.use_multiprocessing = use_multiprocessing
         self.max_queue_size = max_queue_size

@@ -50,8 +50,11 @@ def test_labels_out_of_range(target, label):
 
 
 def test_labels_out_of_range_in_validation():
-    with pytest.raises(GraphcError, match=r"(?s)label 7 at 2 of the batch; .* 0 to 3"):
-        classifier().fit(X, Y, validation_data=(X, with_label(7)), verbose=0)
+    begun = []
+    watch = graphc.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))
+    with pytest.raises(GraphcError, match=r"(?s)label 7 at 2 of validation_data; .* 0 to 3"):
+        classifier().fit(X, Y, validation_data=(X, with_label(7)), verbose=0, callbacks=[watch])
+    assert not begun
     with pytest.raises(GraphcError, match=r"label 7 at 2 of the batch"):
         classifier().evaluate(X, with_label(7), verbose=0)
 
