@@ -67,7 +67,8 @@ def count_above(
     """
     y_true, y_pred = (ops.cast(ops.convert_to_tensor(each), dtype) for each in (y_true, y_pred))
     y_true, y_pred = same_rank(y_true, y_pred)
-    weights = None if sample_weight is None else _by_score(ops.cast(sample_weight, dtype), y_pred)
+    factors = [] if sample_weight is None else [_by_score(ops.cast(sample_weight, dtype), y_pred)]
+    factors += [] if label_weights is None else [ops.cast(label_weights, dtype)]
     if top_k is not None:
         y_pred = _only_top(y_pred, top_k)
     if class_id is not None:
@@ -75,11 +76,10 @@ def count_above(
             raise ShapeError(f"class_id picks one of several classes; predictions have the shape {y_pred.shape}")
         y_true, y_pred = (each[..., class_id : class_id + 1] for each in (y_true, y_pred))
     truth = ops.cast(ops.not_equal(y_true, 0), dtype)
-    for factor in (weights, label_weights):
-        if factor is not None:
-            factor = ops.broadcast_to(ops.cast(factor, dtype), y_pred.shape)
-            weights = factor if factor is weights or weights is None else weights * factor
-    true, false = (truth, 1.0 - truth) if weights is None else (truth * weights, (1.0 - truth) * weights)
+    true, false = truth, 1.0 - truth
+    for factor in factors:
+        factor = ops.broadcast_to(factor, y_pred.shape)
+        true, false = true * factor, false * factor
     if not by_label:
         true, false, y_pred = (ops.reshape(each, (-1,)) for each in (true, false, y_pred))
     classes = ops.stack([true, false], axis=-1)
