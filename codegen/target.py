@@ -82,6 +82,12 @@ class Loaded(ABC):
     def replace(self, name: str, array: Array) -> None:
         """`write` for an array that is known to fit. It may be changed afterwards, so it is copied."""
 
+    def clear(self, names: Sequence[str]) -> None:
+        """Set stored weights to 0."""
+        self.changed = True
+        for name in names:
+            self.replace(name, np.zeros(*self.described(name)))
+
     @abstractmethod
     def write_weights(self, folder: Path) -> None:
         """Replace the weights in `folder`, a copy of the artifact, by those held now; the manifest is not touched."""

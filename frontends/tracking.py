@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, SupportsIndex
 
-from graphc.frontends.variable import Variable
+from graphc.frontends.variable import Variable, rearranged
 
 
 class Tracker:
@@ -42,11 +42,13 @@ class Tracker:
             items[index] = new
         else:
             del items[index]
+        rearranged()
 
     def remove(self, value: Any) -> None:
         """Forget a variable or layer, or those in a list, tuple or dict."""
         for items in (self.variables, self.layers):
             items[:] = [item for item in items if item is not value]
+        rearranged()
         if isinstance(value, dict):
             value = list(value.values())
         if isinstance(value, (list, tuple)):
@@ -57,6 +59,7 @@ class Tracker:
 def _add_once(items: list[Any], value: Any) -> None:
     if not any(item is value for item in items):
         items.append(value)
+        rearranged()
 
 
 class TrackedList(list[Any]):

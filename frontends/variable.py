@@ -69,6 +69,20 @@ def changes() -> int:
     return _changes
 
 
+_arrangement = 0
+
+
+def arrangement() -> int:
+    """A number that grows whenever some layer gets or loses a variable or a sublayer, or something is frozen or not."""
+    return _arrangement
+
+
+def rearranged() -> None:
+    """Let `arrangement` grow."""
+    global _arrangement
+    _arrangement += 1
+
+
 class Variable(Operators):
     """A named array of fixed shape and dtype. `initializer` is an initializer, its name, or the first value.
 
@@ -123,6 +137,16 @@ class Variable(Operators):
                 raise ShapeError(f"the value of variable {self.name!r} has shape {array.shape}, not {tuple(shape)}")
             self.tensor_type = TensorType.of(dtype_of(array.dtype), array.shape)
             self._array = array
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes it, where the layer that owns it is trained."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = value
+        rearranged()
 
     @property
     def value(self) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc.frontends.tracking import Tracker
-from graphc.frontends.variable import Variable
+from graphc.frontends.variable import Variable, rearranged
 from graphc.ir.errors import GraphcError, ShapeError
 
 
@@ -55,6 +55,7 @@ class WeightOwner:
     @trainable.setter
     def trainable(self, value: bool) -> None:
         self._trainable = bool(value)
+        rearranged()
         for layer in self._layers:
             layer.trainable = value
 

@@ -77,6 +77,12 @@ class ExecutableWeights(MutableMapping[str, Array]):
             arrays |= self._sources(place)
         return {name: arrays[self._untied(name)] for name in wanted}
 
+    def stored_apart(self, names: Iterable[str]) -> list[str] | None:
+        """Under which names the target stores these weights; None where one is stored joined with another weight."""
+        wanted = {self._untied(name) for name in names}
+        places = list(dict.fromkeys(place for name in wanted for place in self._stored(name)))
+        return places if all(set(self._recipes[place].sources) <= wanted for place in places) else None
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 

@@ -50,6 +50,11 @@ class TorchArtifact(SourceArtifact):
     def replace(self, name: str, array: Array) -> None:
         self._tensor(name).copy_(to_torch(np.asarray(array)))
 
+    def clear(self, names: Sequence[str]) -> None:
+        self.changed = True
+        for name in names:
+            self._tensors[name].zero_()
+
     def _tensor(self, name: str) -> torch.Tensor:
         if name not in self._tensors:
             raise not_stored(name)

@@ -23,8 +23,8 @@ from graphc.passes.autodiff import check_gradients
 from graphc.runtime.budget import budget_bytes
 from graphc.runtime.training import compile_config, fitting, metrics, optimizers
 from graphc.runtime.training.accumulation import CONSTANT, Term, joined
+from graphc.runtime.training.batches import BatchStep, kind_of
 from graphc.runtime.training.callbacks import CallbackList
-from graphc.runtime.training.callbacks.callback import as_numbers
 from graphc.runtime.training.callbacks.progress import verbosity
 from graphc.runtime.training.checkpoint import Position
 from graphc.runtime.training.compiled_loss import CompiledLoss
@@ -56,6 +56,8 @@ class Compiled:
     losses: dict[str, Mean] = field(default_factory=dict[str, Mean])
     """The means of the loss, and of those of each output where there are several, by the names of their logs."""
     programs: dict[Any, Program] = field(default_factory=dict)
+    steps: dict[Any, BatchStep] = field(default_factory=dict)
+    """Those on single batches, by their names and the kinds of the batches."""
 
 
 class Trainer(frontends.Model):
@@ -249,6 +251,7 @@ class Trainer(frontends.Model):
         compiled = self._require_compiled()
         compiled.optimizer = optimizers.get(value)
         compiled.programs.clear()
+        compiled.steps.clear()
 
     @property
     def metrics(self) -> list[Any]:
@@ -412,27 +415,36 @@ class Trainer(frontends.Model):
         return_dict: bool = False,
     ) -> Any:
         """One step on this batch, and its logs; metrics start anew, as in Keras."""
-        batch = adapter(
-            x,
-            y,
-            sample_weight,
-            batch_size=batch_length(x),
-            class_weight=class_weight,
-            inputs=partial(fitted_inputs, self),
-        ).example()
-        return self._on_batch("train_step", batch, return_dict)
+        return self._on_batch("train_step", x, y, sample_weight, class_weight, return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """The loss and metrics on this batch; metrics start anew."""
-        batch = adapter(x, y, sample_weight, batch_size=batch_length(x), inputs=partial(fitted_inputs, self)).example()
-        return self._on_batch("test_step", batch, return_dict)
+        return self._on_batch("test_step", x, y, sample_weight, None, return_dict)
 
-    def _on_batch(self, name: str, batch: Any, return_dict: bool) -> Any:
-        fitting.ensure_built(self, batch[0])
-        types = batch_types(self, *batch)
-        program = self._program(types if name == "train_step" else None, types)
-        self.reset_metrics()
-        logs = as_numbers(program.runner(name)(*batch, np.asarray(key_of(None), np.uint32)))
+    def _on_batch(
+        self,
+        name: str,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        class_weight: Mapping[int, float] | None,
+        return_dict: bool,
+    ) -> Any:
+        steps = self._require_compiled().steps
+        kind = kind_of(x, y, sample_weight) if class_weight is None else None
+        step = steps.get((name, kind)) if kind is not None else None
+        batch = (x, y, sample_weight)
+        if step is None or not step.serves(self):
+            batch = adapter(
+                *batch,
+                batch_size=batch_length(x),
+                class_weight=class_weight,
+                inputs=partial(fitted_inputs, self),
+            ).example()
+            step = BatchStep(self, name, batch)
+            if kind is not None and kind == kind_of(*batch):  # taken as it is
+                steps[name, kind] = step
+        logs = step(self, batch)
         return logs if return_dict else _listed(logs)
 
 
