@@ -13,6 +13,7 @@ from graphc.frontends.naming import Names
 from graphc.frontends.variable import Variable
 from graphc.frontends.warning import warn
 from graphc.ir.errors import FormatError, GraphcError
+from graphc.runtime.training.optimizers.optimizer import COUNT
 
 Array = np.ndarray[Any, Any]
 ADVICE = (
@@ -85,6 +86,7 @@ def restore_training(model: Any, config: Any, arrays: Mapping[str, Array]) -> No
             inner.exclude_from_weight_decay(excluded, excluded_names)
         if kept["trained"] is not None:
             optimizer.build([by_name[name] for name in kept["trained"]])
+            inner.make_accumulators(sum(name.rpartition("/")[2].startswith(COUNT) for name in arrays))
     except (KeyError, TypeError) as error:
         raise FormatError(f"the optimizer is for weights that the model does not have: {error}") from error
     variables = _named(optimizer, names)

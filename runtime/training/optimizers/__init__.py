@@ -35,10 +35,12 @@ def get(identifier: Any) -> Optimizer:
         return make()
     if isinstance(identifier, dict):
         return deserialize(identifier)
-    found = CLASSES.get(str(identifier).lower().replace("_", "")) or serialization.registered_object(str(identifier))
+    if not isinstance(identifier, str):
+        raise GraphcError(f"an optimizer is a name, a config, a class or an object, not {identifier!r}")
+    found = CLASSES.get(identifier.lower().replace("_", "")) or serialization.registered_object(identifier)
     if found is None:
         known = [cls.__name__ for cls in CLASSES.values()]
-        raise GraphcError(f"no optimizer is called {identifier!r}{nearest(str(identifier), known)}")
+        raise GraphcError(f"no optimizer is called {identifier!r}{nearest(identifier, known)}")
     return found()
 
 

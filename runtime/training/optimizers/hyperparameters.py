@@ -106,5 +106,6 @@ def _title(owner: Any) -> str:
 
 
 __all__ = [
-    "count", "decay_rate", "flag", "is_number", "not_negative", "number", "positive", "share", "unknown", "wrong",
+    "arguments", "count", "decay_rate", "flag", "is_number", "not_negative", "number", "positive", "share", "unknown",
+    "wrong",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 from graphc.frontends import initializers, ops
 from graphc.frontends.variable import Variable
 from graphc.ir.dtypes import f32, i32
+from graphc.ir.errors import GraphcError
 from graphc.runtime.training.accumulation import Part
 from graphc.runtime.training.optimizers import hyperparameters as check
 from graphc.runtime.training.optimizers.branches import scope, when
@@ -29,10 +30,15 @@ class LossScaleOptimizer(Optimizer):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
+        if kwargs:
+            inside = [name for name in kwargs if name in check.arguments(Optimizer)]
+            if inside:
+                raise GraphcError(f"LossScaleOptimizer takes no {inside[0]}: give it to the inner optimizer")
+            raise check.unknown(self, kwargs)
         if not isinstance(inner_optimizer, Optimizer) or isinstance(inner_optimizer, LossScaleOptimizer):
             raise check.wrong(self, "inner_optimizer", "an optimizer that does not scale its loss", inner_optimizer)
         self.inner_optimizer: Optimizer = inner_optimizer
-        super().__init__(0.0, name=name, **kwargs)
+        super().__init__(0.0, name=name)
         self._variables.clear()  # steps are counted by the optimizer inside
         self.initial_scale = check.positive(self, "initial_scale", initial_scale)
         self.dynamic_growth_steps = check.count(self, "dynamic_growth_steps", dynamic_growth_steps)

@@ -32,6 +32,10 @@ from graphc.runtime.training.schedules import LearningRateSchedule
 SCALAR = TensorType.of(f32, ())
 
 
+COUNT = "weight_accumulator"
+"""The name of the variable that says what was accumulated so far counts for; one for each part of a loss."""
+
+
 class LearningRate(Variable):
     """A number that the host passes to each step, rather than a weight. `compute` gives what it passes."""
 
@@ -86,6 +90,8 @@ class Optimizer:
         clips = {name: check.positive(self, name, value) for name, value in clips.items() if value is not None}
         if len(clips) > 1:
             raise GraphcError(f"{type(self).__name__} clips gradients in one way, not several: {' and '.join(clips)}")
+        if name is not None and not isinstance(name, str):
+            raise check.wrong(self, "name", "a text", name)
         self.name = name or automatic_name(snake_case(type(self).__name__))
         self.weight_decay = None if weight_decay is None else check.not_negative(self, "weight_decay", weight_decay)
         self.clipnorm, self.clipvalue = clips.get("clipnorm"), clips.get("clipvalue")
@@ -226,18 +232,17 @@ class Optimizer:
             self._averages = self.add_optimizer_variables(variables, "average")
         if self.gradient_accumulation_steps:
             self._gradient_accumulators = []
-            self.accumulator(0)
+            self.make_accumulators(1)
         self.built = True
 
-    def accumulator(self, index: int) -> Accumulator:
-        """What accumulates the gradients of the part of a loss with this index, made when first asked for."""
-        while index >= len(self._gradient_accumulators):
+    def make_accumulators(self, count: int) -> None:
+        """Make the variables that keep sums of gradients, for so many parts of a loss."""
+        while len(self._gradient_accumulators) < count:
             number = f"_{len(self._gradient_accumulators)}" if self._gradient_accumulators else ""
             sums = self.add_optimizer_variables(self._trainable_variables, f"gradient_accumulator{number}")
-            count = self.add_variable((), name=f"weight_accumulator{number}")
+            weight = self.add_variable((), name=f"{COUNT}{number}")
             by_id = {id(variable): kept for variable, kept in zip(self._trainable_variables, sums, strict=True)}
-            self._gradient_accumulators.append(Accumulator(by_id, count))
-        return self._gradient_accumulators[index]
+            self._gradient_accumulators.append(Accumulator(by_id, weight))
 
     def _get_variable_index(self, variable: Variable) -> int:
         return self._index[id(variable)]
@@ -311,7 +316,8 @@ class Optimizer:
     def _accumulate(self, found: list[Part], variables: list[Variable]) -> None:
         summed = [part for part in found if part.weight is not CONSTANT]
         constant = [part for part in found if part.weight is CONSTANT]
-        pairs = [(self.accumulator(i), part) for i, part in enumerate(summed)]
+        self.make_accumulators(len(summed))
+        pairs = list(zip(self._gradient_accumulators, summed, strict=False))
         for accumulator, part in pairs:
             accumulator.add(part, variables)
 
@@ -449,4 +455,4 @@ def _sum(gradients: Iterable[Any]) -> Any:
     return total
 
 
-__all__ = ["LearningRate", "Optimizer"]
+__all__ = ["COUNT", "LearningRate", "Optimizer"]

@@ -176,6 +176,21 @@ def test_the_last_batch_of_an_epoch_is_smaller():
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_a_model_that_is_saved_within_a_window_goes_on(tmp_path):
+    def run(is_saved):
+        model = both()
+        model.compile(optimizers.Adam(0.1, gradient_accumulation_steps=3), mse("sum"))
+        for part in PARTS:
+            model.train_on_batch(X[part], Y[part])
+            if is_saved:
+                model.save(tmp_path / "model.graphc")
+                model = graphc.saving.load_model(tmp_path / "model.graphc")
+        return model.get_weights()
+
+    for found, wanted in zip(run(True), run(False), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
 @pytest.mark.parametrize("target", ["numpy", "torch"])
 def test_with_a_scaled_loss(target):
     needs(target)
