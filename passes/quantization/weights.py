@@ -47,7 +47,9 @@ def quantize_weights(module: Module, formats: Mapping[str, Format], arrays: Arra
             continue
         if any(r.updates is p for function, p in group.parameters for r in function.results):
             raise GraphcError(f"the weight {name!r} is trained, and cannot be quantized: freeze it, or train first")
-        stored = _store(module, group, formats[name].of_channels(axes.get(name, -1)), (arrays or {}).get(name))
+        axis = axes.get(name, group.source.type.ndim - 1)
+        form = formats[name] if axis == group.source.type.ndim - 1 else formats[name].of_channels(axis)
+        stored = _store(module, group, form, (arrays or {}).get(name))
         for function, parameter in group.parameters:
             _read(module, function, parameter, stored, rewriter)
         found[name] = stored
