@@ -77,8 +77,8 @@ class Int4(Format):
         blocks = self.blocks(finite(array, self))
         least, most = np.min(blocks, 2, initial=0), np.max(blocks, 2, initial=0)
         if not self.asymmetric:
-            return self.with_scales(array, rounded_scales(np.maximum(-least, most) / 7, self.scales, self))
-        scales = rounded_scales((most - least) / 15, self.scales, self)
+            return self.with_scales(array, rounded_scales(np.maximum(-least, most), 7, self.scales, self))
+        scales = rounded_scales(most - least, 15, self.scales, self)
         return self.with_scales(array, scales, zero_points_of(least, scales.astype(np.float64), (0, 15), u8))
 
     def with_scales(self, array: Array, scales: Array, zero_points: Array | None = None) -> tuple[Array, ...]:

@@ -55,8 +55,8 @@ class Int8(Format):
         most = np.max(wide, others, initial=0)
         low, high = self.limits
         if not self.asymmetric:
-            return self.with_scales(array, rounded_scales(np.maximum(-least, most) / high, f32, self))
-        scales = rounded_scales((most - least) / (high - low), f32, self)
+            return self.with_scales(array, rounded_scales(np.maximum(-least, most), high, f32, self))
+        scales = rounded_scales(most - least, high - low, f32, self)
         return self.with_scales(array, scales, zero_points_of(least, scales, self.limits, self.storage))
 
     def with_scales(self, array: Array, scales: Array, zero_points: Array | None = None) -> tuple[Array, ...]:

@@ -189,16 +189,17 @@ def finite(array: Array, what: object) -> Array:
     return wide
 
 
-def rounded_scales(scales: Array, dtype: DType, what: object) -> Array:
-    """Scales (float64, not negative) as they are stored; 1 where there is nothing to scale. Those of float32 have
-    `SCALE_BITS` significant bits. Raises `GraphcError` for one that the dtype does not hold."""
+def rounded_scales(largest: Array, steps: int, dtype: DType, what: object) -> Array:
+    """Scales as they are stored, which divide largest magnitudes (float64) into `steps`; 1 where all rounds to zero.
+    Those of float32 have `SCALE_BITS` significant bits. Raises `GraphcError` for one that the dtype does not hold."""
+    scales = largest / steps
     if scales.size and scales.max() > _MOST[dtype]:
         raise GraphcError(f"{what}: a scale of {scales.max():.3g} is more than {dtype} holds; write scales=f32")
     kept = np.maximum(scales, _LEAST[dtype])
     if dtype is f32:
         fraction, exponent = np.frexp(kept)
         kept = np.minimum(np.ldexp(np.rint(np.ldexp(fraction, SCALE_BITS)), exponent - SCALE_BITS), _MOST[f32])
-    return np.where(scales == 0, 1, kept).astype(dtype.numpy)
+    return np.where(largest <= kept / 2, 1, kept).astype(dtype.numpy)
 
 
 __all__ = ["FORMATS", "SCALE_BITS", "Array", "Format", "Part", "finite", "parse_format", "register_format"]
