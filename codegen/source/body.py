@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphc.codegen.source.calls import write_call, write_function_call
-from graphc.codegen.source.dialect import Dialect
+from graphc.codegen.source.dialect import Dialect, Path
 from graphc.codegen.source.expressions import (
     ATOM,
     POSTFIX,
@@ -20,7 +20,7 @@ from graphc.codegen.source.expressions import (
     template,
 )
 from graphc.codegen.source.freeing import worth_freeing
-from graphc.codegen.source.items import Hint, Item, Loop, Pending
+from graphc.codegen.source.items import Call, Hint, Item, Pending, UpdateCall
 from graphc.codegen.source.naming import Names, identifier
 from graphc.codegen.source.roles import layer_role
 from graphc.codegen.source.sections import Sections
@@ -107,6 +107,8 @@ class BodyWriter:
         """The values that a name written in place has stood for."""
         self.late: list[tuple[str, str]] = []
         """Names with those of their new values, that come when nothing reads the old ones any more."""
+        self.kept_under: dict[tuple[Path, str], str] = {}
+        """Names of the dicts in which a step keeps what the blocks of a list leave: of residuals and of gradients."""
         self._count_uses()
 
     # --- set-up -----------------------------------------------------------------------------------------------
@@ -117,7 +119,7 @@ class BodyWriter:
             if isinstance(item, Op):
                 read: Sequence[Value | None] = item.operands
             else:
-                read = item.inputs if isinstance(item, Loop) else item.node.inputs
+                read = item.node.inputs if isinstance(item, Call | UpdateCall) else item.inputs
             for value in read:
                 if value is not None:
                     uses[value] = uses.get(value, 0) + 1

@@ -5,23 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from graphc.codegen.source.dialect import GRADIENTS, RESIDUALS, Code, Path
 from graphc.codegen.source.expressions import POSTFIX, Expression
-from graphc.codegen.source.items import Call, Loop, UpdateCall
+from graphc.codegen.source.items import BlockCall, BlockLoop, Call, Item, Loop, UpdateCall, UpdateLoop
+from graphc.codegen.source.naming import identifier, stem
+from graphc.codegen.source.scopes import UPDATES
+from graphc.codegen.source.update_loops import BLOCK, SLOT, update_texts
 from graphc.ir.graph import Op, Value
 
 if TYPE_CHECKING:
     from graphc.codegen.source.body import BodyWriter
+    from graphc.codegen.source.segments import Segment
     from graphc.codegen.source.updates import Form
 
 
-def write_call(body: BodyWriter, item: Call | Loop | UpdateCall) -> None:
+def write_call(body: BodyWriter, item: Item) -> None:
     """Write an item that is no op."""
-    if isinstance(item, Call):
-        _call(body, item)
-    elif isinstance(item, Loop):
-        _loop(body, item)
-    else:
-        _update(body, item)
+    match item:
+        case Call():
+            _call(body, item)
+        case Loop():
+            _loop(body, item)
+        case UpdateCall():
+            _update(body, item)
+        case UpdateLoop():
+            _update_loop(body, item)
+        case BlockCall():
+            _block_call(body, item)
+        case BlockLoop():
+            _block_loop(body, item)
+        case Op():
+            raise TypeError(item)
 
 
 def argument_texts(body: BodyWriter, values: Sequence[Value]) -> list[str]:
@@ -94,10 +108,8 @@ def write_function_call(body: BodyWriter, op: Op) -> None:
 
 
 def _loop(body: BodyWriter, item: Loop) -> None:
-    arguments = argument_texts(body, item.inputs)
+    arguments = [body.named(value) for value in item.inputs]  # not computed again by each call
     stream = item.inputs[item.position]
-    if stream in body.pending:
-        body.materialise(stream)
     source = body.operand(stream).text
     freed = body.release(body.consume([stream]))
     name = body.name_result(item.output, freed)
@@ -106,6 +118,98 @@ def _loop(body: BodyWriter, item: Loop) -> None:
     arguments[item.position] = name
     body.dialect.loop(body, item.code, item.path, arguments, item.position)
     body.release(body.consume([value for i, value in enumerate(item.inputs) if i != item.position]))
+
+
+def _block_call(body: BodyWriter, item: BlockCall) -> None:
+    """What a block does in a step; under its number is kept what it leaves."""
+    segment = item.segment
+    number = str(segment.path[-1])
+    _begin(body, segment)
+    arguments = argument_texts(body, segment.arguments)
+    freed = body.release(body.consume(segment.arguments))
+    targets = [body.name_result(value, freed) for value in segment.results]
+    block = body.dialect.member(segment.path)
+    call = _block_text(body, item.code, segment, block, arguments, number)
+    body.emit(f"{_targets(body, segment, targets, number)} = {call}")
+
+
+def _block_loop(body: BodyWriter, item: BlockLoop) -> None:
+    """What blocks do in a step, one after another."""
+    first, last = item.segments[0], item.segments[-1]
+    _begin(body, first)
+    arguments = [body.named(value) for value in first.arguments]
+    stream = [value for i, value in enumerate(first.arguments) if i in item.carried]
+    freed = body.release(body.consume(stream))
+    targets = [body.name_result(value, freed) for value in last.results]
+    for i, at in item.carried.items():
+        if targets[at] != arguments[i]:
+            body.emit(f"{targets[at]} = {arguments[i]}")
+            arguments[i] = targets[at]
+    number = body.names.take("i")
+    blocks = body.dialect.member(first.path[:-1])
+    step = _block_text(body, item.code, first, f"{blocks}[{number}]", arguments, number)
+    body.emit(f"for {number} in {indices([segment.path for segment in item.segments])}:")
+    body.emit(f"    {_targets(body, first, targets, number)} = {step}")
+    body.names.release(number)
+    body.release(body.consume([value for i, value in enumerate(first.arguments) if i not in item.carried]))
+
+
+def indices(paths: Sequence[Path]) -> str:
+    """The numbers of blocks that follow one another, as an iterable."""
+    numbers = [number for *_, number in paths if isinstance(number, int)]
+    low, high = min(numbers), max(numbers)
+    text = f"range({low}, {high + 1})" if low else f"range({high + 1})"
+    return f"reversed({text})" if numbers[0] > numbers[-1] else text
+
+
+def _begin(body: BodyWriter, segment: Segment) -> None:
+    """Make the dicts that the blocks of a list keep things in, before the first of them."""
+    for kept, name in ((segment.left, RESIDUALS), (segment.gradients, GRADIENTS)):
+        if kept and (segment.path[:-1], name) not in body.kept_under:
+            body.kept_under[segment.path[:-1], name] = body.names.take(name)
+            body.emit(f"{body.kept_under[segment.path[:-1], name]} = {{}}")
+
+
+def _targets(body: BodyWriter, segment: Segment, targets: Sequence[str], number: str) -> str:
+    kept = [name for values, name in ((segment.left, RESIDUALS), (segment.gradients, GRADIENTS)) if values]
+    dicts = [f"{body.kept_under[segment.path[:-1], name]}[{number}]" for name in kept]
+    return ", ".join([*targets, *dicts]) or "_"
+
+
+def _block_text(
+    body: BodyWriter, code: Code, segment: Segment, block: str, arguments: Sequence[str], number: str
+) -> str:
+    texts = list(arguments)
+    if segment.taken:
+        texts.insert(1, f"{body.kept_under[segment.path[:-1], RESIDUALS]}.pop({number})")
+    return body.dialect.block_call(code.name, block, texts)
+
+
+def _update_loop(body: BodyWriter, item: UpdateLoop) -> None:
+    """Calls of the functions that update weights, in a loop over the blocks that have these."""
+    write_readers(body, item.inputs)
+    common = {value: body.named(value) for value in item.inputs}
+    body.settle()
+    list_, first = item.paths[0][:-1], item.paths[0]
+    number, gradient = body.names.take("i"), body.names.take("gradient")
+    base = identifier(stem(item.name))
+    slots = f"{body.dialect.member((UPDATES, *list_))}[{number}]"
+    texts = update_texts(body.members, item.calls[0], item.keys, first, common, gradient, body.stored)
+    block = body.names.take(base if body.names.is_free(base) else "layer")
+    aliases = {block: f"{body.dialect.member(list_)}[{number}]"}
+    if any(SLOT in text for text in texts):
+        aliases["slots"] = slots
+    aliases[gradient] = f"{body.kept_under[list_, GRADIENTS]}.pop({number})"
+    body.emit(f"for {number} in {indices(item.paths)}:")
+    body.emit(f"    {', '.join(aliases)} = {', '.join(aliases.values())}")
+    for text in texts:
+        body.emit(f"    {text.replace(BLOCK, block).replace(SLOT, 'slots')}")
+    for name in (number, gradient, block):
+        body.names.release(name)
+    for calls in item.calls:
+        for call in calls:
+            updated(body, call.form)
+    body.release(body.consume(item.inputs))
 
 
 __all__ = ["argument_texts", "passed", "updated", "write_call", "write_function_call", "write_readers"]

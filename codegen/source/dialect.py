@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from graphc.codegen.source.expressions import ATOM, UNARY, Expression
@@ -29,6 +29,15 @@ Spelling = str | Callable[[Op], Spelled | None]
 
 Path = tuple[str | int, ...]
 """A member below another: attributes or keys, integers for elements of lists."""
+
+RESIDUALS = "residuals"
+"""What a step, and a block's functions, call what the forward part leaves for the backward part."""
+
+BACKWARD = "From the gradient of the output to those of the input and, by name, of the weights."
+"""What a block's backward function says of itself."""
+
+GRADIENTS = "gradients"
+"""What a step calls the gradients that blocks' updates read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,8 @@ class Code:
 
     name: str
     text: str
+    functions: dict[str, Code] = field(default_factory=dict)
+    """What its blocks do in a training step, by the text of the function."""
 
 
 class Dialect(ABC):
@@ -183,6 +194,18 @@ class Dialect(ABC):
     def backwards(self, array: str) -> str:
         """An array from its last slice to its first."""
         return f"{array}[::-1]"
+
+    @abstractmethod
+    def block_function_name(self, block: Code, backward: bool) -> str:
+        """What the function is called that does what blocks do forward or backward in a training step."""
+
+    @abstractmethod
+    def block_function(self, block: Code, backward: bool, parameters: Sequence[str], lines: Sequence[str]) -> str:
+        """That function, with `NAME` where its name stands."""
+
+    @abstractmethod
+    def block_call(self, name: str, block: str, arguments: Sequence[str]) -> str:
+        """The call of that function for the block, or the block's weights, `block`."""
 
     def function_call(self, name: str, arguments: Sequence[str]) -> str:
         """The call of another function of the module."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphc.codegen.source.body import BodyWriter
-from graphc.codegen.source.dialect import Code, Dialect, Path, Update
+from graphc.codegen.source.dialect import BACKWARD, Code, Dialect, Path, Update
 from graphc.codegen.source.documentation import entry_line, module_docstring
 from graphc.codegen.source.formatting import IMPORTS
 from graphc.codegen.source.naming import identifier, member, stem
@@ -77,6 +77,17 @@ class FunctionalDialect(Dialect):
         body.emit(f"for {one} in {self.member(path)}:")
         body.emit(f"    {arguments[position]} = {code.name}({', '.join([one, *arguments])})")
         body.names.release(one)
+
+    def block_function_name(self, block: Code, backward: bool) -> str:
+        return f"{block.name}_backward" if backward else f"{block.name}_with_residuals"
+
+    def block_function(self, block: Code, backward: bool, parameters: Sequence[str], lines: Sequence[str]) -> str:
+        doc = BACKWARD if backward else f"As `{block.name}`, and the residuals that `{block.name}_backward` takes."
+        head = [f"def NAME({', '.join(['params', *parameters])}):", f'    """{doc}"""']
+        return "\n".join([*head, *indented(lines)])
+
+    def block_call(self, name: str, block: str, arguments: Sequence[str]) -> str:
+        return f"{name}({', '.join([block, *arguments])})"
 
     # --- the file -------------------------------------------------------------------------------------------
 

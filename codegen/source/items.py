@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from graphc.codegen.source.dialect import Code, Path
@@ -11,6 +12,9 @@ from graphc.ir.graph import Block, Op, Value
 from graphc.ir.recipes import Step
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from graphc.codegen.source.segments import Segment
     from graphc.codegen.source.updates import Form
 
 
@@ -57,7 +61,48 @@ class Hint(NamedTuple):
     steps: tuple[Step, ...] = ()
 
 
-Item = Op | Call | Loop | UpdateCall
+@dataclass(eq=False, slots=True)
+class BlockCall:
+    """The call of what a block does forward or backward in a training step; see `segments.py`."""
+
+    segment: Segment
+    code: Code
+
+    @property
+    def inputs(self) -> Sequence[Value]:
+        return self.segment.arguments
+
+
+@dataclass(eq=False, slots=True)
+class BlockLoop:
+    """Such calls for blocks that follow one another in a list: result `carried[i]` is the next one's argument `i`."""
+
+    segments: tuple[Segment, ...]
+    code: Code
+    carried: dict[int, int]
+
+    @property
+    def inputs(self) -> Sequence[Value]:
+        return self.segments[0].arguments
+
+
+@dataclass(eq=False, slots=True)
+class UpdateLoop:
+    """Calls that update the weights of blocks alike, in a loop over these; `calls` are those for each block."""
+
+    name: str
+    """What a block is called."""
+    paths: list[Path]
+    calls: list[list[UpdateCall]]
+    keys: dict[Value, str]
+    """The gradients, with the names under which the block's backward part has kept them."""
+    hints: dict[Value, Hint]
+    """What the backward part calls them, and how it holds them."""
+    inputs: list[Value]
+    """What all read alike, such as the learning rate."""
+
+
+Item = Op | Call | Loop | UpdateCall | BlockCall | BlockLoop | UpdateLoop
 
 
 def block_items(block: Block) -> list[Op]:

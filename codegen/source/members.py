@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from graphc.codegen.source.dialect import Dialect, Layer, Path
 from graphc.codegen.source.expressions import POSTFIX, Expression, Template
@@ -11,6 +11,9 @@ from graphc.codegen.source.scopes import owner_of
 from graphc.ir.graph import Function, Op, Value
 from graphc.ir.module import Module
 from graphc.ir.recipes import Cast, Permute, Reshape, Step
+
+SLOTS = "optimizer/"
+"""How the names of what an optimizer keeps begin; the path of a weight follows where it is kept for that."""
 
 
 class Layers:
@@ -66,10 +69,15 @@ class Layers:
     def _lay_out_slots(self) -> None:
         """Store what an optimizer keeps for a weight as the weight itself is: arithmetic on both is slow otherwise."""
         for slot in self.table.entries():
-            weight = slot.name.removeprefix("optimizer/").rpartition("/")[0]
-            steps = self.steps.get(weight) if slot.name.startswith("optimizer/") else None
+            weight, _ = self.slot_of(slot.name) or ("", "")
+            steps = self.steps.get(weight)
             if steps and slot.name not in self.steps and slot.type.shape == self.table.info(weight).type.shape:
                 self.steps[slot.name] = steps
+
+    def slot_of(self, name: str) -> tuple[str, str] | None:
+        """The weight that an optimizer keeps what is called `name` for, and what that is."""
+        weight, _, kept = name.removeprefix(SLOTS).rpartition("/")
+        return (weight, kept) if name.startswith(SLOTS) and weight in self.table else None
 
     def stored_shape(self, weight: str) -> tuple[int, ...]:
         """The shape of a weight as it is stored."""
@@ -155,6 +163,28 @@ class Places:
             holder, above = self.of[f"class {holder}"]
             path = (*above, *path)
         return path
+
+
+def mirror(weights: Sequence[str], layers: Layers, path_of: Callable[[str], Path | None]) -> dict[str, Path]:
+    """Places for what an optimizer keeps for weights, in a tree like theirs below `optimizer`.
+
+    Left out are those below lists of which some members have nothing kept for them: lists are read from their indices.
+    """
+    found: dict[str, Path] = {}
+    held: dict[Path, set[str | int]] = {}
+    kept: dict[Path, set[str | int]] = {}
+    for weight in weights:
+        slot = layers.slot_of(weight)
+        path = path_of(weight if slot is None else slot[0])
+        if path is None:
+            continue
+        for i, key in enumerate(path):
+            if isinstance(key, int):
+                (held if slot is None else kept).setdefault(path[:i], set()).add(key)
+        if slot is not None:
+            found[weight] = (SLOTS[:-1], *path, slot[1])
+    partial = {path for path, indices in kept.items() if indices != held.get(path)}
+    return {name: path for name, path in found.items() if not any(path[1:i] in partial for i in range(2, len(path)))}
 
 
 def relative(owner: str, holder: str) -> str:

@@ -9,7 +9,7 @@ _LAYER_ROLES = frozenset({"q", "k", "v", "query", "key", "value", "gate", "score
 
 
 def layer_role(value: Value) -> str | None:
-    """The name of the layer that made the value, up to a few changes of shape, where it is a word for what that is."""
+    """The name of the layer that made the value, up to shape and rotation, where it is a word for what that is."""
     for _ in range(4):
         op = value.op
         if op is None:
@@ -17,7 +17,7 @@ def layer_role(value: Value) -> str | None:
         name = op.location.scope.name
         if name in _LAYER_ROLES:
             return name
-        if op.name not in ("reshape", "transpose") or op.operands[0] is None:
+        if op.name not in ("reshape", "rope", "transpose") or op.operands[0] is None:
             return None
         value = op.operands[0]
     return None

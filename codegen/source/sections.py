@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from graphc.codegen.source.items import Item, Loop
-from graphc.codegen.source.naming import Names, identifier
+from graphc.codegen.source.items import BlockCall, BlockLoop, Item, Loop, UpdateLoop
+from graphc.codegen.source.naming import Names, identifier, stem
+from graphc.codegen.source.roles import layer_role
 from graphc.codegen.source.scopes import UPDATES
 from graphc.ir.graph import Op, Value
 from graphc.ir.location import Scope
 from graphc.passes.autodiff.joint import MARK
 from graphc.passes.partition.backward import is_backward
+from graphc.passes.partition.rewrite import AGAIN
 
 COTANGENTS = ("dx", "dy", "dz")
 """Names of gradients on their way back through the layers."""
 
 LARGE = 16
 """Ops of a part of the model, from which on the parts of the forward section have headings of their own."""
+
+NAMED = frozenset({"cos", "sin"})
+"""Ops whose names say what their results are."""
 
 STEPS = frozenset({"loss", "metrics", UPDATES})
 """Scopes of a step that are no layers."""
@@ -31,7 +36,9 @@ class Sections:
         self._rank: dict[str, int] = {}
         self._at = -1
         sizes = Counter(_part(item.location.scope) for item in items if isinstance(item, Op))
-        self._in_parts = any(part not in STEPS and size >= LARGE for part, size in sizes.items() if part)
+        self._in_parts = any(isinstance(item, BlockCall | BlockLoop) for item in items) or any(
+            part not in STEPS and size >= LARGE for part, size in sizes.items() if part
+        )
         for item in items:
             title = self.title(item)
             if title is not None:
@@ -41,6 +48,11 @@ class Sections:
         """The heading of the section that an item or value belongs to; None where it goes with what is around it."""
         if isinstance(item, Value):
             return None if item.op is None else self.title(item.op)
+        if isinstance(item, BlockCall | BlockLoop):
+            segment = item.segment if isinstance(item, BlockCall) else item.segments[0]
+            return f"{'backward' if segment.backward else 'forward'}: {segment.path[-2]}"
+        if isinstance(item, UpdateLoop):
+            return UPDATES
         if isinstance(item, Loop):
             return None
         scope = item.location.scope if isinstance(item, Op) else item.node.scope
@@ -78,8 +90,43 @@ class Sections:
             return next(again, None) or next((name for name in COTANGENTS if names.is_free(name)), "dy")
         scope = op.location.scope
         if scope.depth and (scope.name == "loss" or any(map(is_backward, value.uses or ()))):
-            return identifier(scope.name)
+            return self.residual(value, op)
         return None
+
+    def residual(self, value: Value, op: Op) -> str:
+        """What to call a value of the forward part that the backward part reads."""
+        return value_name(value)
+
+
+class BlockSections(Sections):
+    """The sections of what a block does in a step: the layers of which the backward part has the gradients."""
+
+    def __init__(self, owner: str, items: Sequence[Item], backward: bool) -> None:
+        self._owner = owner
+        self._backward = backward
+        super().__init__(items)
+
+    def _title(self, scope: Scope) -> str | None:
+        if not self._backward:
+            return None
+        parts = [part.name for part in scope.parts if part.name not in (MARK, AGAIN)]
+        depth = self._owner.count("/") + 1
+        return parts[depth] if len(parts) > depth and "/".join(parts[:depth]) == self._owner else None
+
+    def residual(self, value: Value, op: Op) -> str:
+        return "hidden" if op.location.scope.owner == self._owner else value_name(value)
+
+
+def value_name(value: Value) -> str:
+    """What to call a value where it is one of several that pass on to another part of a step."""
+    op = value.op
+    if op is None:
+        return identifier(value.name or "y")
+    if value.name and not value.name.isdigit():
+        return identifier(value.name)
+    if is_backward(op):
+        return "dy"
+    return layer_role(value) or (op.name if op.name in NAMED else identifier(stem(op.location.scope.name) or "y"))
 
 
 def _part(scope: Scope) -> str:
@@ -90,7 +137,13 @@ def _part(scope: Scope) -> str:
 
 def sections(items: Sequence[Item]) -> Sections | None:
     """The sections of a body, None for one without a backward part."""
-    return Sections(items) if any(isinstance(item, Op) and is_backward(item) for item in items) else None
+    return (
+        Sections(items)
+        if any(
+            isinstance(item, BlockCall | BlockLoop) or (isinstance(item, Op) and is_backward(item)) for item in items
+        )
+        else None
+    )
 
 
-__all__ = ["Sections", "sections"]
+__all__ = ["BlockSections", "Sections", "sections", "value_name"]

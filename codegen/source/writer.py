@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -14,11 +15,12 @@ from graphc.codegen.source.documentation import quoted
 from graphc.codegen.source.expressions import PRODUCT, UNARY
 from graphc.codegen.source.formatting import formatted, with_imports
 from graphc.codegen.source.freeing import with_deletions
-from graphc.codegen.source.items import Call, Item, Loop, UpdateCall
-from graphc.codegen.source.members import Layers, Members, Places, ancestors, relative
+from graphc.codegen.source.items import BlockCall, BlockLoop, Call, Item, Loop, UpdateCall, UpdateLoop
+from graphc.codegen.source.members import Layers, Members, Places, ancestors, mirror, relative
 from graphc.codegen.source.naming import Names, class_name, identifier, plural, stem
-from graphc.codegen.source.scopes import Node, ScopeTree, owner_of, scope_tree
+from graphc.codegen.source.scopes import UPDATES, Node, ScopeTree, owner_of, scope_tree
 from graphc.codegen.source.sections import sections
+from graphc.codegen.source.steps import Step, with_blocks
 from graphc.codegen.source.updates import form, function_text, hints, unfit
 from graphc.ir.dims import Guard, symbols
 from graphc.ir.dtypes import c128, f8e4m3fn, f8e5m2, i4, u4
@@ -60,6 +62,13 @@ class Method:
 
 PrivateFunction = tuple[str, list[str], list[str]]
 """Name, parameters and lines of a function that entries call."""
+
+
+STEP = "    "
+"""What a class's methods are indented by."""
+
+OF_STEPS = (f"{UPDATES}/", "metrics/")
+"""How the names of weights begin that belong to steps of training and testing, and to no layer."""
 
 
 UNSTORED = frozenset({i4, u4, f8e4m3fn, f8e5m2, c128})
@@ -133,6 +142,7 @@ class ModuleWriter:
         self.inner = {ancestor for owner in owners for ancestor in ancestors(owner)}
         self.own = {owner for owner in owners if owner and owner not in self.layers.by_owner}
         self.members: dict[str, list[str]] = {}
+        self._mirror: dict[str, Path] = {}
         self.keeps_order = dialect.is_eager and any(is_backward(op) for f in self.functions for op in f.block)
         """Whether there is a backward part, whose memory is planned, and the target runs as it is written."""
 
@@ -145,15 +155,13 @@ class ModuleWriter:
 
     def emit(self) -> Source:
         entries = list(self.module.entries.values())
-        trees = {entries[0].name: self._tree(entries[0], self.is_class, self.dissolved)}
-        main = trees[entries[0].name]
+        main = self._tree(entries[0], self.is_class, self.dissolved)
         self.places.classes |= set(main.instances)
-        for entry in entries[1:]:
-            trees[entry.name] = self._tree(entry, lambda owner: False, set())
         self._place_weights()
         root = Definition("")
-        for entry in entries:
-            root.methods.append(self._entry(entry, trees[entry.name].root))
+        root.methods.append(self._entry(entries[0], main.root))
+        for entry in entries[1:]:
+            root.methods.append(self._entry(entry, self._later_tree(entry).root))
         root.members = self._member_lines("")
         private = [self._function(f) for f in self.functions if not f.public]
         text = self.dialect.file(self, root, private)
@@ -167,6 +175,26 @@ class ModuleWriter:
             if not found:
                 return tree
             dissolved |= found
+
+    def _later_tree(self, entry: Function) -> ScopeTree:
+        """The scopes of a later entry: those that it runs forward as the first entry does are the classes of that."""
+        dissolved: set[str] = set()
+        has_backward = any(is_backward(op) for op in entry.block)
+        while True:
+            tree = self._tree(entry, lambda owner: not has_backward and owner in self.codes, dissolved)
+            unlike = {owner for item in tree.root.items if isinstance(item, Node) for owner in self._unlike(item)}
+            if not unlike:
+                return tree
+            dissolved |= unlike
+
+    def _unlike(self, node: Node) -> set[str]:
+        """The scopes from `node` down that are not what their classes were written for."""
+        if node.is_update:
+            return set()
+        unlike = {owner for item in node.items if isinstance(item, Node) for owner in self._unlike(item)}
+        if not unlike and self.by_form.get(self._form(node), (None,))[0] is not self.codes[node.owner]:
+            unlike.add(node.owner)
+        return unlike
 
     def _stored(self) -> dict[str, Recipe]:
         members = Members(self.dialect, self.layers, self.places, "", {})
@@ -192,7 +220,11 @@ class ModuleWriter:
         """The text of a class or function under its name, with the scopes that it stands for."""
         owners = list(self.owners_of[code.name])
         shown = quoted(owners[0] if len(owners) == 1 else f"{owners[0]} … {owners[-1]}")
-        return code.text.replace("NAME", code.name, 1).replace("OWNERS", shown, 1)
+        text = code.text.replace("NAME", code.name, 1).replace("OWNERS", shown, 1)
+        if self.dialect.has_classes:
+            for method in code.functions.values():
+                text += f"\n\n{textwrap.indent(method.text.replace('NAME', method.name, 1), STEP)}"
+        return text
 
     # --- members ----------------------------------------------------------------------------------------------
 
@@ -207,7 +239,9 @@ class ModuleWriter:
                 if owner not in held:
                     held.append(owner)
             else:
-                self.held_weights.setdefault(self.places.holder(owner), []).append(weight)
+                slot = self.layers.slot_of(weight)
+                beside = owner_of(slot[0]) if slot is not None and self.dialect.has_classes else owner
+                self.held_weights.setdefault(self.places.holder(beside), []).append(weight)
 
     def _name_members(self, holder: str) -> None:
         """Names for what a class holds besides the classes below it."""
@@ -215,21 +249,43 @@ class ModuleWriter:
             self.places.put(f"layer {owner}", holder, relative(owner, holder))
         for weight in self.held_weights.get(holder, ()):
             if f"weight {weight}" not in self.places.of:
-                path = self.dialect.weight_path(self.places, holder, weight)
+                path = self._mirrored(weight) or self.dialect.weight_path(
+                    self.places, holder, self._below(weight, holder)
+                )
                 self.places.of[f"weight {weight}"] = holder, path
+
+    def _below(self, weight: str, holder: str) -> str:
+        """A weight by the path that its name comes from: what an optimizer keeps for a weight is called after it."""
+        slot = self.layers.slot_of(weight)
+        return f"{slot[0]}/{slot[1]}" if holder and slot is not None else weight
+
+    def _mirrored(self, weight: str) -> Path | None:
+        """The place of what an optimizer keeps for a weight, where that is a tree like that of the weights."""
+        if self.dialect.has_classes or self.layers.slot_of(weight) is None:
+            return None
+        if not self._mirror:
+            self._mirror = mirror(self.weights, self.layers, self._path_of)
+        return self._mirror.get(weight)
+
+    def _path_of(self, weight: str) -> Path | None:
+        """The place of a weight below the root; None while it has none."""
+        if f"weight {weight}" not in self.places.of:
+            return None
+        return self.places.path(f"weight {weight}", "")
 
     def _member_lines(self, holder: str) -> list[str]:
         """The statements that make the members, in the order the bodies use them."""
         if not self.dialect.has_classes:
             return []
-        lines = [
-            self.dialect.weight_member(
+        held = {
+            weight: self.dialect.weight_member(
                 self.places.of[f"weight {weight}"][1],
                 self.module.weights.info(weight),
                 self.layers.stored_shape(weight),
             )
             for weight in self.held_weights.get(holder, ())
-        ]
+        }
+        lines = [line for weight, line in held.items() if not weight.startswith(OF_STEPS)]
         order = dict.fromkeys(
             [*self.members.get(holder, ()), *(f"layer {o}" for o in self.held_layers.get(holder, ()))]
         )
@@ -248,6 +304,7 @@ class ModuleWriter:
                 codes.append(code)
                 if len(codes) == 1:
                     lines.append(f"list {path[0]}")
+        lines += [line for weight, line in held.items() if weight.startswith(OF_STEPS)]
         return [
             self.dialect.list_member(line[5:], lists[line[5:]]) if line.startswith("list ") else line for line in lines
         ]
@@ -361,7 +418,7 @@ class ModuleWriter:
         items, used = self._items(node)
         self._name_members(node.owner)
         self.members.setdefault(node.owner, used)
-        writer, parameters = self._body(node, items, None)
+        writer, parameters = self._body(node, Step(items), None)
         lines = self._finished(writer, node.inputs)
         method = Method("forward", parameters, lines)
         definition = Definition(node.owner, self._member_lines(node.owner), [method])
@@ -389,6 +446,8 @@ class ModuleWriter:
         skip = len(node.owner) + 1
         layers, resolved = self.layers, self.layers.resolved
         form: list[object] = [(value.type, value.name, value.op is None) for value in node.inputs]
+        for weight in self.held_weights.get(node.owner, ()):
+            form.append((self._below(weight, node.owner)[skip:], self.layers.stored_shape(weight)))
 
         def refer(value: Value | None) -> object:
             if value is None:
@@ -434,7 +493,8 @@ class ModuleWriter:
             number += 1
         return self.class_names.take(name)
 
-    def _body(self, node: Node, items: Sequence[Item], function: Function | None) -> tuple[BodyWriter, list[str]]:
+    def _body(self, node: Node, step: Step, function: Function | None) -> tuple[BodyWriter, list[str]]:
+        items = step.items
         members = Members(self.dialect, self.layers, self.places, node.owner, self.function_names)
         names = Names(self.dialect.reserved | set(self.function_names.values()) | {c.name for c in self.definitions})
         writer = BodyWriter(self.dialect, members, items, node.outputs, names)
@@ -453,7 +513,8 @@ class ModuleWriter:
             writer.bind(value, name)
         writer.reserve_sizes([dim for value in node.inputs for dim in value.type.symbols])
         self._parameters = dict(zip(node.inputs, parameters, strict=True))
-        writer.hints = hints(item for item in items if isinstance(item, UpdateCall))
+        writer.hints = step.hints | hints(item for item in items if isinstance(item, UpdateCall))
+        writer.stored |= step.stored
         writer.write_items()
         return writer, parameters
 
@@ -473,8 +534,10 @@ class ModuleWriter:
         self.update_calls |= {call.node: call for call in calls}
         items, used = self._items(root)
         self._name_members("")
+        step = with_blocks(self, items)
+        items = step.items
         self.members[""] = list(dict.fromkeys([*self.members.get("", ()), *used]))
-        writer, parameters = self._body(root, items, function)
+        writer, parameters = self._body(root, step, function)
         writer.records_nothing = self._is_step(function, items)
         names = dict(self._parameters)
         updates: list[Update] = []
@@ -502,7 +565,11 @@ class ModuleWriter:
         """Whether an entry is a step of training or testing; of what only runs forward a user may want the gradient."""
         if function is not self.module.main and any(result.updates is not None for result in function.results):
             return True
-        return any(isinstance(each, UpdateCall) or (isinstance(each, Op) and is_backward(each)) for each in items)
+        return any(
+            isinstance(each, BlockCall | BlockLoop | UpdateCall | UpdateLoop)
+            or (isinstance(each, Op) and is_backward(each))
+            for each in items
+        )
 
     def _update(self, node: Node, function: Function) -> UpdateCall:
         """The call of the function that updates a weight, which is written unless there is one of its text."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphc.codegen.source.body import BodyWriter
-from graphc.codegen.source.dialect import Code, Dialect, Layer, Path, Spelled, Spelling, Update
+from graphc.codegen.source.dialect import BACKWARD, Code, Dialect, Layer, Path, Spelled, Spelling, Update
 from graphc.codegen.source.documentation import class_line, entry_line, module_docstring
 from graphc.codegen.source.expressions import POSTFIX, PRODUCT, Expression
 from graphc.codegen.source.formatting import IMPORTS
@@ -76,7 +76,7 @@ class TorchDialect(Dialect):
     writes_in_place = True
     indent = 8
     reserved = frozenset({"self", "torch", "nn", "F", "grad", "load", "Path", "Model", *HELPERS})
-    taken_members = MODULE_MEMBERS
+    taken_members = MODULE_MEMBERS | {"backward", "forward_with_residuals"}
     light = frozenset(
         {"relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "transpose", "reshape", "convert"}
     )
@@ -251,6 +251,17 @@ class TorchDialect(Dialect):
         for step in steps:
             value = Expression(self.applied(value.within(POSTFIX), step), POSTFIX)
         return value
+
+    def block_function_name(self, block: Code, backward: bool) -> str:
+        return "backward" if backward else "forward_with_residuals"
+
+    def block_function(self, block: Code, backward: bool, parameters: Sequence[str], lines: Sequence[str]) -> str:
+        doc = BACKWARD if backward else "As `forward`, and the residuals that `backward` takes."
+        head = [f"def NAME({', '.join(['self', *parameters])}):", f'    """{doc}"""']
+        return "\n".join([*head, *indented(lines)])
+
+    def block_call(self, name: str, block: str, arguments: Sequence[str]) -> str:
+        return f"{block}.{name}({', '.join(arguments)})"
 
     # --- the file -------------------------------------------------------------------------------------------
 

@@ -1,0 +1,223 @@
+"""The steps of training whose blocks are alike: functions for what a block does forward and backward, and loops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from graphc.codegen.source.body import BodyWriter
+from graphc.codegen.source.dialect import RESIDUALS, Code
+from graphc.codegen.source.freeing import with_deletions, worth_freeing
+from graphc.codegen.source.items import BlockCall, BlockLoop, Hint, Item, UpdateCall
+from graphc.codegen.source.members import Members
+from graphc.codegen.source.naming import Names
+from graphc.codegen.source.sections import BlockSections, value_name
+from graphc.codegen.source.segments import Blocks, Segment, connect, passed_on, segmented
+from graphc.codegen.source.update_loops import update_loops
+from graphc.ir.graph import Op, Value
+
+if TYPE_CHECKING:
+    from graphc.codegen.source.writer import ModuleWriter
+
+
+class Unbound(Exception):
+    """A function needs a size that none of its parameters has."""
+
+
+@dataclass(slots=True)
+class Step:
+    """The items of a step, with what those among them that stand for blocks need."""
+
+    items: list[Item]
+    hints: dict[Value, Hint] = field(default_factory=dict)
+    stored: set[Value] = field(default_factory=set)
+
+
+def with_blocks(writer: ModuleWriter, items: Sequence[Item]) -> Step:
+    """The items of a training step with calls and loops for its blocks; as they are where it has no blocks alike."""
+    blocks = Blocks(_alike(writer))
+    parts = segmented(items, blocks) if blocks.paths else list(items)
+    segments = [each for each in parts if isinstance(each, Segment)]
+    if not segments:
+        return Step(list(items))
+    home = {op: segment for segment in segments for op in segment.ops}
+    loops = update_loops(writer, parts, blocks, home)
+    connect(segments, writer.layers, {value: key for loop in loops for value, key in loop.keys.items()})
+    functions = _Functions(writer, {value: hint for loop in loops for value, hint in loop.hints.items()})
+    try:
+        codes = {segment: functions.code(segment) for segment in segments}
+    except Unbound:
+        return Step(list(items))
+    step = Step([], stored=functions.stored)
+    in_loop = {call.node: loop for loop in loops for calls in loop.calls for call in calls}
+    begun: set[int] = set()
+    for each in _runs(parts, codes, home):
+        if isinstance(each, UpdateCall) and each.node in in_loop:
+            loop = in_loop[each.node]
+            if id(loop) not in begun:
+                step.items.append(loop)
+                begun.add(id(loop))
+        else:
+            step.items.append(each)
+            if isinstance(each, BlockCall | BlockLoop):
+                step.hints |= _hints(each, home)
+    return step
+
+
+def _alike(writer: ModuleWriter) -> dict[str, tuple[str | int, ...]]:
+    """The places of blocks of which there is another that is written as they are."""
+    found: dict[str, tuple[str | int, ...]] = {}
+    lists: dict[tuple[object, ...], list[str]] = {}
+    for owner, code in writer.codes.items():
+        key = f"class {owner}"
+        path = writer.places.path(key, "") if key in writer.places.of else ()
+        if path and isinstance(path[-1], int) and not any(isinstance(part, int) for part in path[:-1]):
+            found[owner] = path
+            lists.setdefault((path[:-1], id(code)), []).append(owner)
+    return {owner: found[owner] for owners in lists.values() if len(owners) > 1 for owner in owners}
+
+
+def _runs(parts: Iterable[Item | Segment], codes: Mapping[Segment, Code], home: Mapping[Op, Segment]) -> list[Item]:
+    """The items with calls of functions for segments, in loops where these follow one another."""
+    out: list[Item] = []
+    run: list[Segment] = []
+    passed: dict[int, int] = {}
+
+    def close() -> None:
+        if len(run) > 1:
+            out.append(BlockLoop(tuple(run), codes[run[0]], passed))
+        else:
+            out.extend(BlockCall(segment, codes[segment]) for segment in run)
+        run.clear()
+
+    for each in parts:
+        if not isinstance(each, Segment):
+            close()
+            out.append(each)
+            continue
+        found: dict[int, int] | None = None
+        if run and codes[each] is codes[run[-1]] and _is_next(run, each):
+            found = passed_on(run[0], run[-1], each, home)
+        if run and (found is None or (len(run) > 1 and found != passed)):
+            close()
+        elif found is not None:
+            passed = found
+        run.append(each)
+    close()
+    return out
+
+
+def _is_next(run: Sequence[Segment], segment: Segment) -> bool:
+    """Whether a segment is that of the next block of the list, or of the one before, as the others were."""
+    last = run[-1]
+    if segment.path[:-1] != last.path[:-1]:
+        return False
+    step = segment.path[-1] - last.path[-1]  # type: ignore[operator]
+    before = last.path[-1] - run[-2].path[-1] if len(run) > 1 else step  # type: ignore[operator]
+    return step == before and step in (-1, 1)
+
+
+def _hints(item: BlockCall | BlockLoop, home: Mapping[Op, Segment]) -> dict[Value, Hint]:
+    """Names for what passes from block to block, and for what the first of them gets, where that is for it alone."""
+    segments = (item.segment,) if isinstance(item, BlockCall) else item.segments
+    first = segments[0]
+    name = "dx" if first.backward else "x"
+    found = {segment.results[0]: Hint(name) for segment in segments if segment.results}
+    if isinstance(item, BlockLoop):
+        for i, at in item.carried.items():
+            value = first.arguments[i]
+            only = all((reader := home.get(user)) and reader.owner == first.owner for user in value.uses or ())
+            if at == 0 and value.op is not None and only:
+                found[value] = Hint(name)
+    return found
+
+
+class _Functions:
+    """The functions of segments, each written once for those that have its text."""
+
+    def __init__(self, writer: ModuleWriter, hints: Mapping[Value, Hint]) -> None:
+        self.writer = writer
+        self._hints = hints
+        self.stored: set[Value] = set()
+        """Gradients that are held as weights are stored."""
+        self._names: dict[str, list[str]] = {}
+        """What forward functions call what they leave, by block."""
+        self._taken = writer.dialect.reserved | set(writer.function_names.values())
+        self._taken |= {code.name for code in writer.definitions} | {RESIDUALS}
+
+    def code(self, segment: Segment) -> Code:
+        """The function of a segment. Raises `Unbound`."""
+        writer, dialect = self.writer, self.writer.dialect
+        block = writer.codes[segment.owner]
+        parameters, lines = self._body(segment)
+        text = dialect.block_function(block, segment.backward, parameters, lines)
+        code = block.functions.get(text)
+        if code is None:
+            base = dialect.block_function_name(block, segment.backward)
+            own = Names({each.name for each in block.functions.values()})
+            code = block.functions[text] = Code((own if dialect.has_classes else writer.class_names).take(base), text)
+            if not dialect.has_classes:
+                writer.definitions.append(code)
+                writer.owners_of[code.name] = {}
+        if not dialect.has_classes:
+            writer.owners_of[code.name][segment.owner] = None
+        return code
+
+    def _body(self, segment: Segment) -> tuple[list[str], list[str]]:
+        writer = self.writer
+        members = Members(writer.dialect, writer.layers, writer.places, segment.owner, writer.function_names)
+        names = Names(self._taken)
+        outputs = [*segment.results, *segment.left, *segment.gradients]
+        indent = writer.dialect.indent
+        body = BodyWriter(writer.dialect, members, segment.ops, outputs, names, indent)
+        body.ordered = writer.keeps_order
+        body.sections = BlockSections(segment.owner, segment.ops, segment.backward)
+        body.hints = {value: self._hints[value] for value in segment.gradients}
+        called: dict[Value, str] = {}
+        for value, name in zip(segment.taken, self._names.get(segment.owner, ()), strict=False):
+            called[value] = names.take(name)
+            if worth_freeing(value):
+                body.large.add(called[value])
+        for i, value in enumerate(segment.arguments):
+            base = "x" if not i and not segment.backward else value_name(value)
+            called[value] = names.take(base)
+        for value, name in called.items():
+            body.bind(value, name)
+        body.reserve_sizes([dim for value in called for dim in value.type.symbols])
+        body.write_items()
+        parameters = [called[value] for value in segment.arguments]
+        unpacked: list[str] = []
+        if segment.taken:
+            parameters.insert(1, RESIDUALS)
+            unpacked.append(f"{_tuple(called[value] for value in segment.taken)[1:-1]} = {RESIDUALS}")
+            if body.ordered:
+                unpacked.append(f"del {RESIDUALS}")
+        body.emit(f"return {self._returned(segment, body)}")
+        bound = {dim for value in called for dim in value.type.symbols}
+        if any(dim not in bound for dim in body.sizes_read):
+            raise Unbound
+        top = [*unpacked, *body.sizes_at_top(list(called), called)]
+        lines = [*top, *body.lines]
+        return parameters, with_deletions(lines, body.large) if body.ordered else lines
+
+    def _returned(self, segment: Segment, body: BodyWriter) -> str:
+        kept: list[str] = []
+        if segment.left:
+            names = [body.named(value) for value in segment.left]
+            self._names[segment.owner] = [name if name.isidentifier() else "y" for name in names]
+            kept.append(_tuple(names))
+        if segment.gradients:
+            pairs = [f'"{key}": {body.named(value)}' for value, key in segment.gradients.items()]
+            kept.append(f"{{{', '.join(pairs)}}}")
+        self.stored |= body.stored
+        texts = [body.operand(value).text for value in segment.results]
+        return ", ".join([*texts, *kept]) or "None"
+
+
+def _tuple(texts: Iterable[str]) -> str:
+    items = list(texts)
+    return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+
+
+__all__ = ["Step", "with_blocks"]
