@@ -74,24 +74,33 @@ def parts(gradients: Sequence[Any], variables: Sequence[Any]) -> list[Part]:
     if recording is None:
         return [Part(list(gradients), 1.0)]
     terms: list[Term] = recording.loss_terms
-    if len(terms) > 1:
-        if recording.gradients == "native":
-            raise GraphcError(
-                "gradient_accumulation_steps: the loss has terms that count differently in a batch, so their gradients "
-                "are taken apart; gradients='native' cannot do that: leave it out, or do not accumulate"
-            )
-        found = _differentiated(recording, gradients, variables)
+    if len(terms) > 1 and recording.gradients == "native":
+        raise GraphcError(
+            "gradient_accumulation_steps: the loss has terms that count differently in a batch, so their gradients "
+            "are taken apart; gradients='native' cannot do that: leave it out, or do not accumulate"
+        )
+    if recording.gradients != "native" and any(not term.even for term in terms):
+        found = _differentiated(recording, gradients, variables, len(terms) > 1)
         builder = Builder.current()
         assert builder is not None
         values = [builder.value(term.value) for term in terms]
-        reached = _reached(recording.function.block, found.loss, values, found.values)
-        if reached is not None:
-            return _split(recording, found, terms, values, variables, reached)
-        terms = []  # another loss than the one that `compute_loss` gave
-    weight = terms[0].weight if terms else EXAMPLES
-    if weight is EXAMPLES:
-        weight = 1.0 if recording.batch_size is None else recording.batch_size
-    return [Part(list(gradients), weight)]
+        is_whole = _reached(recording.function.block, found.loss, values, found.values)
+        if is_whole is False:
+            raise GraphcError(
+                "gradient_accumulation_steps: what compute_loss gave does not count as a mean over examples does, and "
+                "more was added to it; add it by `add_loss`, or do not accumulate"
+            )
+        if is_whole is None:  # another loss than the one that `compute_loss` gave
+            terms = []
+        elif len(terms) > 1:
+            return _split(recording, found, terms, values, variables)
+    return [Part(list(gradients), _resolved(terms[0].weight if terms else EXAMPLES, recording))]
+
+
+def _resolved(weight: Any, recording: Recording) -> Any:
+    if weight is not EXAMPLES:
+        return weight
+    return 1.0 if recording.batch_size is None else recording.batch_size
 
 
 def _split(
@@ -100,14 +109,9 @@ def _split(
     terms: Sequence[Term],
     values: Sequence[Value | None],
     variables: Sequence[Any],
-    is_whole: bool,
 ) -> list[Part]:
+    """A backward pass for each term."""
     block = recording.function.block
-    if not is_whole:
-        raise GraphcError(
-            "gradient_accumulation_steps: the loss has terms that count differently in a batch, and more was added to "
-            "what compute_loss gave; add it by `add_loss`, which says what it belongs to, or do not accumulate"
-        )
     places = {id(variable): i for i, variable in enumerate(found.variables)}
     made = [value for value in values if value is not None]
     factors = iter(Differentiator(recording.module).gradients(block, found.loss, made, recording.function))
@@ -119,20 +123,21 @@ def _split(
         differentiator = Differentiator(recording.module)
         each = differentiator.backward(block, [(value, factor)], found.values, recording.function)
         chosen = [each[places[id(variable)]] for variable in variables]
-        weight = term.weight
-        if weight is EXAMPLES:
-            weight = 1.0 if recording.batch_size is None else recording.batch_size
         if any(gradient is not None for gradient in chosen):
-            result.append(Part(chosen, weight))
+            result.append(Part(chosen, _resolved(term.weight, recording)))
     end_of_forward(recording)  # the backward passes above read kernels with adapters themselves
     return result
 
 
-def _differentiated(recording: Recording, gradients: Sequence[Any], variables: Sequence[Any]) -> Differentiated:
-    """The call of `graphc.gradients` that these gradients came from."""
-    for found in recording.differentiated:
+def _differentiated(
+    recording: Recording, gradients: Sequence[Any], variables: Sequence[Any], exactly: bool
+) -> Differentiated:
+    """The last call of `graphc.gradients` by these variables; with `exactly`, the one that gave these gradients."""
+    for found in reversed(recording.differentiated):
         known = {id(variable): gradient for variable, gradient in zip(found.variables, found.gradients, strict=True)}
-        if all(gradient is known.get(id(v), recording) for gradient, v in zip(gradients, variables, strict=True)):
+        given = [known.get(id(variable), recording) for variable in variables]
+        same = all(gradient is each for gradient, each in zip(gradients, given, strict=True))
+        if same or not (exactly or any(each is recording for each in given)):
             return found
     raise GraphcError(
         "gradient_accumulation_steps: the loss has terms that count differently in a batch, so `apply` takes the "

@@ -206,9 +206,9 @@ def test_with_a_scaled_loss(target):
 class Own(Model):
     """A step of one's own; `loss` and `change` are what it does to the loss and to gradients."""
 
-    def __init__(self, loss=None, change=None):
+    def __init__(self, loss=None, change=None, make=both):
         super().__init__()
-        self.inner, self.own_loss, self.change = both(), loss, change
+        self.inner, self.own_loss, self.change = make(), loss, change
 
     def call(self, x):
         return self.inner(x)
@@ -227,6 +227,7 @@ class Own(Model):
         return self.compute_metrics(x, y, y_pred, weight)
 
 
+@pytest.mark.parametrize("make", [both, dense])
 @pytest.mark.parametrize(
     "own",
     [
@@ -235,8 +236,12 @@ class Own(Model):
     ],
     ids=["scaled", "another"],
 )
-def test_a_step_of_ones_own(own):
-    assert_whole(lambda: Own(own), mse("sum"), Y)
+def test_a_step_of_ones_own(own, make):
+    assert_whole(lambda: Own(own, make=make), mse("sum"), Y)
+
+
+def test_a_step_of_ones_own_may_add_a_mean_to_a_mean():
+    assert_whole(lambda: Own(lambda model, loss, y, y_pred: loss + ops.mean(ops.abs(y - y_pred))), mse(), Y)
 
 
 def test_steps_of_ones_own_that_cannot_be_accumulated_say_why():
@@ -244,11 +249,13 @@ def test_steps_of_ones_own_that_cannot_be_accumulated_say_why():
         model.compile(optimizers.SGD(0.1, gradient_accumulation_steps=2), loss or mse("sum"), **options)
         model.train_on_batch(X, Y)
 
-    with pytest.raises(graphc.GraphcError, match="more was added to what compute_loss gave; add it by `add_loss`"):
-        step(Own(lambda model, loss, y, y_pred: loss + ops.mean(ops.abs(y - y_pred))))
+    for make in (both, dense):
+        with pytest.raises(graphc.GraphcError, match="more was added to it; add it by `add_loss`"):
+            step(Own(lambda model, loss, y, y_pred: loss + ops.mean(ops.abs(y - y_pred)), make=make))
     with pytest.raises(graphc.GraphcError, match=r"takes the gradients as graphc\.gradients gave them"):
         step(Own(change=lambda gradient: ops.clip(gradient, -1.0, 1.0)))
     step(Own(change=lambda gradient: ops.clip(gradient, -1.0, 1.0)), "mse")
+    step(Own(change=lambda gradient: ops.clip(gradient, -1.0, 1.0), make=dense))
 
 
 def test_gradients_of_the_framework_are_accumulated_where_all_terms_count_alike():
