@@ -77,6 +77,15 @@ class Value(Operators):
             "and compare with `is None`"
         )
 
+    def __float__(self) -> float:
+        raise GraphcError(
+            "a traced value has no number yet: it stands for one that a compiled function computes; use `graphc.ops` "
+            "in place of `float` and `int`"
+        )
+
+    def __int__(self) -> int:
+        return int(self.__float__())
+
     def __len__(self) -> int:
         if not self.type.shape:
             raise TypeError("len() of a scalar")

@@ -19,7 +19,7 @@ from graphc.runtime.training.data.adapters import ArrayAdapter
 from graphc.runtime.training.inputs import fitted_inputs
 from graphc.runtime.training.keys import VALIDATION, StepKeys
 from graphc.runtime.training.program import Program
-from graphc.runtime.training.step import Batch, batch_types
+from graphc.runtime.training.step import Batch, LabelError, batch_types
 
 Array = np.ndarray[Any, Any]
 
@@ -111,6 +111,7 @@ class Fit:
             try:
                 logs = step(*batch, keys[number])
             except GraphcError as error:
+                error = located(error, self.data, epoch, number)
                 raise error.at(f"epoch {epoch + 1}, step {number + 1}") from error.__cause__
             position.step, position.logs = number + 1, logs  # type: ignore[assignment]
             self.callbacks.batch_end("train", number, logs)
@@ -149,7 +150,7 @@ def evaluate(model: Any, program: Program, data: Adapter, callbacks: CallbackLis
         try:
             logs = step(*batch, keys[number])
         except GraphcError as error:
-            raise error.at(f"step {number + 1} of the evaluation") from error.__cause__
+            raise located(error, data, 0, number).at(f"step {number + 1} of the evaluation") from error.__cause__
         callbacks.batch_end("test", number, logs)
         if model.stop_evaluating:
             break
@@ -161,6 +162,14 @@ def evaluate(model: Any, program: Program, data: Adapter, callbacks: CallbackLis
     found = as_numbers(logs)
     callbacks.end("test", found)
     return found
+
+
+def located(error: GraphcError, data: Adapter, epoch: int, step: int) -> GraphcError:
+    """The error; where it is of a label, with the row of the data that has it, if that is known."""
+    if not isinstance(error, LabelError):
+        return error
+    rows = data.rows(epoch, step)
+    return error if rows is None else error.in_row(int(rows[error.at_index[0]]), data.what)
 
 
 def overrides(model: Any, method: str) -> bool:

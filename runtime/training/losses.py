@@ -426,11 +426,5 @@ def deserialize(name: Any, custom_objects: Any = None) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
-
-
-__all__ = [
-    "Loss", "LossFunctionWrapper", "deserialize", "get", "serialize",
-    *CLASSES,
-    *(fn.__name__ for fn in dict.fromkeys(FUNCTIONS.values())),
-]  # fmt: skip
+    functions = {fn.__name__ for fn in FUNCTIONS.values()}
+    return sorted({"Loss", "LossFunctionWrapper", "deserialize", "get", "serialize", *CLASSES, *functions})

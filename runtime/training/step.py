@@ -64,6 +64,18 @@ class Entry:
     """What the last result, one bool for each, says is finite; empty where it was not asked."""
 
 
+class LabelError(GraphcError):
+    """A label that is no class, at the index `at` of a batch or of all the data."""
+
+    def __init__(self, found: str, at: tuple[int, ...], where: str, wanted: str) -> None:
+        super().__init__(f"{found} at {at[0] if len(at) == 1 else list(at)} of {where}; {wanted}")
+        self.found, self.at_index, self.wanted = found, at, wanted
+
+    def in_row(self, row: int, where: str) -> LabelError:
+        """The error for the same label, which is in this row of the data that the batch was taken from."""
+        return LabelError(self.found, (row, *self.at_index[1:]), where, self.wanted)
+
+
 @dataclass(frozen=True)
 class Labels:
     """An input that has classes: which, its name, the number of classes, and the number that stands for none."""
@@ -74,7 +86,7 @@ class Labels:
     ignored: int | None
 
     def check(self, array: Any, what: str = "the batch") -> None:
-        """Raise `GraphcError` that names the first label that is no class, and its place in `what`."""
+        """Raise `LabelError` that names the first label that is no class, and its place in `what`."""
         fractions = array.dtype.kind not in "iub"
         if array.size == 0 or (not fractions and array.min() >= 0 and array.max() < self.classes):
             return
@@ -85,11 +97,9 @@ class Labels:
             wrong &= array != self.ignored
         if wrong.any():
             at = tuple(int(i) for i in np.argwhere(wrong)[0])
-            place = at[0] if len(at) == 1 else list(at)
-            raise GraphcError(
-                f"{self.name} has the label {array[at]} at {place} of {what}; the loss takes the classes 0 to "
-                f"{self.classes - 1}" + ("" if self.ignored is None else f", and {self.ignored} for none")
-            )
+            others = "" if self.ignored is None else f", and {self.ignored} for none"
+            wanted = f"the loss takes the classes 0 to {self.classes - 1}{others}"
+            raise LabelError(f"{self.name} has the label {array[at]}", at, what, wanted)
 
 
 @dataclass

@@ -183,7 +183,7 @@ class Trainer(frontends.Model):
         compiled = Compiled(
             found,
             None if loss is None else CompiledLoss(loss, loss_weights, names),
-            CompiledMetrics(metrics, weighted_metrics),
+            CompiledMetrics(metrics, weighted_metrics, names),
             {"target": target, "passes": passes, "memory_budget": memory_budget},
             check_finite,
             gradients,
@@ -205,6 +205,7 @@ class Trainer(frontends.Model):
             },
         )
         object.__setattr__(self, "_compiled", compiled)
+        object.__setattr__(self, "loss", loss)  # as given, which scripts for Keras look at
         object.__setattr__(self, "_forward", None)
 
     def get_compile_config(self) -> dict[str, Any]:

@@ -113,6 +113,17 @@ class ArrayAdapter(Passes):
         for start in range(first * size, self.size, size):
             yield self._at(slice(start, start + size) if order is None else order[start : start + size])
 
+    def rows(self, epoch: int, step: int) -> Array:
+        number, batch, steps = epoch, step, self.options.steps_per_epoch
+        if steps is not None and self.options.repeat:  # passes go on from epoch to epoch
+            assert self.count is not None
+            passes, batch = divmod((epoch - self.options.initial_epoch) * steps + step, self.count)
+            number = self.options.initial_epoch + passes
+        order = self._ordered(number)
+        start = batch * self.options.batch_size
+        rows = np.arange(start, min(start + self.options.batch_size, self.size))
+        return rows if order is None else order[rows]
+
     def prepared(self, item: Any, place: str) -> Batch:
         if self.options.check_finite:
             check_finite(item, place)

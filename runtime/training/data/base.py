@@ -48,6 +48,10 @@ class Adapter(ABC):
     def example(self) -> Batch:
         """A batch, to see what the data is like; it will come again."""
 
+    def rows(self, epoch: int, step: int) -> Array | None:
+        """The rows of the data that are the batch of this step, int[examples], where that is known."""
+        return None
+
     @abstractmethod
     def items(self, epoch: int, step: int) -> Iterator[Any]:
         """The batches of an epoch from `step` on, as they come from the data."""

@@ -62,8 +62,8 @@ class IoU(Metric):
                 (ops.convert_to_tensor(y_pred), self.sparse_y_pred),
             )
         )
-        weights = 1 if sample_weight is None else ops.convert_to_tensor(sample_weight)
-        if sample_weight is not None and dtype_of(weights.dtype).is_float and not self.dtype.is_float:
+        weights: Any = ops.convert_to_tensor(1 if sample_weight is None else sample_weight)
+        if dtype_of(weights.dtype).is_float and not self.dtype.is_float:
             warnings.warn(
                 f"the metric {self.name!r} sums integers, and cuts sample weights off to these: pass dtype='float32'",
                 stacklevel=2,

@@ -34,8 +34,9 @@ class ThresholdMetric(ElementwiseMetric):
             setattr(self, count, self.add_variable(shape=(len(thresholds),), name=count))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        options = {"top_k": self.top_k, "class_id": self.class_id}
-        found = count_above(y_true, y_pred, sample_weight, self.thresholds, self.dtype, **options)
+        found = count_above(
+            y_true, y_pred, sample_weight, self.thresholds, self.dtype, top_k=self.top_k, class_id=self.class_id
+        )
         for count in self.counts:
             getattr(self, count).assign_add(getattr(found, count))
 

@@ -45,7 +45,7 @@ def with_label(label, kind=np.int32):
 @pytest.mark.parametrize("label", [4, -1])
 def test_labels_out_of_range(target, label):
     model = classifier(target)
-    refused(model, rf"(?s)label {label} at 2 of the batch; .* 0 to 3.*epoch 1, step 1", y=with_label(label))
+    refused(model, rf"(?s)label {label} at 2 of the data; .* 0 to 3.*epoch 1, step 1", y=with_label(label))
     assert np.isfinite(model.fit(X, Y, verbose=0).history["loss"]).all()
 
 
@@ -55,7 +55,7 @@ def test_labels_out_of_range_in_validation():
     with pytest.raises(GraphcError, match=r"(?s)label 7 at 2 of validation_data; .* 0 to 3"):
         classifier().fit(X, Y, validation_data=(X, with_label(7)), verbose=0, callbacks=[watch])
     assert not begun
-    with pytest.raises(GraphcError, match=r"label 7 at 2 of the batch"):
+    with pytest.raises(GraphcError, match=r"label 7 at 2 of the data"):
         classifier().evaluate(X, with_label(7), verbose=0)
 
 
@@ -63,7 +63,7 @@ def test_labels_out_of_range_in_validation():
 def test_labels_that_are_no_classes(label):
     """Numbers that are no integers are not cut off to a class in silence."""
     labels = with_label(label, kind=np.float32)
-    refused(classifier(), f"label {label} at 2 of the batch; the loss takes the classes 0 to 3", y=labels)
+    refused(classifier(), f"label {label} at 2 of the data; the loss takes the classes 0 to 3", y=labels)
     assert np.isfinite(classifier().fit(X, Y.astype(np.float32), verbose=0).history["loss"]).all()
 
 

@@ -36,7 +36,7 @@ def test_a_model_without_a_loss():
 def test_labels_out_of_range(label, dtype):
     labels = LABELS.astype(dtype)
     labels[9] = label
-    with pytest.raises(graphc.GraphcError, match=f"target has the label {label} at 4 of the batch; .* 0 to 3") as error:
+    with pytest.raises(graphc.GraphcError, match=f"target has the label {label} at 9 of the data; .* 0 to 3") as error:
         classifier().fit(X, labels, batch_size=5, shuffle=False, verbose=0)
     assert "epoch 1, step 2" in str(error.value)
 
