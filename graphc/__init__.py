@@ -5,7 +5,10 @@ under `TYPE_CHECKING` tell type checkers and editors the same, and a test keeps 
 """
 
 import os
+import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -76,6 +79,9 @@ _MODULES = {
 }
 """Modules that are public under a shorter name. `graphc.passes` can also be called."""
 
+_BELOW = {"optimizers.schedules": "graphc.runtime.training.schedules"}
+"""Public modules in public modules that are elsewhere."""
+
 __all__ = ["__version__", *_NAMES, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
@@ -143,6 +149,40 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'graphc' has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+class _PublicModules:
+    """Finds the public modules under their short names: `import graphc.layers`, `from graphc.layers import Dense`.
+
+    They are the modules themselves, each loaded once, and what is in them too.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        package, _, short = name.partition(".")
+        public, _, below = short.partition(".")
+        if package != __name__ or public not in _MODULES:
+            return None
+        real = _BELOW.get(short) or ".".join(filter(None, (_MODULES[public], below)))
+        return None if real == name else ModuleSpec(name, _Alias(real))  # type: ignore[arg-type]
+
+
+class _Alias:
+    """Loads a module that has another name."""
+
+    def __init__(self, real: str) -> None:
+        self._real = real
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = import_module(self._real)
+        self._spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec  # which the import system has taken for that of the short name
+
+
+sys.meta_path.insert(0, _PublicModules)  # type: ignore[arg-type]  # before the rooms' folders are searched
 
 
 def __dir__() -> list[str]:

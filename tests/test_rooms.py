@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import sysconfig
+import textwrap
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -140,6 +141,26 @@ def test_files_stay_readable() -> None:
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(graphc, name) is getattr(graphc, name)
     assert name in dir(graphc)
+
+
+def test_public_modules_are_imported_under_their_short_names(tmp_path: Path) -> None:
+    """Each is the module itself, and loaded once: a class has one identity however it is reached."""
+    program = """
+        from graphc.layers import Dense
+        from graphc.optimizers.schedules import CosineDecay
+        import graphc.layers.core, graphc.models
+        import graphc, graphc.frontends.layers.core, graphc.runtime.training.schedules as schedules
+        assert graphc.layers is graphc.frontends.layers and graphc.layers.core is graphc.frontends.layers.core
+        assert graphc.layers.Dense is Dense and schedules.CosineDecay is CosineDecay
+        assert graphc.layers.__spec__.name == graphc.layers.__name__ == "graphc.frontends.layers"
+        for name in ("graphc.nothing", "graphc.layers.nothing"):
+            try:
+                __import__(name)
+            except ModuleNotFoundError:
+                continue
+            raise AssertionError(name)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=tmp_path, check=True)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
