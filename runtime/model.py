@@ -10,13 +10,14 @@ from graphc.frontends.arguments import suggests_arguments
 from graphc.frontends.structures import pack
 from graphc.runtime import predicting
 from graphc.runtime.executable import Executable
+from graphc.runtime.lora.model import Adapted
 from graphc.runtime.training import constraints, losses, metrics, optimizers, schedules
 from graphc.runtime.training.program import Program
 from graphc.runtime.training.step import record_training
 from graphc.runtime.training.trainer import Trainer, batch_length
 
 
-class Model(Trainer):
+class Model(Adapted, Trainer):
     """A model that can be compiled for a target, trained and run on arrays there."""
 
     def executable(self) -> Executable:

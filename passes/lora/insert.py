@@ -77,7 +77,7 @@ def insert_adapters(module: Module, settings: Settings, seed: int = 0) -> list[F
     forms = candidates(module)
     others = [w.name for w in module.weights.entries() if w.name not in forms and w.alias is None]
     chosen = choose(settings, forms, others)
-    trained = set(_kept(settings, chosen, [w.name for w in module.weights.entries()]))
+    trained = set(kept_beside(settings, chosen, [w.name for w in module.weights.entries()]))
     for weight in module.weights.entries():
         weight.trainable = weight.trainable and weight.name in trained
     return [_insert(module, name, forms[name], settings, seed) for name in chosen]
@@ -88,7 +88,7 @@ def is_adapted(op: Op) -> bool:
     return op.name.startswith("lora_")
 
 
-def _kept(settings: Settings, chosen: list[str], names: list[str]) -> list[str]:
+def kept_beside(settings: Settings, chosen: list[str], names: list[str]) -> list[str]:
     """The weights that are trained beside adapters."""
     kept: list[str] = []
     for pattern in settings.modules_to_save:
@@ -198,4 +198,4 @@ def weight_parameter(module: Module, function: Function, name: str) -> Value:
     return function.add_parameter(module.weights.info(name).type, value_name, "param", name)
 
 
-__all__ = ["Factors", "add_factors", "candidates", "dora_magnitude", "factor_names", "insert_adapters"]
+__all__ = ["Factors", "add_factors", "candidates", "dora_magnitude", "factor_names", "insert_adapters", "kept_beside"]

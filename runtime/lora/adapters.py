@@ -1,0 +1,320 @@
+"""The adapters of a model: made by patterns, made active one at a time, taken away again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphc.frontends import initializers
+from graphc.frontends.adapters import Adapter, attach, check_rank
+from graphc.frontends.layer_paths import LayerPaths, layer_paths
+from graphc.frontends.lowering import lower_forward
+from graphc.frontends.variable import Variable
+from graphc.ir.adapting import Form
+from graphc.ir.errors import GraphcError
+from graphc.ir.suggestions import nearest
+from graphc.passes.lora.insert import candidates as module_candidates
+from graphc.passes.lora.insert import dora_magnitude, kept_beside
+from graphc.passes.lora.settings import Settings, choose
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(eq=False)
+class ModelAdapter:
+    """One adapter of a model: the settings, and what it has of each weight, by the weight's name in the model.
+
+    `trained` are the weights of `modules_to_save` and biases: those of the model itself while the adapter is active,
+    and otherwise the arrays in `values`.
+    """
+
+    name: str
+    settings: Settings
+    parts: dict[str, tuple[Variable, Adapter]] = field(default_factory=dict[str, tuple[Variable, Adapter]])
+    trained: dict[str, Variable] = field(default_factory=dict[str, Variable])
+    values: dict[str, Array] = field(default_factory=dict[str, Array])
+    base: str | None = None
+    """The digest of the weights it was made for."""
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The factors and magnitudes."""
+        return [variable for _, adapter in self.parts.values() for variable in adapter.variables]
+
+    def value_of(self, name: str) -> Array:
+        """The array of a weight in `trained`, as this adapter has it."""
+        return self.values[name] if name in self.values else self.trained[name].numpy()
+
+    def __repr__(self) -> str:
+        numbers = sum(int(np.prod(v.shape)) for v in self.variables)
+        return f"<adapter {self.name!r} of {len(self.parts)} weights: {numbers:,} numbers>"
+
+
+@dataclass(eq=False)
+class AdapterState:
+    """What a model knows of its adapters."""
+
+    adapters: dict[str, ModelAdapter] = field(default_factory=dict[str, ModelAdapter])
+    active: str | None = None
+    originals: dict[str, Array] = field(default_factory=dict[str, Array])
+    """What the weights in `trained` of some adapter were before, by name."""
+    merged: Any = None
+    """What was merged, see `merging.py`."""
+
+
+def state_of(model: Any) -> AdapterState:
+    """The state of a model's adapters, made when first asked for."""
+    if model.__dict__.get("_adapter_state") is None:
+        object.__setattr__(model, "_adapter_state", AdapterState())
+    return model.__dict__["_adapter_state"]
+
+
+@contextmanager
+def without_adapters(model: Any) -> Iterator[None]:
+    """The model as it is without adapters inside."""
+    active = [(variable, variable.adapter) for variable in model.weights if variable.adapter is not None]
+    for variable, _ in active:
+        variable.adapter = None
+    try:
+        yield
+    finally:
+        for variable, adapter in active:
+            variable.adapter = adapter
+
+
+def candidates(model: Any) -> tuple[dict[str, Form], dict[str, Variable]]:
+    """The weights of a model that an adapter can be for, with how it lies, and all weights of the model by name.
+
+    The factors of adapters are not among them.
+    """
+    require_built(model)
+    with without_adapters(model):
+        lowering = lower_forward(model)
+    factors = {id(v) for weight in model.weights for a in weight.adapters.values() for v in a.variables}
+    variables = {name: v for name, v in lowering.variables.items() if id(v) not in factors}
+    forms = {name: form for name, form in module_candidates(lowering.module).items() if name in variables}
+    return forms, variables
+
+
+def require_built(model: Any) -> None:
+    """Raise `GraphcError` for a model that has no weights yet."""
+    if not model.is_functional and model._input_types is None:
+        raise GraphcError(f"model {model.name!r} has no weights yet: call it on an input, or `build` it, first")
+
+
+def add_adapter(model: Any, name: str, settings: Settings, a_initializer: Any, b_initializer: Any) -> ModelAdapter:
+    """See `Model.add_adapter`."""
+    forms, variables = check_new(model, name)
+    chosen = choose(settings, forms, [n for n in variables if n not in forms])
+    for weight in chosen:
+        check_rank(settings.rank_of(weight), forms[weight], weight)
+    plans = {
+        weight: Plan(forms[weight], settings.rank_of(weight), settings.scaling(weight, settings.rank_of(weight)))
+        for weight in chosen
+    }
+    kept = kept_beside(settings, chosen, list(variables))
+    return make_adapter(model, name, settings, plans, variables, kept, (a_initializer, b_initializer))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one weight is to be adapted."""
+
+    form: Form
+    rank: int
+    scaling: float
+
+
+def check_new(model: Any, name: str) -> tuple[dict[str, Form], dict[str, Variable]]:
+    """The `candidates` of a model for a new adapter. Raises `GraphcError` where it cannot have one of this name."""
+    state = state_of(model)
+    require_unmerged(model)
+    if not name.isidentifier():
+        raise GraphcError(f"an adapter's name is a word of letters, digits and '_', not {name!r}")
+    if name in state.adapters:
+        raise GraphcError(
+            f"model {model.name!r} has an adapter {name!r} already; it has {', '.join(state.adapters)}: give the new "
+            "one another name, or delete_adapter the old one"
+        )
+    forms, variables = candidates(model)
+    enabled = [n for n, v in variables.items() if any(v.adapters.get(a) for a in v.adapters if a not in state.adapters)]
+    if enabled:
+        raise GraphcError(f"{enabled[0]!r} has an adapter of its layer's enable_lora; a model's own do not go with it")
+    return forms, variables
+
+
+def make_adapter(
+    model: Any,
+    name: str,
+    settings: Settings,
+    plans: Mapping[str, Plan],
+    variables: Mapping[str, Variable],
+    kept: Iterable[str],
+    begin: tuple[Any, Any] = (None, None),
+) -> ModelAdapter:
+    """A new, active adapter of the weights in `plans`; those in `kept` are trained too, all others frozen.
+
+    `begin` are the initializers of A and B, by default PEFT's.
+    """
+    state = state_of(model)
+    owners = _owners(layer_paths(model))
+    found = ModelAdapter(name, settings, base=base_digest({weight: variables[weight] for weight in plans}))
+    deactivate(model)
+    for variable in variables.values():
+        variable.freeze()
+    for weight, plan in plans.items():
+        variable = variables[weight]
+        found.parts[weight] = variable, _attach(owners[id(variable)], variable, plan, settings, name, begin)
+        variable.adapter = None
+    found.trained = {weight: variables[weight] for weight in kept}
+    found.values = {weight: variables[weight].numpy().copy() for weight in kept}
+    state.adapters[name] = found
+    activate(model, name)
+    return found
+
+
+def _attach(
+    layer: Any,
+    variable: Variable,
+    plan: Plan,
+    settings: Settings,
+    name: str,
+    given: tuple[Any, Any],
+) -> Adapter:
+    """An adapter as PEFT begins it: A uniform within 1 / √inputs and B zeros; of embeddings A zeros and B normal."""
+    form = plan.form
+    if form.kind == "embedding":
+        begin: tuple[Any, Any] = "zeros", initializers.RandomNormal(stddev=1.0)
+    else:
+        begin = initializers.VarianceScaling(1 / 3, "fan_in", "uniform"), "zeros"
+    a, b = (default if each is None else each for default, each in zip(begin, given, strict=True))
+    adapter = attach(
+        layer,
+        variable,
+        form,
+        plan.rank,
+        plan.scaling,
+        name=name,
+        dropout=settings.dropout,
+        a_initializer=a,
+        b_initializer=b,
+        magnitude=np.ones(form.outputs) if settings.dora else None,
+    )
+    if adapter.magnitude is not None:
+        with_factors = (adapter.a.numpy(), adapter.b.numpy(), plan.scaling, form)
+        adapter.magnitude.assign(dora_magnitude(variable.numpy(), *with_factors))
+    return adapter
+
+
+def _owners(paths: LayerPaths) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    for place in paths.places:
+        found.setdefault(id(place.variable), place.layer)
+    return found
+
+
+def base_digest(variables: Mapping[str, Variable]) -> str:
+    """SHA-256 of the names, shapes and values of adapted weights, by which an adapter knows its base."""
+    digest = hashlib.sha256()
+    for name in sorted(variables):
+        array = np.ascontiguousarray(variables[name].numpy())
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def require_unmerged(model: Any) -> None:
+    """Raise `GraphcError` for a model into whose weights an adapter is merged."""
+    merged = state_of(model).merged
+    if merged is not None:
+        raise GraphcError(
+            f"the adapter {merged.name!r} is merged into model {model.name!r}: call unmerge_adapter() first"
+        )
+
+
+def find_adapter(model: Any, name: str | None) -> ModelAdapter:
+    """The adapter of this name, the active one if None. Raises `GraphcError` if there is none."""
+    state = state_of(model)
+    if name is None and state.active is None:
+        raise GraphcError(f"model {model.name!r} has no active adapter; it has {', '.join(state.adapters) or 'none'}")
+    wanted = state.active if name is None else name
+    if wanted not in state.adapters:
+        raise GraphcError(f"model {model.name!r} has no adapter {wanted!r}{nearest(str(wanted), state.adapters)}")
+    return state.adapters[wanted]
+
+
+def activate(model: Any, name: str | None) -> None:
+    """Let the model compute with, and train, this adapter, or none."""
+    state = state_of(model)
+    require_unmerged(model)
+    if name is not None:
+        find_adapter(model, name)
+    deactivate(model)
+    if name is None:
+        return
+    chosen = state.adapters[name]
+    for variable, adapter in chosen.parts.values():
+        variable.adapter = adapter
+        for factor in adapter.variables:
+            factor.unfreeze()
+    for weight, variable in chosen.trained.items():
+        state.originals[weight] = variable.numpy().copy()
+        variable.assign(chosen.values.pop(weight))
+        variable.unfreeze()
+    state.active = name
+
+
+def deactivate(model: Any) -> None:
+    """Let the model be its base, which stays frozen."""
+    state = state_of(model)
+    if state.active is None:
+        return
+    chosen = state.adapters[state.active]
+    for variable, adapter in chosen.parts.values():
+        variable.adapter = None
+        for factor in adapter.variables:
+            factor.freeze()
+    for weight, variable in chosen.trained.items():
+        chosen.values[weight] = variable.numpy().copy()
+        variable.assign(state.originals.pop(weight))
+        variable.freeze()
+    state.active = None
+
+
+def delete_adapter(model: Any, name: str) -> None:
+    """Take an adapter away; without any the model is trained as a whole again."""
+    found = find_adapter(model, name)
+    state = state_of(model)
+    if state.merged is not None and state.merged.name == name:
+        raise GraphcError(f"the adapter {name!r} is merged into model {model.name!r}: call unmerge_adapter() first")
+    if state.active == name:
+        deactivate(model)
+    owners = _owners(layer_paths(model))
+    for variable, adapter in found.parts.values():
+        del variable.adapters[name]
+        for factor in adapter.variables:
+            owners[id(factor)]._tracker.remove(factor)
+    del state.adapters[name]
+    if not state.adapters:
+        for variable in model.weights:
+            variable.unfreeze()
+
+
+__all__ = [
+    "AdapterState",
+    "ModelAdapter",
+    "activate",
+    "add_adapter",
+    "base_digest",
+    "candidates",
+    "deactivate",
+    "delete_adapter",
+    "find_adapter",
+    "state_of",
+    "without_adapters",
+]
