@@ -176,13 +176,16 @@ class Accumulator:
     def __init__(self, sums: dict[int, Any], count: Any) -> None:
         self.sums, self.count = sums, count
 
-    def add(self, part: Part, variables: Sequence[Any]) -> None:
-        """Add what a batch gives."""
+    def add(self, part: Part, variables: Sequence[Any], is_first: Any) -> None:
+        """Add what a batch gives, to nothing where the scalar `is_first` holds."""
         weight = 1.0 if part.weight is SUMMED else part.weight
-        for kept, gradient in self._pairs(part, variables):
-            kept.assign(kept + gradient * ops.cast(weight, gradient.dtype))
+        for variable, gradient in zip(variables, part.gradients, strict=True):
+            if gradient is not None:
+                kept = self.sums[id(variable)]
+                before = ops.where(is_first, ops.zeros_like(kept), kept)
+                kept.assign(before + gradient * ops.cast(weight, gradient.dtype))
         if part.weight is not SUMMED:
-            self.count.assign_add(weight)
+            self.count.assign(ops.where(is_first, 0.0, self.count) + ops.cast(weight, "float32"))
 
     def mean(self, part: Part, variables: Sequence[Any]) -> list[Any]:
         """The gradients of the big batch, None for a variable that the part does not depend on."""
@@ -194,17 +197,6 @@ class Accumulator:
             else:  # where nothing counts, gradients are 0, as they are without accumulation
                 found.append(ops.divide_no_nan(kept, ops.cast(self.count, kept.dtype)))
         return found
-
-    def clear(self, part: Part, variables: Sequence[Any]) -> None:
-        """Start anew."""
-        for kept, _ in self._pairs(part, variables):
-            kept.assign(ops.zeros_like(kept))
-        if part.weight is not SUMMED:
-            self.count.assign(ops.zeros_like(self.count))
-
-    def _pairs(self, part: Part, variables: Sequence[Any]) -> list[tuple[Any, Any]]:
-        pairs = zip(variables, part.gradients, strict=True)
-        return [(self.sums[id(variable)], gradient) for variable, gradient in pairs if gradient is not None]
 
 
 __all__ = ["CONSTANT", "EXAMPLES", "SUMMED", "Accumulator", "Part", "Term", "joined", "parts"]

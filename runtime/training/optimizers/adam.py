@@ -119,8 +119,8 @@ class Nadam(Moments):
 
     def prepare(self, learning_rate: Any) -> None:
         step = called(ops.cast(self.iterations + 1, "float32"), "step")
-        now = self.beta_1 * (1.0 - 0.5 * ops.power(0.96, step))
-        following = self.beta_1 * (1.0 - 0.5 * ops.power(0.96, step + 1.0))
+        now = called(self.beta_1 * (1.0 - 0.5 * ops.power(0.96, step)), "mu")
+        following = called(self.beta_1 * (1.0 - 0.5 * ops.power(0.96, step + 1.0)), "next_mu")
         self._product.assign(self._product * now)
         product = ops.convert_to_tensor(self._product)
         self._of_momentum = called(following / (1.0 - product * following), "momentum_share")

@@ -318,18 +318,17 @@ class Optimizer:
         constant = [part for part in found if part.weight is CONSTANT]
         self.make_accumulators(len(summed))
         pairs = list(zip(self._gradient_accumulators, summed, strict=False))
+        position = ops.mod(self._iterations, self.gradient_accumulation_steps)
         for accumulator, part in pairs:
-            accumulator.add(part, variables)
+            accumulator.add(part, variables, ops.equal(position, 0))
 
         def update() -> None:
             columns = [accumulator.mean(part, variables) for accumulator, part in pairs]
             columns += [part.gradients for part in constant]
             self._update([_sum(row) for row in zip(*columns, strict=True)], variables)
-            for accumulator, part in pairs:
-                accumulator.clear(part, variables)
 
         last: int = self.gradient_accumulation_steps - 1  # type: ignore[operator]
-        when(ops.equal(ops.mod(self._iterations, last + 1), last), update)
+        when(ops.equal(position, last), update)
 
     def _update(self, grads: list[Any], variables: list[Variable]) -> None:
         grads = self._clip_gradients(grads)
