@@ -13,6 +13,7 @@ from graphc.passes.dce import dce
 from graphc.passes.driver import apply_rules, rules_in
 from graphc.passes.legalize import legalize
 from graphc.passes.partition.remat import planning_for, within_budget
+from graphc.passes.quantization.matching import match_linear
 from graphc.passes.registry import Observer, collector_paused
 from graphc.passes.rules import arithmetic
 from graphc.passes.rules.folding import folding
@@ -43,6 +44,7 @@ def write_artifact(
     with collector_paused():
         with planning_for(chosen.memory):
             passed = run_passes(module, DEFAULT_PASSES if passes is None else passes, check, observe)
+        match_linear(passed)
         legal = chosen.prepare(passed)
         if observe is not None:
             observe("prepare", legal)

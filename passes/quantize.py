@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphc.ir.formats import parse_format
 from graphc.ir.module import Module
+from graphc.passes.quantization.matching import absorb_transposes
 from graphc.passes.quantization.targets import chosen_weights, patterns
 from graphc.passes.quantization.weights import quantize_weights
 from graphc.passes.registry import register_pass
@@ -15,3 +16,4 @@ def quantize(module: Module, format: str = "int8", targets: str = "*", exclude: 
     form = parse_format(format)
     names = chosen_weights(module, patterns(targets), patterns(exclude))
     quantize_weights(module, dict.fromkeys(names, form))
+    absorb_transposes(module)

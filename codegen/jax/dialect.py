@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from graphc.codegen.jax import quantization
 from graphc.codegen.jax.helpers import HELPERS
 from graphc.codegen.jax.regions import write_region_op
 from graphc.codegen.jax.spelling import SPELLING, dtype_text
@@ -27,8 +28,8 @@ class JaxDialect(FunctionalDialect):
     """See `spelling.py` for the ops."""
 
     framework = "JAX"
-    spelling: dict[str, Spelling] = SPELLING
-    helpers = {name: source.strip() for name, source in HELPERS.items()}
+    spelling: dict[str, Spelling] = SPELLING | quantization.SPELLING
+    helpers = {name: source.strip() for name, source in (HELPERS | quantization.HELPERS).items()}
     imports = {
         "Path": "from pathlib import Path",
         "partial": "from functools import partial",

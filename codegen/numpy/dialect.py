@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphc.codegen.numpy import quantization
 from graphc.codegen.numpy.helpers import HELPERS
 from graphc.codegen.numpy.spelling import SPELLING, dtype_text
 from graphc.codegen.source.body import BodyWriter
@@ -20,8 +21,8 @@ class NumpyDialect(FunctionalDialect):
 
     framework = "NumPy"
     is_eager = True
-    spelling: dict[str, Spelling] = SPELLING
-    helpers = {name: source.strip() for name, source in HELPERS.items()}
+    spelling: dict[str, Spelling] = SPELLING | quantization.SPELLING
+    helpers = {name: source.strip() for name, source in (HELPERS | quantization.HELPERS).items()}
     imports = {
         "Path": "from pathlib import Path",
         "math": "import math",
@@ -31,7 +32,9 @@ class NumpyDialect(FunctionalDialect):
         "special": "from scipy import special",
         "load_file": "from safetensors.numpy import load_file",
     }
-    reserved = frozenset({"np", "special", "params", "load", "nested", "Path", "Model", "forward", *HELPERS})
+    reserved = frozenset(
+        {"np", "special", "params", "load", "nested", "Path", "Model", "forward", *HELPERS, *quantization.HELPERS}
+    )
     light = frozenset({"relu", "sigmoid", "tanh", "silu", "transpose", "reshape", "convert"})
 
     def dtype(self, dtype: DType) -> str:

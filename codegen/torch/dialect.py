@@ -19,6 +19,7 @@ from graphc.codegen.source.naming import MODULE_MEMBERS, identifier, member, ste
 from graphc.codegen.source.regions import write_region_op
 from graphc.codegen.source.sharing import operands_shared
 from graphc.codegen.source.writer import Definition, ModuleWriter, PrivateFunction
+from graphc.codegen.torch import quantization
 from graphc.codegen.torch.convolution import without_detours
 from graphc.codegen.torch.dtypes import dtype_text
 from graphc.codegen.torch.helpers import HELPERS
@@ -58,8 +59,8 @@ IN_PLACE = {"add": ("+", "add_"), "sub": ("-", "sub_"), "mul": ("*", "mul_")}
 class TorchDialect(Dialect):
     """See `spelling.py` for the ops and `layers.py` for the modules."""
 
-    spelling: dict[str, Spelling] = SPELLING
-    helpers = {name: source.strip() for name, source in HELPERS.items()}
+    spelling: dict[str, Spelling] = SPELLING | quantization.SPELLING
+    helpers = {name: source.strip() for name, source in (HELPERS | quantization.HELPERS).items()}
     imports = {
         "Path": "from pathlib import Path",
         "math": "import math",
@@ -75,7 +76,7 @@ class TorchDialect(Dialect):
     has_native_gradient = True
     writes_in_place = True
     indent = 8
-    reserved = frozenset({"self", "torch", "nn", "F", "grad", "load", "Path", "Model", *HELPERS})
+    reserved = frozenset({"self", "torch", "nn", "F", "grad", "load", "Path", "Model", *HELPERS, *quantization.HELPERS})
     taken_members = MODULE_MEMBERS | {"backward", "forward_with_residuals"}
     light = frozenset(
         {"relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "transpose", "reshape", "convert"}

@@ -8,6 +8,7 @@ from graphc.codegen.source.dialect import Layer
 from graphc.codegen.source.geometry import kernel_shape, window_steps
 from graphc.codegen.torch.convolution import padded_input
 from graphc.codegen.torch.dtypes import dtype_text
+from graphc.codegen.torch.quantization import linear_layer
 from graphc.ir.dtypes import f32
 from graphc.ir.graph import Op
 from graphc.ir.recipes import Permute, Step
@@ -52,7 +53,11 @@ def lora_linear(op: Op) -> Layer | None:
         return None
     inputs, outputs = kernel.shape
     swapped: tuple[Step, ...] = (Permute((1, 0)),)
-    weights: dict[str, tuple[int, tuple[Step, ...]]] = {"weight": (1, swapped), "lora_a": (2, swapped), "lora_b": (3, swapped)}
+    weights: dict[str, tuple[int, tuple[Step, ...]]] = {
+        "weight": (1, swapped),
+        "lora_a": (2, swapped),
+        "lora_b": (3, swapped),
+    }
     if bias is not None:
         weights["bias"] = (4, ())
     scaling = repr(op.attribute_dict["scaling"])
@@ -149,6 +154,7 @@ def group_norm(op: Op) -> Layer | None:
 _LAYERS = {
     "linear": linear,
     "lora_linear": lora_linear,
+    "quantized_linear": linear_layer,
     "conv": conv,
     "batch_norm": batch_norm,
     "layer_norm": layer_norm,

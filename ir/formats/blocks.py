@@ -16,6 +16,7 @@ from graphc.ir.formats.shapes import (
     as_dtype,
     as_rows,
     columns,
+    computed_in,
     from_rows,
     from_rows_recorded,
     packed,
@@ -97,7 +98,7 @@ class Int4(Format):
         return from_rows(whole.reshape(whole.shape[0], -1 if whole.size else 0), shape, self.channel_axis(len(shape)))
 
     def decompose(self, *parts: Tensor, shape: Sequence[Any], dtype: DType) -> Tensor:
-        wide = f32 if parts[1].dtype == f16 else parts[1].dtype
+        wide = computed_in(parts[1], dtype)
         rows, blocks = self._counts(shape)
         whole = self._whole(parts, shape, wide) * ops.reshape(as_dtype(parts[1], wide), shape=(rows, blocks, 1))
         flat = ops.reshape(whole, shape=(rows, blocks * self.block))

@@ -11,7 +11,7 @@ import numpy as np
 from graphc.ir import ops
 from graphc.ir.dtypes import DType, f32, i8, u8
 from graphc.ir.formats.format import Array, Format, Part, Tensor, finite, register_format, rounded_scales
-from graphc.ir.formats.shapes import as_dtype, zero_points_of
+from graphc.ir.formats.shapes import as_dtype, computed_in, zero_points_of
 from graphc.ir.types import TensorType
 
 
@@ -76,7 +76,8 @@ class Int8(Format):
         return whole * self._spread(scales, shape)
 
     def decompose(self, *parts: Tensor, shape: Sequence[Any], dtype: DType) -> Tensor:
-        return as_dtype(self._whole(parts, shape, parts[1].dtype) * self._spread(parts[1], shape), dtype)
+        wide = computed_in(parts[1], dtype)
+        return as_dtype(self._whole(parts, shape, wide) * self._spread(as_dtype(parts[1], wide), shape), dtype)
 
     def cotangents(self, dy: Tensor, *parts: Tensor, shape: Sequence[Any]) -> tuple[Tensor | None, ...]:
         kept = None if self.tensor else self.channel_axis(len(shape))

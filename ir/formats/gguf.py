@@ -24,6 +24,7 @@ from graphc.ir.formats.shapes import (
     as_dtype,
     as_rows,
     columns,
+    computed_in,
     from_rows,
     from_rows_recorded,
     rows_recorded,
@@ -74,7 +75,7 @@ class _Gguf(Format):
 
     def decompose(self, *parts: Tensor, shape: Sequence[Any], dtype: DType) -> Tensor:
         values, scales = parts
-        wide = f32 if scales.dtype == f16 else scales.dtype
+        wide = computed_in(scales, dtype)
         rows, blocks = scales.shape
         product = self.whole_recorded(values, wide) * ops.reshape(as_dtype(scales, wide), shape=(rows, blocks, 1))
         flat = ops.reshape(product, shape=(rows, blocks * BLOCK))

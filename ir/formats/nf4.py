@@ -22,6 +22,7 @@ from graphc.ir.formats.shapes import (
     as_dtype,
     as_rows,
     columns,
+    computed_in,
     from_rows,
     from_rows_recorded,
     rows_recorded,
@@ -168,8 +169,8 @@ class NF4(Format):
         values, *scales = parts
         axis = self.channel_axis(len(shape))
         count = shape[axis] * columns(shape, axis)
-        wide = scales[-1].dtype
-        found = _scales_recorded(self, *scales)
+        wide = computed_in(scales[-1], dtype)
+        found = as_dtype(_scales_recorded(self, *scales), wide)
         product = _in_blocks(self._looked_up(values, count, wide), self.block) * ops.reshape(
             found, shape=(*found.shape, 1)
         )

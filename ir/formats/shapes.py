@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.ir import ops
 from graphc.ir.dims import product
-from graphc.ir.dtypes import DType
+from graphc.ir.dtypes import DType, f32, f64
 
 Array = np.ndarray[Any, Any]
 
@@ -24,6 +24,11 @@ def zero_points_of(least: Array, scales: Array, limits: tuple[int, int], storage
     """The value that stands for 0 in each channel whose least element, 0 or below, is to be the least value."""
     low, high = limits
     return np.clip(np.rint(low - least / scales), low, high).astype(storage.numpy)
+
+
+def computed_in(scales: Any, dtype: DType) -> DType:
+    """The dtype in which scales are multiplied: float32, or float64 where they or what is wanted are that."""
+    return f64 if f64 in (dtype, scales.dtype) else f32
 
 
 # --- channels as rows -----------------------------------------------------------------------------------------------

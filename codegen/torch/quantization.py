@@ -1,0 +1,107 @@
+"""PyTorch source of weights that are stored as integers, and the layer of `torch.nn`'s kind that holds one."""
+
+from __future__ import annotations
+
+from graphc.codegen.source.dialect import Layer, Spelled, Spelling
+from graphc.codegen.source.quantization import dequantize, linear_rows
+from graphc.codegen.torch.dtypes import dtype_text
+from graphc.ir.dtypes import f32
+from graphc.ir.formats import Int4, Int8, parse_format
+from graphc.ir.graph import Op
+from graphc.ir.recipes import Permute, Step
+
+
+def quantized_linear(op: Op) -> Spelled | None:
+    """The product, where no layer holds the arrays."""
+    rows = linear_rows(op)
+    if rows is None or op.results[0].dtype is not f32:
+        return None
+    inputs = op.attribute_dict["shape"][0]
+    form = parse_format(op.attribute_dict["format"])
+    parts = [f"{{{i}}}" for i in (1, 2, 3) if op.operands[i] is not None]
+    if isinstance(form, Int8):
+        parts[0] += ".T"
+    weight = f"{rows}({', '.join(parts)})" + (
+        f"[:, :{inputs}]" if isinstance(form, Int4) and inputs % form.block else ""
+    )
+    return f"F.linear({{0}}, {weight}{'' if op.operands[4] is None else ', {4}'})"
+
+
+SPELLING: dict[str, Spelling] = {
+    "dequantize": dequantize(lambda text, axes: f"{text}.permute({', '.join(map(str, axes))})"),
+    "quantized_linear": quantized_linear,
+}
+
+HELPERS = {
+    "QuantizedLinear": '''
+class QuantizedLinear(nn.Module):
+    """A linear layer whose weight is kept as integers; `rows` makes floats [outputs, inputs] of them."""
+
+    def __init__(self, rows, inputs, bias=None, **arrays):
+        super().__init__()
+        self.rows, self.inputs, self.bias = rows, inputs, bias
+        for name, array in arrays.items():
+            self.register_buffer(name, array)
+
+    def forward(self, x):
+        weight = self.rows(**dict(self.named_buffers()))[:, : self.inputs]
+        return F.linear(x, weight.to(x.dtype), self.bias)
+''',
+    "int8_rows": '''
+def int8_rows(values, scales, zero_points=None):
+    """A matrix from integers of 8 bits: less the zero point of their row, times its scale."""
+    whole = values.float() if zero_points is None else values.float() - zero_points[:, None]
+    return whole * scales[:, None]
+''',
+    "int4_rows": '''
+def int4_rows(values, scales, zero_points=None):
+    """A matrix from integers of 4 bits, two a byte, in blocks of a row: less their zero point, times their scale."""
+    whole = torch.stack([values & 15, values >> 4], -1).reshape(*scales.shape, -1).float()
+    if zero_points is None:
+        whole -= 8
+    else:
+        zero_points = torch.stack([zero_points & 15, zero_points >> 4], -1).reshape(len(scales), -1)
+        whole -= zero_points[:, : scales.shape[1], None]
+    whole *= scales[..., None]
+    return whole.reshape(len(scales), -1)
+''',
+    "q4_0_rows": '''
+def q4_0_rows(values, scales):
+    """A matrix from GGUF's Q4_0: half a block in the low four bits of its bytes, half in the high ones."""
+    whole = torch.cat([values & 15, values >> 4], -1).float() - 8
+    whole *= scales[..., None]
+    return whole.reshape(len(scales), -1)
+''',
+    "nf4_rows": '''
+def nf4_rows(values, scales, rows, columns, block):
+    """A matrix from 4-bit normal floats, two a byte: places in a table, in blocks that have a scale."""
+    table = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635]
+    table += [-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725]
+    table += [0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941]
+    table += [0.7229568362236023, 1.0]
+    places = torch.stack([values >> 4, values & 15], -1).flatten().int()[: rows * columns]
+    flat = torch.tensor(table)[places] * scales.repeat_interleave(block)[: rows * columns]
+    return flat.reshape(rows, columns)
+''',
+}
+
+
+def linear_layer(op: Op) -> Layer | None:
+    """`QuantizedLinear`, which holds the arrays of the format under their names."""
+    rows = linear_rows(op)
+    if rows is None or op.results[0].dtype is not f32:
+        return None
+    inputs, outputs = op.attribute_dict["shape"]
+    form = parse_format(op.attribute_dict["format"])
+    weights: dict[str, tuple[int, tuple[Step, ...]]] = {}
+    arguments = [rows, str(inputs)]
+    if op.operands[4] is not None:
+        weights["bias"] = (4, ())
+        arguments.append(f"nn.Parameter(torch.empty({outputs}))")
+    for index, part in enumerate(form.parts((inputs, outputs)), 1):
+        steps = (Permute((1, 0)),) if isinstance(form, Int8) and index == 1 else ()
+        sizes = tuple(reversed(part.type.shape)) if steps else part.type.shape
+        dtype = "" if part.type.dtype is f32 else f", dtype={dtype_text(part.type.dtype)}"
+        arguments.append(f"{part.name}=torch.empty({', '.join(map(str, sizes))}{dtype})")
+        weights[part.name] = (index, steps)
+    return Layer(f"QuantizedLinear({', '.join(arguments)})", weights)

@@ -1,0 +1,68 @@
+"""From `linear(x, dequantize(…))` to `quantized_linear`, and transposes into what is dequantized.
+
+`absorb_transposes` runs where weights are quantized; `match_linear` late, so that passes before it see a product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from graphc.ir import ops
+from graphc.ir.dtypes import f32, f64
+from graphc.ir.formats import Int8, parse_format
+from graphc.ir.module import Module
+from graphc.ir.rewriter import Rewriter
+from graphc.passes.driver import Rewritten, apply_rules, producer, rule
+
+MOST_PARTS = 3
+"""`quantized_linear` has a place for values, scales and zero points."""
+
+
+@rule(ops.transpose)
+def transpose_of_dequantized(op: Any, rewriter: Rewriter) -> Rewritten:
+    """transpose(dequantize(values, …), p) = dequantize(transpose(values, p), …), its channels along the moved axis;
+    formats of rows need not be moved where their matrix is"""
+    inner = producer(op.x, ops.dequantize)
+    if inner is None:
+        return None
+    form, rank = parse_format(inner.format), len(inner.shape)
+    shape = tuple(inner.shape[axis] for axis in op.permutation)
+    axis = op.permutation.index(form.channel_axis(rank))
+    if isinstance(form, Int8):
+        values, *rest = inner.operands
+        parts = [ops.transpose(values, permutation=op.permutation), *rest]
+    elif rank == 2:
+        parts = inner.operands
+    else:
+        return None
+    moved = replace(form, axis=None if axis == rank - 1 else axis)
+    return ops.dequantize(*parts, format=str(moved), shape=shape, dtype=inner.dtype)  # type: ignore[return-value]
+
+
+@rule(ops.linear, ops.matmul)
+def linear_of_dequantized(op: Any, rewriter: Rewriter) -> Rewritten:
+    """linear(x, dequantize(parts), bias) = quantized_linear(x, parts, bias), where nothing else reads the kernel"""
+    x, kernel = op.operands[:2]
+    inner = producer(kernel, ops.dequantize)
+    if inner is None or x.dtype not in (f32, f64) or kernel.ndim != 2 or len(kernel.uses or ()) != 1:
+        return None
+    parts = inner.operands
+    if len(parts) > MOST_PARTS or inner.dtype is not x.dtype or x is kernel:
+        return None
+    bias = op.operands[2] if op.name == "linear" else None
+    values, scales, *rest = parts
+    return ops.quantized_linear(  # type: ignore[return-value]
+        x, values, scales, rest[0] if rest else None, bias, format=inner.format, shape=inner.shape
+    )
+
+
+def absorb_transposes(module: Module) -> None:
+    """Let weights be dequantized in the order in which they are read."""
+    apply_rules(module, [transpose_of_dequantized])
+
+
+def match_linear(module: Module) -> None:
+    """Make `quantized_linear` of products with a dequantized kernel."""
+    if any(op.definition is ops.dequantize for op in module.walk()):
+        apply_rules(module, [linear_of_dequantized])
