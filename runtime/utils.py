@@ -12,6 +12,8 @@ from graphc.frontends.utils import (
     to_categorical,
 )
 from graphc.runtime.training.data import PyDataset, Sequence
+from graphc.runtime.training.data import packed as pack_x_y_sample_weight
+from graphc.runtime.training.data import unpacked as unpack_x_y_sample_weight
 
 __all__ = [
     "CustomObjectScope",
@@ -21,8 +23,10 @@ __all__ = [
     "custom_object_scope",
     "deserialize_keras_object",
     "get_custom_objects",
+    "pack_x_y_sample_weight",
     "register_keras_serializable",
     "serialize_keras_object",
     "set_random_seed",
     "to_categorical",
+    "unpack_x_y_sample_weight",
 ]

@@ -37,7 +37,10 @@ class BatchStep:
     def __init__(self, model: Any, name: str, batch: Sequence[Any]) -> None:
         fitting.ensure_built(model, batch[0])
         types = batch_types(model, *batch)
-        self.program: Program = model._program(types if name == "train_step" else None, types)
+        training = name == "train_step"
+        # A step of one's own may have no test step beside it.
+        test = None if training and fitting.overrides(model, "train_step") else types
+        self.program: Program = model._program(types if training else None, test)
         self._run = self.program.runner(name)
         self._arrangement = arrangement() if _is_plain(model) else None
         self._metrics: list[Any] | None = None

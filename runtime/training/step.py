@@ -27,6 +27,7 @@ from graphc.ir.module import Module
 from graphc.ir.rewriter import Rewriter
 from graphc.ir.types import TensorType
 from graphc.passes.registry import collector_paused
+from graphc.runtime.training.data import packed
 
 NARROWED = {"float64": "float32", "int64": "int32", "uint64": "int32"}
 """What arrays of these dtypes become on the way into a step: NumPy's defaults, which targets compute slowly or lack."""
@@ -163,7 +164,7 @@ def _record(
     with lowering.active(), Builder(function.block) as builder:
         builder.trace_lines = not in_graphc(step.__func__.__code__.co_filename)  # type: ignore[attr-defined]
         rate = builder.value(model.optimizer.learning_rate) if training and model.optimizer is not None else None
-        logs = step(data)
+        logs = _run(name, step, data)
         builder.trace_lines = False
         if not isinstance(logs, dict):
             raise GraphcError(f"{name} returns a dict of logs, such as compute_metrics gives, not {logs!r}")
@@ -191,6 +192,20 @@ def _record(
     if training:
         recorded.unreached = tuple(lowering.paths.names[id(variable)] for variable in lowering.unreached)
     return lowering
+
+
+def _run(name: str, step: Callable[..., Any], data: tuple[Any, Any, Any]) -> Any:
+    given = packed(*data)
+    try:
+        return step(given)
+    except ValueError as error:
+        if "values to unpack" not in str(error):
+            raise
+        parts = [part for part, value in zip(("x", "y", "sample_weight"), data, strict=True) if value is not None]
+        raise GraphcError(
+            f"{name} is given {', '.join(parts)} here, as in Keras, and unpacks something else ({error}); x, y, "
+            "sample_weight = graphc.utils.unpack_x_y_sample_weight(data) takes whatever there is"
+        ) from error
 
 
 def _inputs(model: Any, batch: Batch, function: Any) -> tuple[tuple[Any, Any, Any], list[str]]:

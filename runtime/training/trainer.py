@@ -28,7 +28,7 @@ from graphc.runtime.training.callbacks import CallbackList
 from graphc.runtime.training.callbacks.progress import verbosity
 from graphc.runtime.training.checkpoint import Position
 from graphc.runtime.training.compiled_loss import CompiledLoss
-from graphc.runtime.training.data import adapter, split_off
+from graphc.runtime.training.data import adapter, split_off, unpacked
 from graphc.runtime.training.gradients import gradients
 from graphc.runtime.training.inputs import fitted_inputs, nothing_to_train
 from graphc.runtime.training.keys import StepKeys
@@ -72,11 +72,13 @@ class Trainer(frontends.Model):
     # --- what a step is ------------------------------------------------------------------------------------------
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """One step on a batch `(x, y, sample_weight)`, written with `graphc.ops`; returns the logs, scalars by name.
+        """One step on a batch, written with `graphc.ops`; returns the logs, scalars by name.
 
-        It is run once, while it is recorded. Override it for a step of your own; it then runs on every target.
+        `data` is `(x, y)`, `(x, y, sample_weight)` where there are weights, and x alone without y, as in Keras;
+        `graphc.utils.unpack_x_y_sample_weight` gives all three, None for what there is not. The method is run once,
+        while it is recorded. Override it for a step of your own; it then runs on every target.
         """
-        x, y, sample_weight = data
+        x, y, sample_weight = unpacked(data)
         if not self.trainable_variables:
             raise nothing_to_train(self)
         y_pred = self(x, training=True)
@@ -87,7 +89,7 @@ class Trainer(frontends.Model):
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """What `evaluate` does with a batch; see `train_step`."""
-        x, y, sample_weight = data
+        x, y, sample_weight = unpacked(data)
         y_pred = self(x, training=False)
         if self._require_compiled().loss is not None:
             self.compute_loss(x, y, y_pred, sample_weight, training=False)

@@ -171,7 +171,16 @@ def _is_whole(count: Any) -> bool:
     return math.isfinite(count) and int(count) == count
 
 
-def unpacked(item: Any, what: str) -> Batch:
+def packed(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    """What a step is given, as in Keras: `(x, y)`, with `sample_weight` if there is one, and x alone without y."""
+    if sample_weight is not None:
+        return x, y, sample_weight
+    if y is not None:
+        return x, y
+    return (x,) if isinstance(x, (tuple, list)) else x
+
+
+def unpacked(item: Any, what: str = "data") -> Batch:
     """An item of data as `(x, y, sample_weight)`: it is x, or a tuple or list of one to three."""
     if not isinstance(item, (tuple, list)):
         return item, None, None

@@ -214,7 +214,7 @@ class Own(Model):
         return self.inner(x)
 
     def train_step(self, data):
-        x, y, weight = data
+        x, y, weight = graphc.utils.unpack_x_y_sample_weight(data)
         y_pred = self(x, training=True)
         loss = self.compute_loss(x, y, y_pred, weight)
         if self.own_loss is not None:

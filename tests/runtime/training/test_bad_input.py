@@ -141,7 +141,7 @@ class Own(Model):
 def train_own(loss, times=1):
     class Plain(Own):
         def train_step(self, data):
-            found = self.own_loss(*self(data[0], training=True))
+            found = self.own_loss(*self(data, training=True))
             gradients = graphc.gradients(found, self.trainable_variables)
             self.optimizer.apply(gradients, self.trainable_variables)
             return {"loss": found}

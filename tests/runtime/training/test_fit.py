@@ -98,7 +98,7 @@ def test_the_examples_come_in_the_order_of_the_key():
 
     class Seeing(Model):
         def train_step(self, data):
-            x, _, _ = data
+            x = data
             return {"first": graphc.ops.cast(x[0, 0], "float32")}
 
     inputs = Input((1,))

@@ -236,3 +236,34 @@ def test_a_run_that_is_right_warns_of_nothing(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit({"x": X}, validation_data=({"x": X}, Y), epochs=2, callbacks=[callbacks.CSVLogger(tmp_path / "log.csv")])
+
+
+class Unpacking(Model):
+    parts = 2
+
+    def train_step(self, data):
+        if self.parts == 1:
+            x, y = data, None
+        elif self.parts == 2:
+            x, y = data
+        else:
+            x, y, _ = data
+        y_pred = self(x, training=True)
+        loss = ops.mean(ops.square(y_pred)) if y is None else self.compute_loss(y=y, y_pred=y_pred)
+        self.optimizer.apply(graphc.gradients(loss, self.trainable_variables), self.trainable_variables)
+        return {"loss": loss}
+
+
+def test_a_step_is_given_what_keras_gives_it():
+    """`x, y = data` is what every guide has."""
+    x = Input((3,))
+    model = Unpacking(x, layers.Dense(3)(x))
+    model.compile("sgd", "mse")
+    for parts, given in ((1, (X,)), (2, (X, X)), (3, (X, X, np.ones(12)))):
+        Unpacking.parts = parts
+        assert np.isfinite(model.train_on_batch(*given))
+    model.compile("sgd", "mse")
+    with pytest.raises(graphc.GraphcError, match=r"train_step is given x, y here.*unpack_x_y_sample_weight"):
+        model.train_on_batch(X, X)
+    assert graphc.utils.unpack_x_y_sample_weight((X, Y)) == (X, Y, None)
+    assert graphc.utils.pack_x_y_sample_weight((X, X)) == ((X, X),)

@@ -94,7 +94,7 @@ class Autoencoder(Model):
         return ops.sigmoid(self.decoder(self.encoder(inputs)[:, :2]))
 
     def train_step(self, data):
-        x, _, _ = data
+        x = data
         mean, spread = ops.split(self.encoder(x), 2, axis=-1)
         code = mean + ops.exp(0.5 * spread) * random.normal(mean.shape)
         wrong = ops.sum(losses.binary_crossentropy(x, self.decoder(code), from_logits=True), axis=(1, 2))
@@ -153,7 +153,7 @@ class Adversaries(Model):
         self.built = True
 
     def train_step(self, data):
-        real, count = data[0], data[0].shape[0]
+        real, count = data, data.shape[0]
         loss = losses.BinaryCrossentropy(from_logits=True)
         first, second = self.judge(real), self.judge(self.maker(random.normal((count, 4))))
         judged = loss(ops.ones_like(first), first) + loss(ops.zeros_like(second), second)
