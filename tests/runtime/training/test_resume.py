@@ -100,6 +100,8 @@ OPTIMIZERS = {
     ),
     "averaged": lambda: optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=None),
     "accumulating": lambda: optimizers.Adam(0.05, gradient_accumulation_steps=3),
+    "nadam": lambda: optimizers.Nadam(0.02),
+    "ftrl": lambda: optimizers.Ftrl(0.1, gradient_accumulation_steps=2, use_ema=True),
     "lion": lambda: optimizers.Lion(0.01, clipnorm=1.0),
     "scaled": lambda: optimizers.LossScaleOptimizer(optimizers.SGD(0.1), initial_scale=8.0, dynamic_growth_steps=2),
 }
