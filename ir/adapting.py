@@ -57,6 +57,8 @@ class AdapterValues:
     magnitude: Value | None = None
     dropout: float = 0.0
     key: Callable[[Builder], Value] | None = None
+    active: Value | None = None
+    """Whether the magnitude counts, a bool scalar; None where it does."""
 
 
 # --- uses of a kernel ---------------------------------------------------------------------------------------------
@@ -170,7 +172,7 @@ def _rewritten(use: Use, adapter: AdapterValues, rewriter: Rewriter) -> bool:
         a, b = factors
         gain = None
         if adapter.magnitude is not None:
-            gain = _in_dtype(adapter.magnitude, use.value) / ops.dora_norm(use.value, a, b, scaling=adapter.scaling)
+            gain = _gain(adapter, use.value, ops.dora_norm(use.value, a, b, scaling=adapter.scaling))
         found = _with_adapter(use, adapter, a, b, gain, rewriter)
     rewriter.hand_over(op, (found,), before)
     return True
@@ -209,6 +211,11 @@ def _factors(use: Use, adapter: AdapterValues) -> tuple[Value, Value] | None:
     if len(wanted) == 2 and wanted[1] == b.shape[-1]:
         return ops.reshape(a, shape=(wanted[0], a.shape[-1])), b
     return None
+
+
+def _gain(adapter: AdapterValues, kernel: Any, norm: Any) -> Any:
+    gain = _in_dtype(adapter.magnitude, kernel) / norm
+    return gain if adapter.active is None else ops.select(adapter.active, gain, 1.0)
 
 
 def _in_dtype(x: Any, like: Any) -> Any:
@@ -253,7 +260,7 @@ def merged_weight(kernel: Any, adapter: AdapterValues) -> Any:
     named: dict[str, Any] = {"scaling": adapter.scaling, "transposed": form.transposed}
     gain = None
     if adapter.magnitude is not None:
-        gain = _in_dtype(adapter.magnitude, kernel) / ops.dora_norm(matrix, a, b, **named)
+        gain = _gain(adapter, kernel, ops.dora_norm(matrix, a, b, **named))
     merged = ops.lora_weight(matrix, a, b, gain, **named)
     return merged if shape == own else ops.reshape(merged, shape=shape)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,24 @@ import numpy as np
 from graphc import codegen
 from graphc.codegen.artifact import MANIFEST, Entry, Manifest, atomic_folder, read_manifest, refresh_manifest
 from graphc.codegen.target import EntryFunction, Loaded
-from graphc.ir.errors import GraphcError
+from graphc.ir.errors import FormatError, GraphcError
 from graphc.ir.graph import Function
+from graphc.ir.suggestions import nearest
 from graphc.runtime.signature import Binder, signature
 from graphc.runtime.weights import ExecutableWeights
 
 Array = np.ndarray[Any, Any]
 SOURCE = "model.py"
+CHOICES = "choices.json"
+"""The file of an artifact that names the numbers of inputs."""
 
 
 class EntryCall:
     """One entry of an artifact, to be called on NumPy arrays by position or by name."""
 
-    def __init__(self, name: str, entry: Entry, run: EntryFunction) -> None:
+    def __init__(self, name: str, entry: Entry, run: EntryFunction, choices: Mapping[str, Sequence[str]] = {}) -> None:
         self.name = name
+        self._choices = choices
         self.signature: Function = signature(name, entry)
         """A function without a body: the inputs and the guards."""
         self._binder = Binder(self.signature)
@@ -39,7 +44,7 @@ class EntryCall:
 
         Raises `GraphcError`, `ShapeError` or `DTypeError` for inputs that do not fit, before anything runs.
         """
-        results = self._run(*self._binder.inputs(arrays, named))
+        results = self._run(*self._binder.inputs(arrays, self._numbered(named)))
         return results[0] if len(results) == 1 else results
 
     def native(self, *arrays: Any, **named: Any) -> tuple[Any, ...]:
@@ -48,7 +53,17 @@ class EntryCall:
         A framework that computes behind the caller's back, as JAX does, is not waited for. Weights are updated as in
         a call. Raises as a call does.
         """
-        return self._run.native(*self._binder.inputs(arrays, named))
+        return self._run.native(*self._binder.inputs(arrays, self._numbered(named)))
+
+    def _numbered(self, named: dict[str, Any]) -> dict[str, Any]:
+        """Names of choices, such as adapters, as their numbers."""
+        for name, known in self._choices.items():
+            given = named.get(name)
+            if isinstance(given, str):
+                if given not in known:
+                    raise GraphcError(f"there is no {name} {given!r}{nearest(given, known)}")
+                named[name] = np.int32(known.index(given))
+        return named
 
     def to_numpy(self, results: Sequence[Any]) -> tuple[Array, ...]:
         """What `native` returned, as NumPy arrays; waits for it where need be."""
@@ -72,8 +87,11 @@ class Executable:
         self.manifest: Manifest = read_manifest(self.folder)
         self.target: str = self.manifest.target
         self.loaded: Loaded = codegen.target(self.target).load(self.folder)
+        self.choices: dict[str, list[str]] = read_choices(self.folder, self.manifest)
+        """What may be given by name for an input, in order: the adapters of an artifact that has several."""
         self.entries: dict[str, EntryCall] = {
-            name: EntryCall(name, entry, self.loaded.entries[name]) for name, entry in self.manifest.entries.items()
+            name: EntryCall(name, entry, self.loaded.entries[name], self.choices)
+            for name, entry in self.manifest.entries.items()
         }
         self.weights = ExecutableWeights(self.loaded, self.manifest)
         """What the target holds now, by the source's names and in its layout; see `ExecutableWeights`."""
@@ -121,6 +139,21 @@ class Executable:
 
     def __repr__(self) -> str:
         return f"<Executable for {self.target}: {', '.join(map(repr, self.entries.values()))}>"
+
+
+def read_choices(folder: Path, manifest: Manifest) -> dict[str, list[str]]:
+    """Names for the numbers of inputs, from the file that lists them, if there is one. Raises `FormatError`."""
+    if CHOICES not in manifest.files:
+        return {}
+    try:
+        found = json.loads((folder / CHOICES).read_bytes())
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{folder / CHOICES} cannot be read: {error}") from error
+    if not isinstance(found, dict) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in found.values()
+    ):
+        raise FormatError(f"{folder / CHOICES} does not list names")
+    return found
 
 
 def load_artifact(folder: Path | str) -> Executable:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from graphc.codegen.source.calls import write_call, write_function_call
 from graphc.codegen.source.dialect import Dialect, Path
 from graphc.codegen.source.expressions import (
@@ -20,9 +22,10 @@ from graphc.codegen.source.expressions import (
     template,
 )
 from graphc.codegen.source.freeing import worth_freeing
+from graphc.codegen.source.geometry import least
 from graphc.codegen.source.items import Call, Hint, Item, Pending, UpdateCall
 from graphc.codegen.source.naming import Names, identifier
-from graphc.codegen.source.roles import layer_role
+from graphc.codegen.source.roles import layer_role, role_of_op
 from graphc.codegen.source.sections import Sections
 from graphc.codegen.source.sizes import size_statements
 from graphc.ir import ops as _declared  # noqa: F401  declares `constant`
@@ -48,6 +51,12 @@ NUMBERS = frozenset({i32, i64, f32, f64})
 
 SAME = frozenset({"broadcast", "convert", "reduce_sum", "reshape"})
 """Ops that leave a size what it is, where they give a scalar of such a dtype."""
+
+SCALED = {"div": "/", "mul": "*"}
+"""Ops on sizes and other numbers that are written in Python's."""
+
+SINGLE = frozenset({"lerp"})
+"""Ops whose attributes are used in the dtype of their result."""
 
 _SIZE_PRECEDENCE = {0: ATOM, 1: PRODUCT, 2: SUM, 3: TERNARY}
 _STREAMS = ("x", "y", "z")
@@ -82,8 +91,8 @@ class BodyWriter:
         """Values whose names belong to a surrounding body: they are never released here."""
         self.sizes: dict[Dim, str] = {}
         self.sizes_read: dict[Dim, None] = {}
-        self.size_values: dict[Value, Size] = {}
-        """Scalars that are sizes."""
+        self.size_values: dict[Value, Size | Expression] = {}
+        """Scalars that are sizes, or computed from these as Python's numbers."""
         self.ordered = False
         """Whether ops run in the order of the items, so that operands die where the plan of memory says."""
         self.records_nothing = False
@@ -194,16 +203,42 @@ class BodyWriter:
         self.emit(f"{self.sizes[size]} = int({self.named(op.operands[1])})")
 
     def _is_size(self, op: Op) -> bool:
-        """Whether the result is a symbolic size, which is written as a number where it stands beside arrays."""
-        size: Size | None = None
+        """Whether the result is a symbolic size, or a quotient or product with one: Python's numbers, beside arrays."""
+        found: Size | Expression | None = None
+        result = op.results[0]
         if op.name == "dim_size":
-            size = op.attribute_dict["size"]
-        elif op.name in SAME and op.results[0].dtype in NUMBERS and not op.results[0].ndim:
+            found = op.attribute_dict["size"]
+        elif op.name in SAME and result.dtype in NUMBERS and not result.ndim:
             source = op.operands[0]
-            size = None if source is None else self.size_values.get(source)
-        if size is not None:
-            self.size_values[op.results[0]] = size
-        return size is not None
+            found = None if source is None else self.size_values.get(source)
+        elif op.name in SCALED and result.dtype in (f32, f64) and not result.ndim:
+            found = self._scaled(op)
+        if found is not None:
+            self.size_values[result] = found
+        return found is not None
+
+    def _scaled(self, op: Op) -> Expression | None:
+        """A quotient or product of sizes and numbers in float64, from which it is rounded to float32 as it would be.
+
+        That is so for operands that are float32 themselves (Figueroa, "When is double rounding innocuous?", 1995): for
+        sizes up to 2²⁴. Larger ones it does not round before, as float32 would.
+        """
+        texts: list[Expression] = []
+        for value in op.operands:
+            size = self.size_values.get(value) if value is not None else None
+            if isinstance(size, int | Dim) and least(size) > 0:
+                texts.append(self.size(size))
+                continue
+            number = (
+                value.op.attributes[0] if value is not None and value.op is not None and self.is_number(value) else 0
+            )
+            if not isinstance(number, float) or not number or not np.isfinite(number) or np.float32(number) != number:
+                return None
+            texts.append(self.literal(int(number) if number.is_integer() else number))
+        if not any(value in self.size_values for value in op.operands):
+            return None
+        left, right = texts
+        return Expression(f"{left.within(PRODUCT)} {SCALED[op.name]} {right.within(UNARY)}", PRODUCT)
 
     def _template(self, op: Op) -> tuple[Template, dict[str, str]]:
         types = [
@@ -269,6 +304,8 @@ class BodyWriter:
         value = getattr(op, name)
         for index in indices:
             value = value[int(index)]
+        if op.name in SINGLE and op.results[0].dtype is f32:
+            return self.dialect.number(value, f32).within(slot.precedence)
         return self.literal(value).within(slot.precedence)
 
     def _beside_array(self, op: Op, but: Container[Value] = ()) -> bool:
@@ -294,7 +331,8 @@ class BodyWriter:
         if waiting is not None:
             return waiting.expression
         if value in self.size_values:
-            size = self.size(self.size_values[value])
+            found = self.size_values[value]
+            size = found if isinstance(found, Expression) else self.size(found)
             return size if takes_number else Expression(self.dialect.array(size.text, value.type), POSTFIX)
         producer = value.op
         if producer is not None and producer.name == "constant":
@@ -303,7 +341,7 @@ class BodyWriter:
 
     def _constant(self, op: Op, as_number: bool) -> Expression:
         value, dtype = op.attributes
-        if as_number and self.dialect.is_weak_beside(value, dtype) and not op.results[0].type.shape:
+        if as_number and not op.results[0].type.shape and self.dialect.is_weak_beside(value, dtype):
             return self.dialect.number(value, dtype)
         return Expression(self.dialect.array(self.nested(value, dtype), op.results[0].type), POSTFIX)
 
@@ -461,7 +499,7 @@ class BodyWriter:
             base = self.sections.name(value, freed, self.names)
             if base is not None:
                 return self._hold(value, base)
-        role = layer_role(value)
+        role = layer_role(value) or role_of_op(value)
         if role is not None and (role in freed or self.names.is_free(role)):
             return self._hold(value, role)
         for name in freed:

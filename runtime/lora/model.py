@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from graphc.passes.lora.settings import ALL_LINEAR, Settings
-from graphc.runtime.lora import adapters, merging, peft
+from graphc.runtime.executable import Executable
+from graphc.runtime.lora import adapters, merging, peft, serving
 from graphc.runtime.lora.adapters import ModelAdapter
 from graphc.runtime.lora.layouts import Names
 from graphc.runtime.lora.merging import Certificate
@@ -79,6 +80,17 @@ class Adapted:
     def delete_adapter(self, name: str) -> None:
         """Take an adapter away. Without any, all weights are trained again that were before."""
         adapters.delete_adapter(self, name)
+
+    def compile_adapters(
+        self, names: Sequence[str] | None = None, target: str | None = None, passes: str | None = None
+    ) -> Executable:
+        """An executable of several adapters (by default all) that switches between them from call to call, without
+        loading anything: `executable(x, adapter="french")`, or "base" for the model without any.
+
+        The input `adapter` is a number, 0 for the base and then as the names are; `executable.choices` has the names,
+        which an artifact keeps. `executable.weights` has the factors by their names.
+        """
+        return serving.compile_adapters(self, names, target, passes)
 
     def save_adapter(
         self, folder: Any, name: str | None = None, *, names: Names = None, base_name: str | None = None
