@@ -303,7 +303,7 @@ class Optimizer:
             else:
                 self._update(found[0].gradients, variables)
             if self.use_ema:
-                self._average()
+                self._average(variables)
             self._constrain(variables)
             self._iterations.assign_add(1)
 
@@ -360,21 +360,21 @@ class Optimizer:
     def prepare(self, learning_rate: Any) -> None:
         """Compute what the updates of all variables share, once a step."""
 
-    def _average(self) -> None:
-        """Bring the averages up to date, and let them take the weights' place where that is due.
+    def _average(self, updated: list[Variable]) -> None:
+        """Bring the averages up to date, and let those of `updated` take the weights' place where that is due.
 
-        All weights are averaged, also those that have no gradient; as in Keras before constraints are applied.
+        All weights are averaged, also those that are frozen by now; as in Keras before constraints are applied.
         """
-        variables, averages = self._trainable_variables, self._averages
         momentum = ops.cast(ops.not_equal(self.iterations, 0), "float32") * self.ema_momentum
-        for average, variable in zip(averages, variables, strict=True):
+        for variable, average in zip(self._trainable_variables, self._averages, strict=True):
             with self._update_of(variable):
                 share = ops.cast(momentum, variable.dtype)
                 average.assign(share * average + (1 - share) * variable)
         frequency = self.ema_overwrite_frequency
         if frequency:
             due = ops.equal(ops.mod(self.iterations + 1, frequency), 0)
-            when(due, lambda: [v.assign(average + 0) for v, average in zip(variables, averages, strict=True)])
+            averages = [self._averages[self._get_variable_index(variable)] for variable in updated]
+            when(due, lambda: [v.assign(average + 0) for v, average in zip(updated, averages, strict=True)])
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
         if self.clipnorm is not None:

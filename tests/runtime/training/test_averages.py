@@ -162,3 +162,18 @@ def test_weights_that_the_loss_does_not_reach_stay():
         model.fit(X, [Y, Y], epochs=2, verbose=0)
     np.testing.assert_allclose(other.get_weights()[0], before[0], rtol=1e-6)
     assert np.abs(before[0]).max() > 0
+
+
+def test_weights_that_were_frozen_stay():
+    model = Sequential([Input((3,)), layers.Dense(3), layers.Dense(2)])
+    model.compile(averaged("SGD", ema_overwrite_frequency=3), "mse")
+    for _ in range(2):
+        model.train_on_batch(X, Y)
+    model.layers[0].trainable = False
+    before = model.get_weights()
+    for _ in range(4):
+        model.train_on_batch(X, Y)
+    model.fit(X, Y, epochs=3, verbose=0)
+    after = model.get_weights()
+    np.testing.assert_array_equal(after[0], before[0])
+    assert not np.array_equal(after[2], before[2])
