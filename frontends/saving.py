@@ -58,7 +58,9 @@ def save_model(
     """
     path = Path(filepath)
     if path.suffix != ".graphc":
-        raise GraphcError(f"a model is saved to a file whose name ends in .graphc, not {path.name!r}")
+        raise GraphcError(
+            f"a model is saved to a file whose name ends in .graphc, not {path.name!r}{_folder_hint(path)}"
+        )
     if not isinstance(model, Model):
         raise GraphcError(f"save_model takes a model, not {type(model).__name__}")
     module = lower(model)
@@ -117,7 +119,10 @@ def load_model(
     Raises `FormatError` for a file that is broken, changed or names unknown classes. `safe_mode` is Keras's; loading is
     always safe.
     """
-    members = read_members(Path(filepath))
+    path = Path(filepath)
+    if path.exists() and path.suffix != ".graphc":
+        raise FormatError(f"load_model reads .graphc files, which `save` writes; {path.name!r} is none")
+    members = read_members(path)
     config = _json(members["config.json"], "config.json")
     arrays = tensors_of(members["weights.safetensors"], "weights.safetensors")
     with custom_object_scope(custom_objects or {}):
@@ -140,9 +145,9 @@ def load_model(
             try:
                 model.restore_training(config["compile"], slots)
             except GraphcError as error:
-                raise error.at(
-                    f"how the model in {Path(filepath).name} is compiled; compile=False leaves that out"
-                ) from (error.__cause__)
+                raise error.at(f"how the model in {path.name} is compiled; compile=False leaves that out") from (
+                    error.__cause__
+                )
     return model
 
 
@@ -252,7 +257,12 @@ def _json(data: bytes, name: str) -> dict[str, Any]:
 
 
 def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
-    """Write the weights to a safetensors file, named by their paths in the model."""
+    """Write the weights to a safetensors file, named by their paths in the model. The file's name ends in
+    `.safetensors`."""
+    if Path(filepath).suffix != ".safetensors":
+        raise GraphcError(
+            f"weights are saved as safetensors, to a file whose name ends in .safetensors, not {Path(filepath).name!r}"
+        )
     names = layer_paths(model).names
     write_whole(Path(filepath), tensor_bytes({names[id(v)]: v.numpy() for v in model.weights}), overwrite)
 

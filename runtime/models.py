@@ -1,6 +1,36 @@
 """`graphc.models`: what Keras keeps there."""
 
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from graphc.frontends import serialization
 from graphc.frontends.saving import load_model, save_model
+from graphc.ir.errors import FormatError, GraphcError
 from graphc.runtime.model import Model, Sequential
 
-__all__ = ["Model", "Sequential", "load_model", "save_model"]
+
+def clone_model(model: Any) -> Any:
+    """A model of equal layers under the same names, with weights of its own, drawn anew; it is not compiled."""
+    if not isinstance(model, Model):
+        raise GraphcError(f"clone_model takes a model, not {type(model).__name__}")
+    classes = {type(layer).__name__: type(layer) for layer in model.all_layers() if type(layer).__name__ != "Model"}
+    with serialization.custom_object_scope(classes):
+        return serialization.deserialize(serialization.serialize(model))
+
+
+def model_from_json(json_string: str, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """The model that `to_json` described, with new weights. Raises `FormatError` for text that describes none."""
+    try:
+        config = json.loads(json_string)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FormatError(f"this is no JSON: {error}") from error
+    found = serialization.deserialize(config, custom_objects)
+    if not isinstance(found, Model):
+        raise FormatError("the JSON does not describe a model")
+    return found
+
+
+__all__ = ["Model", "Sequential", "clone_model", "load_model", "model_from_json", "save_model"]

@@ -308,3 +308,40 @@ def _write(path, members):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, at: m.save(at / "m.keras"), r"whose name ends in \.graphc, not 'm\.keras'"),
+        (lambda m, at: m.save_weights(at / "m.weights.h5"), r"whose name ends in \.safetensors, not 'm\.weights\.h5'"),
+        (
+            lambda m, at: saving.load_model(at / "other.keras"),
+            r"reads \.graphc files.*'other\.keras' is none",
+        ),
+    ],
+)
+def test_names_of_other_formats_are_refused(tmp_path, call, message):
+    (tmp_path / "other.keras").write_bytes(b"")
+    with pytest.raises(graphc.GraphcError, match=message):
+        call(network("sgd"), tmp_path)
+
+
+def test_clones_and_models_from_json():
+    class Twice(layers.Layer):
+        def call(self, inputs):
+            return 2 * inputs
+
+    x = Input((3,))
+    model = Model(x, Twice()(layers.Dense(2, name="head")(x)))
+    model.compile("sgd", "mse")
+    clone = graphc.models.clone_model(model)
+    assert not clone.compiled and clone.get_layer("head") is not model.get_layer("head")
+    assert not np.array_equal(clone.get_weights()[0], model.get_weights()[0])
+    clone.set_weights(model.get_weights())
+    np.testing.assert_array_equal(clone(X), model(X))
+    made = graphc.models.model_from_json(network("sgd").to_json())
+    assert [v.shape for v in made.weights] == [v.shape for v in network("sgd").weights]
+    for text in ("{", "3", '{"class_name": "Dense", "config": {"units": 3}}'):
+        with pytest.raises(graphc.FormatError):
+            graphc.models.model_from_json(text)
