@@ -326,3 +326,32 @@ def test_names_and_mistakes():
     fixed = optimizers.SGD(optimizers.schedules.ExponentialDecay(0.1, 10, 0.5))
     with pytest.raises(graphc.GraphcError, match="follows a schedule"):
         fixed.learning_rate = 0.1
+
+
+class Chained(optimizers.Optimizer):
+    """Its new values are long expressions that begin with the weight, or with what is inlined."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        step = gradient * learning_rate
+        variable.assign(variable - step - step * step)
+        variable.assign((variable + step) * 0.5 - 0.25 * step)
+
+
+class Counting(Chained):
+    """Keeps a number too, which begins with one."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.kept = self.add_optimizer_variables(variables, "kept")
+
+    def update_step(self, gradient, variable, learning_rate):
+        kept = self.kept[self._get_variable_index(variable)]
+        kept.assign(kept * 0.5 + gradient + gradient * gradient)
+        super().update_step(gradient + kept, variable, learning_rate)
+
+
+@pytest.mark.parametrize("target", ["onnx", "torch", pytest.param("jax", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cls", [Chained, Counting])
+def test_optimizers_of_ones_own_run_on_every_target(cls, target):
+    needs(target)
+    assert_close(trained(cls(RATE), target=target), trained(cls(RATE)), 1e-5)
