@@ -58,9 +58,7 @@ def save_model(
     """
     path = Path(filepath)
     if path.suffix != ".graphc":
-        raise GraphcError(
-            f"a model is saved to a file whose name ends in .graphc, not {path.name!r}{_folder_hint(path)}"
-        )
+        raise GraphcError(f"a model is saved to a file whose name ends in .graphc, not {path.name!r}")
     if not isinstance(model, Model):
         raise GraphcError(f"save_model takes a model, not {type(model).__name__}")
     module = lower(model)
