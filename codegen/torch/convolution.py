@@ -92,27 +92,26 @@ def conv(op: Op) -> Spelled | None:
 
 
 def input_gradient(op: Op) -> Spelled | None:
-    """`torch.nn.grad`, for an input with its padding where that is not the same before as after; it is then cut."""
+    """For an input with its padding where that is not the same before as after; it is then cut."""
     if not _fits(op):
         return None
     shape, sizes = kernel_shape(op), op.attribute_dict["shape"]
-    rank = len(shape) - 2
     pairs = known_pairs(op, sizes, shape[:-2])
-    function = f"grad.conv{rank}d_input"
     if pairs is None and op.attribute_dict["padding"] == "same":
         strides, dilation = window_steps(op)
-        arguments = [function, "{0}", _kernel(op), "{shape}", tuple_text(strides), tuple_text(dilation), "{groups}"]
+        arguments = ["{0}", _kernel(op), "{shape}", tuple_text(strides), tuple_text(dilation), "{groups}"]
         return f"same_input_gradient({', '.join(arguments)})"
     if pairs is not None and all(low == high for low, high in pairs):
         padding = shown(tuple(low for low, _ in pairs))
-        return f"{function}({', '.join(['{shape}', _kernel(op), '{0}', *_steps(op, padding)])})"
+        return f"convolution_input_gradient({', '.join(['{0}', _kernel(op), '{shape}', *_steps(op, padding)])})"
     around = op.attribute_dict["padding"] if pairs is None else pairs
     padded = [_slot_plus(axis + 2, sizes[axis + 2], axis, pair) for axis, pair in enumerate(around)]
-    whole = f"{function}(({', '.join(['{shape.0}', '{shape.1}', *padded])}), {_kernel(op)}, {{0}}"
+    sizes_text = f"({', '.join(['{shape.0}', '{shape.1}', *padded])})"
+    arguments = ["{0}", _kernel(op), sizes_text, *_steps(op, "0")]
     cut = ", ".join(
         f"{_minus(pair[side], axis, side)}" for axis, pair in reversed(list(enumerate(around))) for side in (0, 1)
     )
-    return f"F.pad({', '.join([whole, *_steps(op, '0')])}), ({cut}))"
+    return f"F.pad(convolution_input_gradient({', '.join(arguments)}), ({cut}))"
 
 
 def _slot_plus(index: int, size: Size, axis: int, pair: tuple[Size, Size]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,10 @@ IN_PLACE = {"add": ("+", "add_"), "sub": ("-", "sub_"), "mul": ("*", "mul_")}
 """Operators of a weight and something else, with the method that puts the result in the weight's place at once."""
 
 
+IN_ONE_PASS = {"mul": "addcmul_", "div": "addcdiv_"}
+"""What is added or subtracted, with the method that does it in the weight's place as it is computed."""
+
+
 class TorchDialect(Dialect):
     """See `spelling.py` for the ops and `layers.py` for the modules."""
 
@@ -68,7 +73,6 @@ class TorchDialect(Dialect):
         "F": "import torch.nn.functional as F",
         "load_model": "from safetensors.torch import load_model",
         "nn": "from torch import nn",
-        "grad": "from torch.nn import grad",
     }
     scalars_anywhere = False
     is_eager = True
@@ -76,7 +80,7 @@ class TorchDialect(Dialect):
     has_native_gradient = True
     writes_in_place = True
     indent = 8
-    reserved = frozenset({"self", "torch", "nn", "F", "grad", "load", "Path", "Model", *HELPERS, *quantization.HELPERS})
+    reserved = frozenset({"self", "torch", "nn", "F", "load", "Path", "Model", *HELPERS, *quantization.HELPERS})
     taken_members = MODULE_MEMBERS | {"backward", "forward_with_residuals"}
     light = frozenset(
         {"relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "transpose", "reshape", "convert"}
@@ -183,7 +187,8 @@ class TorchDialect(Dialect):
             operator, method = IN_PLACE.get(op.name, ("", ""))
             head = f"{name} {operator} "
             if operator and new.text.startswith(head):
-                return f"{name}.{method}({new.text.removeprefix(head)})"
+                rest = new.text.removeprefix(head)
+                return in_one_pass(name, op, rest) or f"{name}.{method}({rest})"
             head = f"torch.lerp({name}, "
             if op.name == "lerp" and new.text.startswith(head):
                 return f"{name}.lerp_({new.text.removeprefix(head)}"
@@ -302,6 +307,32 @@ class TorchDialect(Dialect):
         parts.append("\n".join(["class Model(nn.Module):", doc, *self._init(root), *self._methods(root)]))
         parts.append(LOAD if writer.weights else LOAD_WITHOUT_WEIGHTS)
         return without_detours("\n\n\n".join(parts))
+
+
+def in_one_pass(name: str, op: Op, rest: str) -> str | None:
+    """The statement that adds or subtracts `rest`, a product or quotient of tensors, without holding that."""
+    second = op.operands[1]
+    inner = None if second is None else second.op
+    method = None if inner is None else IN_ONE_PASS.get(inner.name)
+    if inner is None or method is None or op.name not in ("add", "sub") or op.results[0].dtype.bits < 32:
+        return None
+    if not op.results[0].dtype.is_float or second is None or second.type != op.results[0].type:
+        return None
+    if not all(is_tensor(each) for each in inner.operands):
+        return None
+    tree = ast.parse(rest, mode="eval").body
+    if not isinstance(tree, ast.BinOp) or not isinstance(tree.op, (ast.Mult, ast.Div)):
+        return None  # it is held under a name
+    factors = f"{ast.unparse(tree.left)}, {ast.unparse(tree.right)}"
+    return f"{name}.{method}({factors}{', value=-1' if op.name == 'sub' else ''})"
+
+
+def is_tensor(value: Value | None) -> bool:
+    """Whether the value is a tensor in the source, as what is computed of one is; constants and sizes are numbers."""
+    if value is None:
+        return False
+    op = value.op
+    return op is None or value.ndim > 0 or any(map(is_tensor, op.operands))
 
 
 def sharing(value: Value) -> list[Value]:

@@ -68,8 +68,21 @@ def value_and_grad(function, arguments, wrt):
 ''',
     "fold_in": '''
 def fold_in(key, number):
-    """A new key for the number."""
-    return torch.stack(threefry(key, key.new_zeros(()), torch.as_tensor(number).to(torch.uint32)))
+    """A new key for the number: a block of Threefry, in Python's integers where the number is one, which is faster."""
+    if torch.is_tensor(number) or torch.compiler.is_compiling():
+        return torch.stack(threefry(key, key.new_zeros(()), torch.as_tensor(number).to(torch.uint32)))
+    first, second = key.tolist()
+    keys = first, second, first ^ second ^ 0x1BD11BDA
+    x, y = first, second + number & 0xFFFFFFFF
+    for i in range(20):
+        count = (13, 15, 26, 6, 17, 29, 16, 24)[i % 8]
+        x = x + y & 0xFFFFFFFF
+        y = (y << count | y >> 32 - count) & 0xFFFFFFFF ^ x
+        if i % 4 == 3:
+            n = i // 4 + 1
+            x = x + keys[n % 3] & 0xFFFFFFFF
+            y = y + keys[(n + 1) % 3] + n & 0xFFFFFFFF
+    return torch.tensor([x, y], dtype=torch.uint32, device=key.device)
 ''',
     "split_key": '''
 def split_key(key, count):
@@ -136,23 +149,23 @@ def rope(x, cos, sin):
     "sparse_cross_entropy": '''
 def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0):
     """-log softmax(logits) at the labels: 0 at `ignore_index`, NaN at what is no class."""
-    inside = (labels >= 0) & (labels < logits.shape[-1])
-    classes = torch.where(inside, labels, 0).flatten().long()
+    labels = labels.long()
+    classes = labels.clamp(0, logits.shape[-1] - 1)
     rows = logits.reshape(-1, logits.shape[-1])
-    loss = F.cross_entropy(rows, classes, reduction="none", label_smoothing=label_smoothing).view(labels.shape)
-    loss = torch.where(inside, loss, torch.nan)
+    loss = F.cross_entropy(rows, classes.flatten(), reduction="none", label_smoothing=label_smoothing)
+    loss = torch.where(labels == classes, loss.view(labels.shape), torch.nan)
     return loss if ignore_index is None else torch.where(labels == ignore_index, 0, loss)
 ''',
     "sparse_cross_entropy_gradient": '''
 def sparse_cross_entropy_gradient(dy, logits, labels, ignore_index=None, label_smoothing=0.0):
     """The gradient of the logits of `sparse_cross_entropy` from that of the losses: softmax less target."""
-    inside = (labels >= 0) & (labels < logits.shape[-1])
-    classes = torch.where(inside, labels, 0).long().unsqueeze(-1)
+    labels = labels.long()
+    classes = labels.clamp(0, logits.shape[-1] - 1)
     gradient = F.softmax(logits, dim=-1)
     if label_smoothing:
         gradient -= label_smoothing * (1 / logits.shape[-1])
-    gradient.scatter_add_(-1, classes, torch.full_like(classes, label_smoothing - 1.0, dtype=logits.dtype))
-    gradient *= torch.where(inside, dy, torch.nan).unsqueeze(-1)
+    gradient.scatter_add_(-1, classes.unsqueeze(-1), logits.new_full((*labels.shape, 1), label_smoothing - 1.0))
+    gradient *= torch.where(labels == classes, dy, torch.nan).unsqueeze(-1)
     return gradient if ignore_index is None else gradient.masked_fill_((labels == ignore_index).unsqueeze(-1), 0)
 ''',
     "divide": '''
@@ -312,26 +325,44 @@ def batch_norm_gradient(dy, x, mean, variance, scale, epsilon):
     return backward(dy, x, scale, None, None, mean, factor, True, epsilon, mask)
 ''',
     "same_input_gradient": '''
-def same_input_gradient(gradient, dy, kernel, shape, strides, dilation, groups):
-    """`gradient`, a function of torch.nn.grad, where padding gave ceil(size / stride) windows."""
+def same_input_gradient(dy, kernel, shape, strides, dilation, groups):
+    """`convolution_input_gradient` where padding gave ceil(size / stride) windows."""
     reached = [
         (n - 1) * stride + d * (k - 1) + 1
         for n, stride, d, k in zip(dy.shape[2:], strides, dilation, kernel.shape[2:], strict=True)
     ]
     padded = [max(pair) for pair in zip(shape[2:], reached, strict=True)]
-    dx = gradient((*shape[:2], *padded), kernel, dy, strides, 0, dilation, groups)
+    dx = convolution_input_gradient(dy, kernel, (*shape[:2], *padded), strides, 0, dilation, groups)
     for axis, (size, whole) in enumerate(zip(shape[2:], padded, strict=True), 2):
         dx = dx.narrow(axis, (whole - size) // 2, size)
     return dx
+''',
+    "convolution_input_gradient": '''
+def convolution_input_gradient(dy, kernel, shape, stride=1, padding=0, dilation=1, groups=1):
+    """The gradient of a convolution's input, of this shape; torch.nn.grad's is slower at small images."""
+    axes = dy.ndim - 2
+    steps = [step if isinstance(step, tuple) else (step,) * axes for step in (stride, padding, dilation)]
+    order = torch.channels_last if axes == 2 and dy.stride(1) == 1 else torch.contiguous_format  # that of dy
+    x = torch.empty(shape, dtype=dy.dtype, device=dy.device, memory_format=order)
+    backward, mask = torch.ops.aten.convolution_backward, (True, False, False)
+    return backward(dy, x, kernel, None, *steps, False, (0,) * axes, groups, mask)[0]
 ''',
     "convolution_kernel_gradient": '''
 def convolution_kernel_gradient(dy, x, shape, stride=1, padding=0, dilation=1, groups=1):
     """The gradient of a convolution's kernel, of this shape; torch.nn.grad's is slower at small images."""
     axes = x.ndim - 2
+    if axes == 2 and groups == 1 and 0 < dy.numel() <= 32 * shape[0]:  # at so few places one product is faster
+        windows = F.unfold(x, shape[2:], dilation, padding, stride).transpose(1, 2).flatten(0, 1)
+        return (dy.flatten(2).transpose(1, 2).flatten(0, 1).T @ windows).view(shape)
     steps = [step if isinstance(step, tuple) else (step,) * axes for step in (stride, padding, dilation)]
     kernel, mask = x.new_empty(shape), (False, True, False)
     backward = torch.ops.aten.convolution_backward
     return backward(dy, x, kernel, None, *steps, False, (0,) * axes, groups, mask)[1]
+''',
+    "max_pool": '''
+def max_pool(x, *args, **options):
+    """`F.max_pool2d`, in the order of axes in which PyTorch's kernel is several times faster where windows overlap."""
+    return F.max_pool2d(x.contiguous(memory_format=torch.channels_last), *args, **options).contiguous()
 ''',
     "largest": '''
 def largest(x, *args, **options):

@@ -43,7 +43,9 @@ def pool(kind: str) -> Spelling:
             arguments.append(f"dilation={shown(dilation)}")
         if kind == "avg" and padding != "0":
             arguments.append("count_include_pad=False")
-        return f"F.{kind}_pool{rank}d({', '.join(arguments)})"
+        overlap = any(step < size for step, size in zip(strides, window, strict=True))
+        function = "max_pool" if kind == "max" and rank == 2 and overlap else f"F.{kind}_pool{rank}d"
+        return f"{function}({', '.join(arguments)})"
 
     return spell
 

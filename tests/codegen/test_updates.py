@@ -114,6 +114,6 @@ def test_updates(case, target):
 
 def test_one_function_for_all_weights_and_in_place_in_torch():
     source = graphc.compile(graphc.parse(HEAD + PLAIN), target="torch", passes="").source
-    assert "    parameter.sub_(gradient * rate)\n" in source
+    assert "    parameter.addcmul_(gradient, rate, value=-1)\n" in source
     assert source.count("def sgd") == 1
     assert "copy_" not in source

@@ -1,0 +1,127 @@
+"""PyTorch's spelling of what training does: fast ways that are taken by size, layout or type give the same numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from artifacts import needs
+
+import graphc
+from graphc.codegen.torch.helpers import HELPERS
+from graphc.ir import ops
+from graphc.ir.interpreter import interpret
+
+RNG = np.random.default_rng(3)
+
+
+def helper(*names: str):
+    """The last of these helpers of emitted code, as a function."""
+    needs("torch")
+    import torch
+    import torch.nn.functional as F
+
+    space = {"torch": torch, "F": F}
+    for name in names:
+        exec(HELPERS[name], space)
+    return space[names[-1]]
+
+
+@pytest.mark.parametrize("images", [1, 8, 20])  # the first two by one product, the last by oneDNN
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1}, {"padding": (2, 1), "dilation": (2, 1)}])
+def test_gradients_of_kernels_at_few_places(images: int, options: dict) -> None:
+    gradient = helper("convolution_kernel_gradient")
+    import torch
+    from torch.nn import grad
+
+    x, kernel = torch.randn(images, 6, 3, 4, dtype=torch.float64), torch.randn(5, 6, 2, 2, dtype=torch.float64)
+    dy = torch.randn_like(torch.nn.functional.conv2d(x, kernel, **options))
+    wanted = grad.conv2d_weight(x, kernel.shape, dy, **options)
+    torch.testing.assert_close(gradient(dy, x, tuple(kernel.shape), **options), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1}, {"padding": (2, 1), "dilation": (2, 1)}])
+def test_gradients_of_inputs_have_the_order_of_axes_of_the_cotangent(options: dict) -> None:
+    gradient = helper("convolution_input_gradient")
+    import torch
+    from torch.nn import grad
+
+    x, kernel = torch.randn(2, 6, 5, 4), torch.randn(3, 6, 2, 2)
+    dy = torch.randn_like(torch.nn.functional.conv2d(x, kernel, **options))
+    wanted = grad.conv2d_input(x.shape, kernel, dy, **options)
+    for order in (torch.contiguous_format, torch.channels_last):
+        found = gradient(dy.contiguous(memory_format=order), kernel, tuple(x.shape), **options)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        assert found.is_contiguous(memory_format=order)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int32", "int64"])
+def test_labels_of_few_bits_for_many_classes(kind: str) -> None:
+    needs("torch")
+    logits, labels = RNG.standard_normal((4, 300)).astype(np.float32), np.array([0, 7, 255, 100], kind)
+    labels = np.where(labels == 100, -1 if kind != "uint8" else 100, labels).astype(kind)
+
+    def both(x, y):
+        loss = ops.sparse_cross_entropy(x, y)
+        return loss, ops.sparse_cross_entropy_gradient(ops.mul(loss, 2.0), x, y)
+
+    module = graphc.trace(both, graphc.Spec((4, 300), "float32"), graphc.Spec((4,), kind))
+    for found, wanted in zip(
+        graphc.compile(module, target="torch")(logits, labels), interpret(module, logits, labels), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    assert np.isnan(graphc.compile(module, target="torch")(logits, labels)[0]).any() == (kind != "uint8")
+
+
+@pytest.mark.parametrize("number", [0, 1, 2**31, 2**32 - 1])
+def test_keys_of_numbers_and_of_tensors_are_the_same(number: int) -> None:
+    fold_in = helper("threefry", "fold_in")
+    import torch
+
+    for words in ((0, 0), (1, 2**32 - 1), (0xDEADBEEF, 0x12345678)):
+        key = torch.tensor(words, dtype=torch.uint32)
+        by_tensor = fold_in(key, torch.tensor(number, dtype=torch.uint32))
+        assert fold_in(key, number).tolist() == by_tensor.tolist()
+        assert (
+            fold_in(key, number).tolist() == ops.random_fold_in(np.array(words, np.uint32), np.uint32(number)).tolist()
+        )
+
+
+def test_what_is_added_to_a_weight_is_not_held() -> None:
+    needs("torch")
+    x = graphc.Input((4,), name="x")
+    model = graphc.Model(x, graphc.layers.Dense(2)(x))
+    model.compile(graphc.optimizers.AdamW(), "mse")
+    module = model.training_module(np.zeros((2, 4), np.float32), np.zeros((2, 2), np.float32))
+    source = graphc.compile(module, target="torch").source
+    assert "addcmul_(parameter, learning_rate * 0.004, value=-1)" in source
+    assert "addcdiv_(momentum * alpha, torch.sqrt(velocity) + 1e-07, value=-1)" in source
+
+
+def test_a_product_with_a_number_is_subtracted_as_it_is() -> None:
+    needs("torch")
+    text = """
+weight "a/w" : f32[2] = [1.0, 2.0]
+
+func @step(%x: f32[2] input, %a: f32[2] param "a/w") -> (f32[2] updates %a) {
+  %0 = constant {value = 0.5} : f32[]
+  %1 = mul %x, %0 : f32[2] @ "optimizer/sgd/a/w"
+  %2 = sub %a, %1 : f32[2] @ "optimizer/sgd/a/w"
+  return %2
+}
+"""
+    executable = graphc.compile(graphc.parse(text), target="torch")
+    executable(np.array([2.0, 4.0], np.float32))
+    assert executable.weights["a/w"].tolist() == [0.0, 0.0]
+
+
+def test_overlapping_windows_are_pooled_in_the_fast_order_of_axes() -> None:
+    needs("torch")
+    image = graphc.Input((9, 9, 2), name="image")
+    model = graphc.Model(image, graphc.layers.MaxPooling2D(3, 2)(image))
+    executable = graphc.compile(model, target="torch")
+    assert "max_pool(" in executable.source
+    x = RNG.standard_normal((3, 9, 9, 2)).astype(np.float32)
+    x[0, 4, 4] = np.nan
+    np.testing.assert_array_equal(executable(x), model(x))
+    apart = graphc.Model(image, graphc.layers.MaxPooling2D(2)(image))
+    assert "F.max_pool2d(" in graphc.compile(apart, target="torch").source
