@@ -36,7 +36,8 @@ def reduction(name: str) -> Spelling:
         assert value is not None
         if not attributes["axes"]:
             return "{0}" if name != "var" else None
-        arguments = ["axis={axes.0}" if len(attributes["axes"]) == 1 else "axis={axes}"]
+        whole = len(attributes["axes"]) == value.ndim and not attributes["keepdims"]
+        arguments = [] if whole else ["axis={axes.0}" if len(attributes["axes"]) == 1 else "axis={axes}"]
         if attributes["keepdims"]:
             arguments.append("keepdims=True")
         dtype = value.dtype

@@ -74,7 +74,8 @@ def reduction(name: str) -> Spelling:
         value, attributes = op.operands[0], op.attribute_dict
         assert value is not None
         axes = "{axes.0}" if len(attributes["axes"]) == 1 else "{axes}"
-        arguments = [f"axis={axes}"]
+        whole = len(attributes["axes"]) == value.ndim and not attributes["keepdims"]
+        arguments = [] if whole else [f"axis={axes}"]
         if attributes["keepdims"]:
             arguments.append("keepdims=True")
         if not attributes["axes"]:

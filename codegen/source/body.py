@@ -21,12 +21,12 @@ from graphc.codegen.source.expressions import (
     Template,
     template,
 )
-from graphc.codegen.source.freeing import worth_freeing
+from graphc.codegen.source.freeing import Line, worth_freeing
 from graphc.codegen.source.geometry import least
 from graphc.codegen.source.items import Call, Hint, Item, Pending, UpdateCall
 from graphc.codegen.source.naming import Names, identifier
 from graphc.codegen.source.roles import layer_role, role_of_op
-from graphc.codegen.source.sections import Sections
+from graphc.codegen.source.sections import Sections, is_loss
 from graphc.codegen.source.sizes import size_statements
 from graphc.ir import ops as _declared  # noqa: F401  declares `constant`
 from graphc.ir.attributes import FunctionRef
@@ -60,6 +60,7 @@ SINGLE = frozenset({"lerp"})
 
 _SIZE_PRECEDENCE = {0: ATOM, 1: PRODUCT, 2: SUM, 3: TERNARY}
 _STREAMS = ("x", "y", "z")
+_STATISTICS = frozenset({"mean", "variance"})
 _ROLES = frozenset({"index", "indices", "condition", "mask", "kernel", "bias", "scale", "offset", "mean", "variance"})
 
 
@@ -168,9 +169,9 @@ class BodyWriter:
                 write_call(self, item)
 
     def _go_to(self, title: str | None) -> None:
-        """Come to an item of a section; new values of weights stand in that in which they are computed."""
+        """Come to an item of a section; new values of weights, and a loss, stand in that where they are computed."""
         if title != self.title:
-            for value in [value for value in self.pending if value in self.updates]:
+            for value in [value for value in self.pending if value in self.updates or is_loss(value)]:
                 if value in self.pending:
                     self.materialise(value)
         self.title = title
@@ -428,8 +429,9 @@ class BodyWriter:
             self.stored.add(first)
         self.settle()
         freed = self.release(reads)
-        targets = ", ".join(self.name_result(value, freed) for value in results)
-        self.emit(f"{targets} = {expression.text}")
+        targets = [self.name_result(value, freed) for value in results]
+        text = f"{', '.join(targets)} = {expression.text}"
+        self.emit(Line.of(text, dict(zip(targets, results, strict=True))))
 
     def _overwrite(self, value: Value, expression: Expression, reads: Sequence[Value]) -> None:
         """Write a new value over the old one, or under a name of its own while that is still read."""
@@ -460,7 +462,7 @@ class BodyWriter:
         outer = self.title
         if self.sections is not None:
             self.title = self.sections.title(value)
-        self.emit(f"{name} = {waiting.expression.text}")
+        self.emit(Line.of(f"{name} = {waiting.expression.text}", {name: value}))
         self.title = outer
 
     def _outlives(self, waiting: Pending) -> bool:
@@ -502,12 +504,14 @@ class BodyWriter:
         role = layer_role(value) or role_of_op(value)
         if role is not None and (role in freed or self.names.is_free(role)):
             return self._hold(value, role)
+        base = self._base(value)
+        if base in _STATISTICS and self.names.is_free(base):
+            return self._hold(value, base)
         for name in freed:
             if name.partition("_")[0] in _STREAMS and self.names.is_free(name):
                 return self._hold(value, name)
         if self.names.is_free("x"):
             return self._hold(value, "x")
-        base = self._base(value)
         if base == "y":
             base = next((name for name in _STREAMS if self.names.is_free(name)), base)
         return self._hold(value, base)

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from graphc.codegen.source.expressions import ATOM, UNARY, Expression
 from graphc.codegen.source.naming import entry_names
-from graphc.ir.dtypes import DType
+from graphc.ir.dtypes import DType, f32
 from graphc.ir.graph import Function, Op, Value
 from graphc.ir.module import Module, Weight
 from graphc.ir.recipes import Step
@@ -132,7 +134,7 @@ class Dialect(ABC):
         if isinstance(value, complex):
             parts = (self.number(part, dtype).text for part in (value.real, value.imag))
             return Expression(f"complex({', '.join(parts)})")
-        text = repr(value)
+        text = repr(shortest(value) if dtype is f32 and isinstance(value, float) else value)
         return Expression(text, UNARY if text.startswith("-") else ATOM)
 
     def is_weak_beside(self, value: Any, dtype: DType) -> bool:
@@ -255,6 +257,16 @@ class Dialect(ABC):
     @abstractmethod
     def file(self, writer: ModuleWriter, root: Definition, functions: Sequence[PrivateFunction]) -> str:
         """The file: docstring, `IMPORTS`, classes or functions, entries, `load`."""
+
+
+def shortest(value: float) -> float:
+    """The number of fewest digits that is the same in float32, whose digits are those that say which float32 it is.
+
+    Source holds it in float64, from which it is rounded once more; where that gave another float32, it is `value`.
+    """
+    single = np.float32(value)
+    found = float(str(single))
+    return found if np.float32(found).tobytes() == single.tobytes() and math.isfinite(found) else value
 
 
 def _tuple(items: Sequence[object]) -> str:

@@ -32,7 +32,11 @@ def entry_line(function: Function, parameters: Sequence[str]) -> str:
     """Inputs and outputs of an entry in one line."""
     inputs = ", ".join(f"{name}: {shown(p.type)}" for name, p in zip(parameters, function.inputs, strict=True))
     line = f"{inputs} → {results(function)}" if inputs else results(function)
-    return line if len(line) <= 100 else f"The entry {function.name}; see the top of the file."
+    if len(line) <= 100:
+        return line
+    returned = [result.name or "an array" for result in function.results if result.updates is None]
+    line = f"{', '.join(parameters)} → {', '.join(returned) or 'nothing'}; types are at the top of the file."
+    return line if len(line) <= 100 else "What goes in and comes out is at the top of the file."
 
 
 def class_line(entries: Sequence[tuple[Function, Sequence[str]]]) -> str:

@@ -7,23 +7,37 @@ on every array being freed where it is read last.
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from graphc.ir.graph import Value
 
 FEW = 1024
-"""Arrays of so many elements are not worth a `del`."""
+"""Arrays of so many elements are not worth a `del`, nor those of one for each example."""
+
+
+class Line(str):
+    """A line of a body that says which of the names it assigns hold but a few numbers from there on."""
+
+    small: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, text: str, names: Mapping[str, Value]) -> Line:
+        """The line of a statement that assigns the values to these names."""
+        line = cls(text)
+        line.small = frozenset(name for name, value in names.items() if not worth_freeing(value))
+        return line
 
 
 def worth_freeing(value: Value) -> bool:
-    """Whether the array is more than a few numbers."""
-    count = 1
+    """Whether the array is more than a few numbers, or one for each example."""
+    count, unknown = 1, 0
     for size in value.type.shape:
-        if not isinstance(size, int):
-            return True
-        count *= size
-    return count > FEW
+        if isinstance(size, int):
+            count *= size
+        else:
+            unknown += 1
+    return count > FEW or unknown > 1 or (unknown == 1 and count > 1)
 
 
 def with_deletions(lines: Sequence[str], names: AbstractSet[str]) -> list[str]:
@@ -43,7 +57,12 @@ def with_deletions(lines: Sequence[str], names: AbstractSet[str]) -> list[str]:
             last[name] = i
         if i >= count:
             continue
-        for name in stored & names:
+        line = lines[statement.lineno - 1]
+        for name in stored & held & (line.small if isinstance(line, Line) else set()):
+            if last[name] < i:
+                deleted[last[name]].append(name)
+            held.discard(name)
+        for name in stored & names - (line.small if isinstance(line, Line) else set()):
             if name in held and last[name] < i:
                 deleted[last[name]].append(name)
             held.add(name)

@@ -1,4 +1,4 @@
-"""Layers whose names say what their results are."""
+"""Layers and ops whose names say what their results are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from graphc.ir.graph import Value
 
 _LAYER_ROLES = frozenset({"q", "k", "v", "query", "key", "value", "gate", "scores"})
 """Layers whose results are called as they are."""
+
+_OP_ROLES = frozenset({"cos", "sin"})
+"""Ops whose results are called as they are."""
 
 
 def layer_role(value: Value) -> str | None:
@@ -23,4 +26,9 @@ def layer_role(value: Value) -> str | None:
     return None
 
 
-__all__ = ["layer_role"]
+def role_of_op(value: Value) -> str | None:
+    """The name of the op that made the value, where it is a word for what that is."""
+    return value.op.name if value.op is not None and value.op.name in _OP_ROLES else None
+
+
+__all__ = ["layer_role", "role_of_op"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from graphc.codegen.source.items import BlockCall, BlockLoop, Item, Loop, UpdateLoop
 from graphc.codegen.source.naming import Names, identifier, stem
-from graphc.codegen.source.roles import layer_role
+from graphc.codegen.source.roles import layer_role, role_of_op
 from graphc.codegen.source.scopes import UPDATES
 from graphc.ir.graph import Op, Value
 from graphc.ir.location import Scope
@@ -21,15 +21,15 @@ COTANGENTS = ("dx", "dy", "dz")
 LARGE = 16
 """Ops of a part of the model, from which on the parts of the forward section have headings of their own."""
 
-NAMED = frozenset({"cos", "sin"})
-"""Ops whose names say what their results are."""
+LOSS = "loss"
+"""The scope of a step's loss."""
 
-STEPS = frozenset({"loss", "metrics", UPDATES})
+STEPS = frozenset({LOSS, "metrics", UPDATES})
 """Scopes of a step that are no layers."""
 
 
 class Sections:
-    """The sections of a body that has a backward part. Each begins once; what comes late stands where it comes."""
+    """The sections of a step of training or testing. Each begins once; what comes late stands where it comes."""
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._titles: dict[Scope, str | None] = {}
@@ -62,6 +62,8 @@ class Sections:
 
     def _title(self, scope: Scope) -> str | None:
         part = _part(scope)
+        if not scope.depth:
+            return None if self._in_parts else "forward"
         if not part:
             return f"backward: {scope.parts[1].name}" if scope.depth > 1 else None
         return part if part in STEPS else f"forward: {part}" if self._in_parts else "forward"
@@ -89,8 +91,11 @@ class Sections:
             again = (name for name in freed if name.partition("_")[0] in COTANGENTS and names.is_free(name))
             return next(again, None) or next((name for name in COTANGENTS if names.is_free(name)), "dy")
         scope = op.location.scope
-        if scope.depth and (scope.name == "loss" or any(map(is_backward, value.uses or ()))):
+        if scope.depth and (scope.name == LOSS or any(map(is_backward, value.uses or ()))):
             return self.residual(value, op)
+        if value.dtype.is_bool:
+            chooses = any(user.name == "select" and user.operands[0] is value for user in value.uses or ())
+            return "condition" if chooses else "mask"
         return None
 
     def residual(self, value: Value, op: Op) -> str:
@@ -117,6 +122,11 @@ class BlockSections(Sections):
         return "hidden" if op.location.scope.owner == self._owner else value_name(value)
 
 
+def is_loss(value: Value) -> bool:
+    """Whether it is what the scope of the loss computes."""
+    return value.op is not None and value.op.location.scope.name == LOSS
+
+
 def value_name(value: Value) -> str:
     """What to call a value where it is one of several that pass on to another part of a step."""
     op = value.op
@@ -126,7 +136,8 @@ def value_name(value: Value) -> str:
         return identifier(value.name)
     if is_backward(op):
         return "dy"
-    return layer_role(value) or (op.name if op.name in NAMED else identifier(stem(op.location.scope.name) or "y"))
+    name = layer_role(value) or role_of_op(value) or identifier(stem(op.location.scope.name) or "y")
+    return f"{name}_mask" if value.dtype.is_bool else name
 
 
 def _part(scope: Scope) -> str:
@@ -135,15 +146,4 @@ def _part(scope: Scope) -> str:
     return parts[0].name if parts and parts[0].name != MARK else ""
 
 
-def sections(items: Sequence[Item]) -> Sections | None:
-    """The sections of a body, None for one without a backward part."""
-    return (
-        Sections(items)
-        if any(
-            isinstance(item, BlockCall | BlockLoop) or (isinstance(item, Op) and is_backward(item)) for item in items
-        )
-        else None
-    )
-
-
-__all__ = ["BlockSections", "Sections", "sections", "value_name"]
+__all__ = ["BlockSections", "Sections", "is_loss", "value_name"]

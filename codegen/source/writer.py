@@ -18,8 +18,9 @@ from graphc.codegen.source.freeing import with_deletions
 from graphc.codegen.source.items import BlockCall, BlockLoop, Call, Item, Loop, UpdateCall, UpdateLoop
 from graphc.codegen.source.members import Layers, Members, Places, ancestors, mirror, relative
 from graphc.codegen.source.naming import Names, class_name, identifier, plural, stem
+from graphc.codegen.source.roles import role_of_op
 from graphc.codegen.source.scopes import UPDATES, Node, ScopeTree, owner_of, scope_tree
-from graphc.codegen.source.sections import sections
+from graphc.codegen.source.sections import Sections
 from graphc.codegen.source.steps import Step, with_blocks
 from graphc.codegen.source.updates import form, function_text, hints, unfit
 from graphc.ir.dims import Guard, symbols
@@ -502,8 +503,9 @@ class ModuleWriter:
         if function is not None:
             results = zip(function.results, function.outputs, strict=True)
             writer.result_names = {value: identifier(result.name) for result, value in results if result.name}
-            writer.sections = sections(items)
-            if writer.sections is not None:
+            writer.records_nothing = self._is_step(function, items)
+            if writer.records_nothing:
+                writer.sections = Sections(items)
                 writer.updates = {v for r, v in zip(function.results, function.outputs, strict=True) if r.updates}
         bases = parameter_names(node.inputs, function)
         parameters: list[str] = []
@@ -538,7 +540,6 @@ class ModuleWriter:
         items = step.items
         self.members[""] = list(dict.fromkeys([*self.members.get("", ()), *used]))
         writer, parameters = self._body(root, step, function)
-        writer.records_nothing = self._is_step(function, items)
         names = dict(self._parameters)
         updates: list[Update] = []
         for result, value in zip(function.results, function.outputs, strict=True):
@@ -625,7 +626,7 @@ def parameter_names(values: Sequence[Value], function: Function | None) -> list[
     out: list[str] = []
     for i, value in enumerate(values):
         named = value.name is not None and not value.name.isdigit() and value.op is None
-        out.append("x" if i == 0 else identifier(value.name or "y") if named else "y")
+        out.append("x" if i == 0 else identifier(value.name or "y") if named else role_of_op(value) or "y")
     return out
 
 

@@ -122,14 +122,21 @@ def _axes(op: Op) -> str:
     return "{axes.0}" if len(op.attribute_dict["axes"]) == 1 else "{axes}"
 
 
+def _over(op: Op, *more: str) -> str:
+    """The arguments of a reduction: none for all axes."""
+    axes, x = op.attribute_dict["axes"], op.operands[0]
+    whole = x is not None and len(axes) == x.ndim and not op.attribute_dict["keepdims"]
+    return ", ".join([*([] if whole else [f"dim={_axes(op)}{_keepdim(op)}"]), *more])
+
+
 def _keepdim(op: Op) -> str:
     return ", keepdim=True" if op.attribute_dict["keepdims"] else ""
 
 
 def total(op: Op) -> Spelled:
     dtype = op.results[0].dtype
-    kept = f", dtype={dtype_text(dtype)}" if dtype.is_integer and dtype.bits < 64 else ""
-    return f"{{0}}.sum(dim={_axes(op)}{_keepdim(op)}{kept})" if op.attribute_dict["axes"] else "{0}"
+    kept = [f"dtype={dtype_text(dtype)}"] if dtype.is_integer and dtype.bits < 64 else []
+    return f"{{0}}.sum({_over(op, *kept)})" if op.attribute_dict["axes"] else "{0}"
 
 
 def product(op: Op) -> Spelled:
@@ -149,8 +156,8 @@ def plain_reduction(name: str) -> Spelling:
     def spell(op: Op) -> Spelled | None:
         if name == "var" and not _are_last(op):
             return None  # of axes further to the front torch's own takes ten times as long as its definition
-        extra = ", correction=0" if name == "var" else ""
-        return f"{{0}}.{name}(dim={_axes(op)}{extra}{_keepdim(op)})" if op.attribute_dict["axes"] else "{0}"
+        extra = ["correction=0"] if name == "var" else []
+        return f"{{0}}.{name}({_over(op, *extra)})" if op.attribute_dict["axes"] else "{0}"
 
     return spell
 

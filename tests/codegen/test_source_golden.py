@@ -37,12 +37,26 @@ def mlp_train():
     return model.training_module(np.zeros((2, 784), np.float32), np.zeros(2, np.int32))
 
 
+def gpt_train():
+    sys.path.insert(0, str(ROOT / "examples"))
+    try:
+        from gpt import gpt
+    finally:
+        sys.path.pop(0)
+    model = gpt(layers=3, width=32, heads=2, context=16)
+    optimizer = graphc.optimizers.AdamW(1e-3, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["scale", "embeddings"])
+    model.compile(optimizer, graphc.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model.training_module(np.zeros((2, 16), np.int32), np.zeros((2, 16), np.int32))
+
+
 MODELS = {
     "digits": digits,
     "residual": residual_network,
     "transformer": transformer,
     "training_step": training_step,
     "mlp_train": mlp_train,
+    "gpt_train": gpt_train,
 }
 GOLDENS = [
     ("digits", "torch"),
@@ -55,6 +69,9 @@ GOLDENS = [
     ("mlp_train", "torch"),
     ("mlp_train", "numpy"),
     ("mlp_train", "jax"),
+    ("gpt_train", "torch"),
+    ("gpt_train", "numpy"),
+    ("gpt_train", "jax"),
 ]
 
 

@@ -50,8 +50,8 @@ def sparse_cross_entropy_gradient(dy, logits, labels, ignore_index=None, label_s
 
 def adamw(parameter, gradient, momentum, velocity, learning_rate, alpha):
     """The update of hidden/kernel … logits/bias"""
-    momentum = momentum + (gradient - momentum) * 0.09999999999999998
-    velocity = velocity + (jnp.square(gradient) - velocity) * 0.0010000000000000009
+    momentum = momentum + (gradient - momentum) * 0.1
+    velocity = velocity + (jnp.square(gradient) - velocity) * 0.001
     x = momentum * alpha / (jnp.sqrt(velocity) + 1e-07)
     return parameter - parameter * (learning_rate * 0.004) - x, momentum, velocity
 
@@ -65,7 +65,7 @@ def forward(params, image):
 
 @partial(jax.jit, donate_argnums=0)
 def train_step(params, image, target, learning_rate):
-    """The entry train_step; see the top of the file.
+    """image, target, learning_rate → loss, accuracy; types are at the top of the file.
 
     The memory of `params` is used for the new ones, which are returned: go on with these.
     """
@@ -76,8 +76,11 @@ def train_step(params, image, target, learning_rate):
     hidden = jax.nn.relu(image @ params["hidden"]["kernel"] + params["hidden"]["bias"])
     logits = hidden @ params["logits"]["kernel"] + params["logits"]["bias"]
 
+    # loss
+    loss = sparse_cross_entropy(logits, target).mean()
+
     # backward: loss
-    dx = sparse_cross_entropy_gradient(jnp.broadcast_to(1.0 / jnp.array(b, jnp.float32), (b,)), logits, target)
+    dx = sparse_cross_entropy_gradient(jnp.broadcast_to(jnp.array(1 / b, jnp.float32), (b,)), logits, target)
 
     # backward: logits
     logits_kernel_gradient = hidden.T @ dx
@@ -93,7 +96,6 @@ def train_step(params, image, target, learning_rate):
     step = new_optimizer_iteration.astype(jnp.float32)
     x = jnp.sqrt(1.0 - 0.999**step) / (1.0 - 0.9**step)
     alpha = learning_rate * x
-    loss = sparse_cross_entropy(logits, target).mean(axis=0)
     (
         params["hidden"]["kernel"],
         params["optimizer"]["hidden"]["kernel"]["momentum"],
@@ -146,15 +148,14 @@ def train_step(params, image, target, learning_rate):
     # metrics
     new_metrics_loss_total = params["metrics"]["loss"]["total"] + loss * b
     new_metrics_loss_count = params["metrics"]["loss"]["count"] + b
-    x = new_metrics_loss_count == 0.0
-    y = (target == logits.argmax(axis=1).astype(jnp.int32)).astype(jnp.float32).sum(axis=0)
-    new_metrics_accuracy_total = params["metrics"]["accuracy"]["total"] + y
+    condition = new_metrics_loss_count == 0.0
+    x = (target == logits.argmax(axis=1).astype(jnp.int32)).astype(jnp.float32).sum()
+    new_metrics_accuracy_total = params["metrics"]["accuracy"]["total"] + x
     new_metrics_accuracy_count = params["metrics"]["accuracy"]["count"] + b
-    condition = new_metrics_accuracy_count == 0.0
-    loss = jnp.where(x, 0.0, new_metrics_loss_total / jnp.where(x, 1.0, new_metrics_loss_count))
-    accuracy = jnp.where(
-        condition, 0.0, new_metrics_accuracy_total / jnp.where(condition, 1.0, new_metrics_accuracy_count)
-    )
+    condition_1 = new_metrics_accuracy_count == 0.0
+    x = new_metrics_accuracy_total / jnp.where(condition_1, 1.0, new_metrics_accuracy_count)
+    loss = jnp.where(condition, 0.0, new_metrics_loss_total / jnp.where(condition, 1.0, new_metrics_loss_count))
+    accuracy = jnp.where(condition_1, 0.0, x)
     (
         params["optimizer"]["iteration"],
         params["metrics"]["loss"]["total"],
@@ -173,30 +174,37 @@ def train_step(params, image, target, learning_rate):
 
 @partial(jax.jit, donate_argnums=0)
 def test_step(params, image, target):
-    """The entry test_step; see the top of the file.
+    """image, target → loss, accuracy; types are at the top of the file.
 
     The memory of `params` is used for the new ones, which are returned: go on with these.
     """
     params = jax.tree.map(lambda leaf: leaf, params)  # new dicts, in which the new weights take their places
     b = image.shape[0]
+
+    # forward
     x = jax.nn.relu(image @ params["hidden"]["kernel"] + params["hidden"]["bias"])
     x = x @ params["logits"]["kernel"] + params["logits"]["bias"]
-    y = sparse_cross_entropy(x, target).mean(axis=0) * b
-    y = params["metrics"]["loss"]["total"] + y
-    z = params["metrics"]["loss"]["count"] + b
-    condition = z == 0.0
-    x = (target == x.argmax(axis=1).astype(jnp.int32)).astype(jnp.float32).sum(axis=0)
-    x = params["metrics"]["accuracy"]["total"] + x
-    y_1 = params["metrics"]["accuracy"]["count"] + b
-    condition_1 = y_1 == 0.0
-    loss = jnp.where(condition, 0.0, y / jnp.where(condition, 1.0, z))
-    accuracy = jnp.where(condition_1, 0.0, x / jnp.where(condition_1, 1.0, y_1))
+
+    # loss
+    loss = sparse_cross_entropy(x, target).mean()
+
+    # metrics
+    new_metrics_loss_total = params["metrics"]["loss"]["total"] + loss * b
+    new_metrics_loss_count = params["metrics"]["loss"]["count"] + b
+    condition = new_metrics_loss_count == 0.0
+    x = (target == x.argmax(axis=1).astype(jnp.int32)).astype(jnp.float32).sum()
+    new_metrics_accuracy_total = params["metrics"]["accuracy"]["total"] + x
+    new_metrics_accuracy_count = params["metrics"]["accuracy"]["count"] + b
+    condition_1 = new_metrics_accuracy_count == 0.0
+    x = new_metrics_accuracy_total / jnp.where(condition_1, 1.0, new_metrics_accuracy_count)
+    loss = jnp.where(condition, 0.0, new_metrics_loss_total / jnp.where(condition, 1.0, new_metrics_loss_count))
+    accuracy = jnp.where(condition_1, 0.0, x)
     (
         params["metrics"]["loss"]["total"],
         params["metrics"]["loss"]["count"],
         params["metrics"]["accuracy"]["total"],
         params["metrics"]["accuracy"]["count"],
-    ) = y, z, x, y_1
+    ) = new_metrics_loss_total, new_metrics_loss_count, new_metrics_accuracy_total, new_metrics_accuracy_count
     return (loss, accuracy), params
 
 

@@ -50,8 +50,8 @@ def sparse_cross_entropy_gradient(dy, logits, labels, ignore_index=None, label_s
 
 def adamw(parameter, gradient, momentum, velocity, learning_rate, alpha):
     """The update of hidden/kernel … logits/bias"""
-    momentum = momentum + (gradient - momentum) * 0.09999999999999998
-    velocity = velocity + (np.square(gradient) - velocity) * 0.0010000000000000009
+    momentum = momentum + (gradient - momentum) * 0.1
+    velocity = velocity + (np.square(gradient) - velocity) * 0.001
     x = momentum * alpha / (np.sqrt(velocity) + 1e-07)
     return parameter - parameter * (learning_rate * 0.004) - x, momentum, velocity
 
@@ -64,7 +64,7 @@ def forward(params, image):
 
 
 def train_step(params, image, target, learning_rate):
-    """The entry train_step; see the top of the file."""
+    """image, target, learning_rate → loss, accuracy; types are at the top of the file."""
     b = image.shape[0]
 
     # forward
@@ -72,10 +72,10 @@ def train_step(params, image, target, learning_rate):
     logits = hidden @ params["logits"]["kernel"] + params["logits"]["bias"]
 
     # loss
-    loss = sparse_cross_entropy(logits, target).mean(axis=0)
+    loss = sparse_cross_entropy(logits, target).mean()
 
     # backward: loss
-    dx = sparse_cross_entropy_gradient(np.broadcast_to(1.0 / np.array(b, np.float32), (b,)), logits, target)
+    dx = sparse_cross_entropy_gradient(np.broadcast_to(np.array(1 / b, np.float32), (b,)), logits, target)
 
     # backward: logits
     dy = dx @ params["logits"]["kernel"].T
@@ -151,20 +151,15 @@ def train_step(params, image, target, learning_rate):
     # metrics
     new_metrics_loss_total = params["metrics"]["loss"]["total"] + loss * b
     new_metrics_loss_count = params["metrics"]["loss"]["count"] + b
-    x = new_metrics_loss_count == 0.0
-    y = logits.argmax(axis=1).astype(np.int32)
+    condition = new_metrics_loss_count == 0.0
+    x = logits.argmax(axis=1).astype(np.int32)
     del logits
-    y = target == y
-    y = y.astype(np.float32)
-    y = y.sum(axis=0)
-    new_metrics_accuracy_total = params["metrics"]["accuracy"]["total"] + y
-    del y
+    new_metrics_accuracy_total = params["metrics"]["accuracy"]["total"] + (target == x).astype(np.float32).sum()
     new_metrics_accuracy_count = params["metrics"]["accuracy"]["count"] + b
-    condition = new_metrics_accuracy_count == 0.0
-    loss = np.where(x, 0.0, new_metrics_loss_total / np.where(x, 1.0, new_metrics_loss_count))
-    accuracy = np.where(
-        condition, 0.0, new_metrics_accuracy_total / np.where(condition, 1.0, new_metrics_accuracy_count)
-    )
+    condition_1 = new_metrics_accuracy_count == 0.0
+    x = new_metrics_accuracy_total / np.where(condition_1, 1.0, new_metrics_accuracy_count)
+    loss = np.where(condition, 0.0, new_metrics_loss_total / np.where(condition, 1.0, new_metrics_loss_count))
+    accuracy = np.where(condition_1, 0.0, x)
     (
         params["optimizer"]["iteration"],
         params["metrics"]["loss"]["total"],
@@ -182,30 +177,34 @@ def train_step(params, image, target, learning_rate):
 
 
 def test_step(params, image, target):
-    """The entry test_step; see the top of the file."""
+    """image, target → loss, accuracy; types are at the top of the file."""
     b = image.shape[0]
+
+    # forward
     x = image @ params["hidden"]["kernel"] + params["hidden"]["bias"]
     x = np.maximum(x, 0)
     x = x @ params["logits"]["kernel"] + params["logits"]["bias"]
-    y = sparse_cross_entropy(x, target).mean(axis=0) * b
-    y = params["metrics"]["loss"]["total"] + y
-    z = params["metrics"]["loss"]["count"] + b
-    condition = z == 0.0
+
+    # loss
+    loss = sparse_cross_entropy(x, target).mean()
+
+    # metrics
+    new_metrics_loss_total = params["metrics"]["loss"]["total"] + loss * b
+    new_metrics_loss_count = params["metrics"]["loss"]["count"] + b
+    condition = new_metrics_loss_count == 0.0
     x = x.argmax(axis=1).astype(np.int32)
-    x = target == x
-    x = x.astype(np.float32)
-    x = x.sum(axis=0)
-    x = params["metrics"]["accuracy"]["total"] + x
-    y_1 = params["metrics"]["accuracy"]["count"] + b
-    condition_1 = y_1 == 0.0
-    loss = np.where(condition, 0.0, y / np.where(condition, 1.0, z))
-    accuracy = np.where(condition_1, 0.0, x / np.where(condition_1, 1.0, y_1))
+    new_metrics_accuracy_total = params["metrics"]["accuracy"]["total"] + (target == x).astype(np.float32).sum()
+    new_metrics_accuracy_count = params["metrics"]["accuracy"]["count"] + b
+    condition_1 = new_metrics_accuracy_count == 0.0
+    x = new_metrics_accuracy_total / np.where(condition_1, 1.0, new_metrics_accuracy_count)
+    loss = np.where(condition, 0.0, new_metrics_loss_total / np.where(condition, 1.0, new_metrics_loss_count))
+    accuracy = np.where(condition_1, 0.0, x)
     (
         params["metrics"]["loss"]["total"],
         params["metrics"]["loss"]["count"],
         params["metrics"]["accuracy"]["total"],
         params["metrics"]["accuracy"]["count"],
-    ) = y, z, x, y_1
+    ) = new_metrics_loss_total, new_metrics_loss_count, new_metrics_accuracy_total, new_metrics_accuracy_count
     return loss, accuracy
 
 

@@ -27,32 +27,32 @@ from torch import nn
 
 def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0):
     """-log softmax(logits) at the labels: 0 at `ignore_index`, NaN at what is no class."""
-    inside = (labels >= 0) & (labels < logits.shape[-1])
-    classes = torch.where(inside, labels, 0).flatten().long()
+    labels = labels.long()
+    classes = labels.clamp(0, logits.shape[-1] - 1)
     rows = logits.reshape(-1, logits.shape[-1])
-    loss = F.cross_entropy(rows, classes, reduction="none", label_smoothing=label_smoothing).view(labels.shape)
-    loss = torch.where(inside, loss, torch.nan)
+    loss = F.cross_entropy(rows, classes.flatten(), reduction="none", label_smoothing=label_smoothing)
+    loss = torch.where(labels == classes, loss.view(labels.shape), torch.nan)
     return loss if ignore_index is None else torch.where(labels == ignore_index, 0, loss)
 
 
 def sparse_cross_entropy_gradient(dy, logits, labels, ignore_index=None, label_smoothing=0.0):
     """The gradient of the logits of `sparse_cross_entropy` from that of the losses: softmax less target."""
-    inside = (labels >= 0) & (labels < logits.shape[-1])
-    classes = torch.where(inside, labels, 0).long().unsqueeze(-1)
+    labels = labels.long()
+    classes = labels.clamp(0, logits.shape[-1] - 1)
     gradient = F.softmax(logits, dim=-1)
     if label_smoothing:
         gradient -= label_smoothing * (1 / logits.shape[-1])
-    gradient.scatter_add_(-1, classes, torch.full_like(classes, label_smoothing - 1.0, dtype=logits.dtype))
-    gradient *= torch.where(inside, dy, torch.nan).unsqueeze(-1)
+    gradient.scatter_add_(-1, classes.unsqueeze(-1), logits.new_full((*labels.shape, 1), label_smoothing - 1.0))
+    gradient *= torch.where(labels == classes, dy, torch.nan).unsqueeze(-1)
     return gradient if ignore_index is None else gradient.masked_fill_((labels == ignore_index).unsqueeze(-1), 0)
 
 
 def adamw(parameter, gradient, momentum, velocity, learning_rate, alpha):
     """The update of hidden/kernel … logits/bias, in place."""
-    parameter.sub_(parameter * (learning_rate * 0.004))
-    momentum.lerp_(gradient, 0.09999999999999998)
-    velocity.lerp_(torch.square(gradient), 0.0010000000000000009)
-    parameter.sub_(momentum * alpha / (torch.sqrt(velocity) + 1e-07))
+    parameter.addcmul_(parameter, learning_rate * 0.004, value=-1)
+    momentum.lerp_(gradient, 0.1)
+    velocity.lerp_(torch.square(gradient), 0.001)
+    parameter.addcdiv_(momentum * alpha, torch.sqrt(velocity) + 1e-07, value=-1)
 
 
 class Model(nn.Module):
@@ -60,6 +60,8 @@ class Model(nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.hidden = nn.Linear(784, 128)
+        self.logits = nn.Linear(128, 10)
         self.register_buffer("optimizer_iteration", torch.empty((), dtype=torch.int32))
         self.register_buffer("optimizer_hidden_kernel_momentum", torch.empty(128, 784))
         self.register_buffer("optimizer_hidden_kernel_velocity", torch.empty(128, 784))
@@ -73,8 +75,6 @@ class Model(nn.Module):
         self.register_buffer("metrics_loss_count", torch.empty(()))
         self.register_buffer("metrics_accuracy_total", torch.empty(()))
         self.register_buffer("metrics_accuracy_count", torch.empty(()))
-        self.hidden = nn.Linear(784, 128)
-        self.logits = nn.Linear(128, 10)
 
     def forward(self, image):
         """image: float32[B, 784] → logits: float32[B, 10]"""
@@ -84,7 +84,7 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def train_step(self, image, target, learning_rate):
-        """The entry train_step; see the top of the file."""
+        """image, target, learning_rate → loss, accuracy; types are at the top of the file."""
         b = image.shape[0]
 
         # forward
@@ -92,10 +92,10 @@ class Model(nn.Module):
         logits = self.logits(hidden)
 
         # loss
-        loss = sparse_cross_entropy(logits, target).mean(dim=0)
+        loss = sparse_cross_entropy(logits, target).mean()
 
         # backward: loss
-        dx = sparse_cross_entropy_gradient((1.0 / torch.tensor(b, dtype=torch.float32)).expand((b,)), logits, target)
+        dx = sparse_cross_entropy_gradient(torch.tensor(1 / b, dtype=torch.float32).expand((b,)), logits, target)
 
         # backward: logits
         dy = dx @ self.logits.weight
@@ -153,20 +153,15 @@ class Model(nn.Module):
         # metrics
         new_metrics_loss_total = self.metrics_loss_total + loss * b
         new_metrics_loss_count = self.metrics_loss_count + b
-        x = new_metrics_loss_count == 0.0
-        y = logits.argmax(dim=1).int()
+        condition = new_metrics_loss_count == 0.0
+        x = logits.argmax(dim=1).int()
         del logits
-        y = target == y
-        y = y.float()
-        y = y.sum(dim=0)
-        new_metrics_accuracy_total = self.metrics_accuracy_total + y
-        del y
+        new_metrics_accuracy_total = self.metrics_accuracy_total + (target == x).float().sum()
         new_metrics_accuracy_count = self.metrics_accuracy_count + b
-        condition = new_metrics_accuracy_count == 0.0
-        y = new_metrics_accuracy_total / torch.where(condition, 1.0, new_metrics_accuracy_count)
-        loss = torch.where(x, 0.0, new_metrics_loss_total / torch.where(x, 1.0, new_metrics_loss_count))
-        accuracy = torch.where(condition, 0.0, y)
-        del y
+        condition_1 = new_metrics_accuracy_count == 0.0
+        x = new_metrics_accuracy_total / torch.where(condition_1, 1.0, new_metrics_accuracy_count)
+        loss = torch.where(condition, 0.0, new_metrics_loss_total / torch.where(condition, 1.0, new_metrics_loss_count))
+        accuracy = torch.where(condition_1, 0.0, x)
         torch._foreach_copy_(
             [
                 self.optimizer_iteration,
@@ -187,24 +182,28 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def test_step(self, image, target):
-        """The entry test_step; see the top of the file."""
+        """image, target → loss, accuracy; types are at the top of the file."""
         b = image.shape[0]
+
+        # forward
         x = self.hidden(image)
         x = F.relu(x)
         x = self.logits(x)
-        y = sparse_cross_entropy(x, target).mean(dim=0) * b
-        y = self.metrics_loss_total + y
-        z = self.metrics_loss_count + b
-        condition = z == 0.0
+
+        # loss
+        loss = sparse_cross_entropy(x, target).mean()
+
+        # metrics
+        new_metrics_loss_total = self.metrics_loss_total + loss * b
+        new_metrics_loss_count = self.metrics_loss_count + b
+        condition = new_metrics_loss_count == 0.0
         x = x.argmax(dim=1).int()
-        x = target == x
-        x = x.float()
-        x = x.sum(dim=0)
-        x = self.metrics_accuracy_total + x
-        y_1 = self.metrics_accuracy_count + b
-        condition_1 = y_1 == 0.0
-        loss = torch.where(condition, 0.0, y / torch.where(condition, 1.0, z))
-        accuracy = torch.where(condition_1, 0.0, x / torch.where(condition_1, 1.0, y_1))
+        new_metrics_accuracy_total = self.metrics_accuracy_total + (target == x).float().sum()
+        new_metrics_accuracy_count = self.metrics_accuracy_count + b
+        condition_1 = new_metrics_accuracy_count == 0.0
+        x = new_metrics_accuracy_total / torch.where(condition_1, 1.0, new_metrics_accuracy_count)
+        loss = torch.where(condition, 0.0, new_metrics_loss_total / torch.where(condition, 1.0, new_metrics_loss_count))
+        accuracy = torch.where(condition_1, 0.0, x)
         torch._foreach_copy_(
             [
                 self.metrics_loss_total,
@@ -212,7 +211,7 @@ class Model(nn.Module):
                 self.metrics_accuracy_total,
                 self.metrics_accuracy_count,
             ],
-            [y, z, x, y_1],
+            [new_metrics_loss_total, new_metrics_loss_count, new_metrics_accuracy_total, new_metrics_accuracy_count],
         )
         return loss, accuracy
 

@@ -30,7 +30,7 @@ class Attention(nn.Module):
         q = self.q(x).reshape(b, s, 2, 8).transpose(1, 2)
         k = self.k(x).reshape(b, s, 2, 8).permute(0, 2, 3, 1)
         v = self.v(x).reshape(b, s, 2, 8).transpose(1, 2)
-        x = (F.softmax(q @ k * 0.3535533905932738, dim=-1) @ v).transpose(1, 2)
+        x = (F.softmax(q @ k * 0.35355338, dim=-1) @ v).transpose(1, 2)
         return self.out(x.flatten(2))
 
 
