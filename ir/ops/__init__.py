@@ -133,7 +133,14 @@ from graphc.ir.ops.normalization import (
     rms_norm,
 )
 from graphc.ir.ops.operators import Operators
-from graphc.ir.ops.quantization import dequantize, fake_quantize, quantize, quantized_linear
+from graphc.ir.ops.quantization import (
+    dequantize,
+    dynamic_quantize,
+    fake_quantize,
+    integer_linear,
+    quantize,
+    quantized_linear,
+)
 from graphc.ir.ops.random import (
     dropout,
     random_bernoulli,

@@ -125,6 +125,82 @@ for op in (quantize, fake_quantize):
     op.sample((0, 2), Draw((), 0.1, 1), axis=0, low=-7, high=7)
 
 
+@composite(dtypes=frozenset({f32}))
+def dynamic_quantize(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`x` in uint8 with the scale and the zero point (f32[], u8[]) that its own range gives, widened to have 0: ONNX's
+    `DynamicQuantizeLinear`. Of a tensor of zeros the scale is 1."""
+    axes = tuple(range(x.ndim))
+    least, most = ops.minimum(ops.reduce_min(x, axes=axes), 0), ops.maximum(ops.reduce_max(x, axes=axes), 0)
+    spread = (most - least) / 255
+    scale = ops.select(ops.eq(spread, 0), 1, spread)
+    zero_point = ops.convert(ops.clip(ops.round_even(-least / scale), 0, 255), dtype=u8)
+    return quantize(x, scale, zero_point, dtype=u8), scale, zero_point
+
+
+@dynamic_quantize.reference
+def _(x):
+    least, most = np.min(x, initial=0), np.max(x, initial=0)
+    scale = (most - least) / 255 or np.float64(1)
+    zero_point = np.clip(np.rint(-least / scale), 0, 255)
+    whole = np.clip(np.rint(x / scale) + zero_point, 0, 255)
+    return np.where(np.isnan(whole), 0, whole).astype(np.uint8), scale, np.nan_to_num(zero_point).astype(np.uint8)
+
+
+@dynamic_quantize.vjp
+def _(dy, y, x):
+    return None
+
+
+dynamic_quantize.sample((3, 4))
+dynamic_quantize.sample(Draw((2, 5), 1, 2))
+
+
+@composite(dtypes=frozenset({f32}))
+def integer_linear(
+    x: AnyTensor,
+    x_scale: Tensor,
+    x_zero_point: AnyTensor,
+    values: AnyTensor,
+    scales: Tensor,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """`linear` of integers: ((x − its zero point) @ values) · x_scale · scales + bias, with x u8[..., in] and values
+    i8[in, out]; scales are [out]. What `linear(dequantize(x, …), dequantize(values, …), bias)` is, in another order."""
+    if x.dtype is not u8 or values.dtype is not i8 or values.ndim != 2:
+        raise DTypeError("integer_linear takes x u8[..., in] and values i8[in, out]")
+    kernel = dequantize(values, scales, format="int8", shape=values.shape, dtype=f32)
+    left = dequantize(x, x_scale, x_zero_point, format="uint8{tensor}", shape=x.shape, dtype=f32)
+    return ops.linear(left, kernel, bias)
+
+
+@integer_linear.reference
+def _(x, x_scale, x_zero_point, values, scales, bias):
+    product = (x.astype(np.float64) - x_zero_point.astype(np.float64)) @ values.astype(np.float64)
+    return product * (x_scale * scales) + (0 if bias is None else bias)
+
+
+@integer_linear.vjp
+def _(dy, y, x, x_scale, x_zero_point, values, scales, bias):
+    lead = tuple(range(dy.ndim - 1))
+    whole = (ops.convert(x, dtype=dy.dtype) - ops.convert(x_zero_point, dtype=dy.dtype)) * x_scale
+    product = ops.linear(whole, ops.convert(values, dtype=dy.dtype))
+    through = dy * product
+    return (
+        None,
+        ops.reduce_sum(through * scales, axes=(*lead, dy.ndim - 1)) / x_scale,
+        None,
+        None,
+        ops.reduce_sum(through, axes=lead) if lead else through,
+        None if bias is None else (ops.reduce_sum(dy, axes=lead) if lead else dy),
+    )
+
+
+_WORDS = np.random.default_rng(0)
+_BYTES = _WORDS.integers(0, 256, (3, 8)).astype(np.uint8), _WORDS.integers(-127, 128, (8, 5)).astype(np.int8)
+integer_linear.sample(_BYTES[0], Draw((), 0.1, 1), np.uint8(100), _BYTES[1], Draw((5,), 0.1, 1))
+integer_linear.sample(_BYTES[0], Draw((), 0.1, 1), np.uint8(0), _BYTES[1], Draw((5,), 0.1, 1), (5,))
+
+
 def whole_numbers(x, scale, zero_point, axis: int):
     """x / scale rounded to even and moved by the zero point, as a float; the scale and the zero point (None: there is
     none) so that they broadcast with `x`."""

@@ -57,12 +57,26 @@ def linear_of_dequantized(op: Any, rewriter: Rewriter) -> Rewritten:
     )
 
 
+@rule(ops.linear, ops.matmul)
+def linear_of_integers(op: Any, rewriter: Rewriter) -> Rewritten:
+    """linear(dequantize(x, s, z), dequantize(w, t), bias) = integer_linear(x, s, z, w, t, bias), where both are whole
+    tensors of bytes"""
+    left, right = producer(op.operands[0], ops.dequantize), producer(op.operands[1], ops.dequantize)
+    if left is None or right is None or left.format != "uint8{tensor}" or right.format != "int8":
+        return None
+    if op.operands[1].ndim != 2 or right.dtype is not f32 or left.dtype is not f32:
+        return None
+    x, x_scale, zero_point = left.operands
+    bias = op.operands[2] if op.name == "linear" else None
+    return ops.integer_linear(x, x_scale, zero_point, *right.operands, bias)  # type: ignore[return-value]
+
+
 def absorb_transposes(module: Module) -> None:
     """Let weights be dequantized in the order in which they are read."""
     apply_rules(module, [transpose_of_dequantized])
 
 
 def match_linear(module: Module) -> None:
-    """Make `quantized_linear` of products with a dequantized kernel."""
+    """Make `integer_linear` of products of dequantized activations, `quantized_linear` of others with such a kernel."""
     if any(op.definition is ops.dequantize for op in module.walk()):
-        apply_rules(module, [linear_of_dequantized])
+        apply_rules(module, [linear_of_integers, linear_of_dequantized])
