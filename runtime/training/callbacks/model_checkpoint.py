@@ -45,7 +45,7 @@ class ModelCheckpoint(Monitor):
             what = "weights are" if save_weights_only else "a model is"
             raise GraphcError(f"ModelCheckpoint: {what} saved to a file whose name ends in {wanted}, not {filepath!r}")
         self.save_freq = save_freq
-        self.best = self.worst if initial_value_threshold is None else float(initial_value_threshold)
+        self.best = None if initial_value_threshold is None else float(initial_value_threshold)
         self._epoch = self._unsaved = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -75,10 +75,11 @@ class ModelCheckpoint(Monitor):
         if self.save_best_only:
             current = self.watched(logs)
             if current is not None:
-                if not self.better(current, self.best):
-                    self._say(f"{note}{self.monitor} did not improve from {self.best:.5f}")
+                best = self.worst if self.best is None else self.best
+                if not self.better(current, best):
+                    self._say(f"{note}{self.monitor} did not improve from {best:.5f}")
                     return
-                note += f"{self.monitor} improved from {self.best:.5f} to {current:.5f}, "
+                note += f"{self.monitor} improved from {best:.5f} to {current:.5f}, "
                 self.best = current
         path = self._path(epoch, batch, logs)
         self._say(f"{note}saving model to {path}")
@@ -104,8 +105,8 @@ class ModelCheckpoint(Monitor):
             print(text)
 
     def get_state(self) -> State:
-        return {"best": None if math.isinf(self.best) else self.best, "unsaved": self._unsaved}
+        best = None if self.best is None or math.isinf(self.best) else self.best
+        return {"best": best, "unsaved": self._unsaved}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        self.best = self.worst if state["best"] is None else state["best"]
-        self._unsaved = state["unsaved"]
+        self.best, self._unsaved = state["best"], state["unsaved"]

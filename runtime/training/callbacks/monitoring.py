@@ -4,52 +4,72 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from graphc.frontends.warning import warn
 from graphc.ir.errors import GraphcError
+from graphc.ir.suggestions import nearest
 from graphc.runtime.training.callbacks.callback import Callback, State
 
 Array = np.ndarray[Any, Any]
-RISING = ("acc", "accuracy", "auc", "precision", "recall", "f1", "f1_score", "iou", "cosine_similarity", "r2_score")
-"""Last words of the names of logs that are better the greater they are."""
-FALLING = (
-    *("loss", "error", "crossentropy", "divergence", "hinge", "poisson", "logcosh", "log_cosh", "huber", "perplexity"),
-    *("mse", "mae", "mape", "msle", "rmse", "bce", "kld", "ce"),
-)
-"""Last words of the names of logs that are better the less they are."""
 
 
 class Monitor(Callback):
-    """Watches the log `monitor`. `mode` says whether less (`min`) or more (`max`) is better; `auto` goes by its name,
-    which has to tell."""
+    """Watches the log `monitor`. `mode` says whether less (`min`) or more (`max`) is better; with `auto` the metric of
+    this name tells, which has to know: one of graphc's, a loss, or one of one's own that sets `_direction`."""
 
     def __init__(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
         super().__init__()
         if mode not in ("auto", "min", "max"):
             raise GraphcError(f"{type(self).__name__}: mode is 'auto', 'min' or 'max', not {mode!r}")
         self.monitor, self.mode = monitor, mode
-        name = "_" + monitor.lower()
-        rising, falling = (name.endswith(tuple(f"_{end}" for end in ends)) for ends in (RISING, FALLING))
-        if mode == "auto" and not (rising or falling):
-            raise GraphcError(
-                f"{type(self).__name__}: whether more or less of {monitor!r} is better does not follow from its name; "
-                f"pass mode='max' or mode='min'"
-            )
-        self.rising = mode == "max" or (mode == "auto" and rising)
         self.min_delta = abs(min_delta)
+        self._direction: str | None = None
         self._warned = False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Find out what is better, now that the metrics of the model are known."""
+        self._direction = None
+        _ = self.rising
+
+    @property
+    def rising(self) -> bool:
+        """Whether more is better. Raises `GraphcError` where `mode` leaves it to a metric that does not know."""
+        if self._direction is None:
+            known = {"min": "down", "max": "up"}.get(self.mode) or direction_of(self.model, self.monitor)
+            if known is None:
+                raise GraphcError(self._unknown())
+            self._direction = known
+        return self._direction == "up"
+
+    def _unknown(self) -> str:
+        """Why it is not known whether more or less is better, and what to do."""
+        name = type(self).__name__
+        watched = self.monitor.removeprefix("val_")
+        logs = {log for log, _ in directions(self.model)}
+        if watched not in logs:
+            prefix = "val_" if self.monitor.startswith("val_") else ""
+            meant = nearest(self.monitor, {f"{prefix}{log}" for log in logs})
+            return (
+                f"{name}: no loss or metric of the model is called {watched!r}; pass mode='max' or mode='min' to say "
+                f"whether more or less of {self.monitor!r} is better{meant}"
+            )
+        return (
+            f"{name}: whether more or less of {self.monitor!r} is better is not known: its metric has no `_direction`; "
+            f"pass mode='max' or mode='min'"
+        )
 
     @property
     def worst(self) -> float:
         """What anything is better than."""
         return -math.inf if self.rising else math.inf
 
-    def better(self, value: float, than: float) -> bool:
-        """Whether `value` is better, by more than `min_delta`."""
+    def better(self, value: float, than: float | None) -> bool:
+        """Whether `value` is better, by more than `min_delta`; None is the worst there is."""
+        than = self.worst if than is None else than
         return value - self.min_delta > than if self.rising else value + self.min_delta < than
 
     def watched(self, logs: Mapping[str, float] | None) -> float | None:
@@ -57,12 +77,28 @@ class Monitor(Callback):
         value = (logs or {}).get(self.monitor)
         if value is None and not self._warned:
             self._warned = True
-            warnings.warn(
-                f"{type(self).__name__} watches {self.monitor!r}, which is not among the logs: "
-                f"{', '.join(logs or {}) or 'none'}",
-                stacklevel=4,
-            )
+            meant = nearest(self.monitor, logs) if logs else "; there are none"
+            warn(f"{type(self).__name__} watches {self.monitor!r}, which is not among the logs{meant}")
         return None if value is None else float(value)
+
+
+def directions(model: Any) -> list[tuple[str, str | None]]:
+    """The logs of a model that has been compiled and recorded: "up" where more is better, "down" where less is, None
+    where that is not known. More than one log may have a name."""
+    compiled = getattr(model, "_compiled", None)
+    found: list[tuple[str, str | None]] = [("loss", "down")]
+    if compiled is not None:
+        found += [(name, "down") for name in compiled.losses]
+        found += [(use.name, use.metric._direction) for use in compiled.metrics.uses]
+    tracked = {id(metric) for metric in (compiled.losses.values() if compiled is not None else ())}
+    own = [metric for metric in getattr(model, "metrics", ()) if id(metric) not in tracked]
+    return found + [(metric.name, getattr(metric, "_direction", None)) for metric in own]
+
+
+def direction_of(model: Any, log: str) -> str | None:
+    """Whether more ("up") or less ("down") of a log is better, as far as the model's losses and metrics know."""
+    name = log.removeprefix("val_")
+    return next((direction for known, direction in directions(model) if known == name and direction), None)
 
 
 class EarlyStopping(Monitor):
@@ -94,6 +130,7 @@ class EarlyStopping(Monitor):
         self.best_weights: list[Array] | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
         self._reset()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -103,7 +140,7 @@ class EarlyStopping(Monitor):
         if self.restore_best_weights and self.best_weights is None:
             self.best_weights, self.best_epoch = self.model.get_weights(), epoch
         self.wait += 1
-        if self.better(current, self.worst if self.best is None else self.best):
+        if self.better(current, self.best):
             self.best, self.best_epoch = current, epoch
             if self.restore_best_weights:
                 self.best_weights = self.model.get_weights()
@@ -156,9 +193,11 @@ class ReduceLROnPlateau(Monitor):
         self._reset()
 
     def _reset(self) -> None:
-        self.best, self.wait, self.cooldown_counter = self.worst, 0, 0
+        self.best: float | None = None
+        self.wait = self.cooldown_counter = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
         self._reset()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -187,12 +226,11 @@ class ReduceLROnPlateau(Monitor):
             self.cooldown_counter, self.wait = self.cooldown, 0
 
     def get_state(self) -> State:
-        best = None if math.isinf(self.best) else self.best
+        best = None if self.best is None or math.isinf(self.best) else self.best
         return {"best": best, "wait": self.wait, "cooldown_counter": self.cooldown_counter}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        self.best = self.worst if state["best"] is None else state["best"]
-        self.wait, self.cooldown_counter = state["wait"], state["cooldown_counter"]
+        self.best, self.wait, self.cooldown_counter = state["best"], state["wait"], state["cooldown_counter"]
 
 
 def _learning_rate(callback: Callback) -> float:

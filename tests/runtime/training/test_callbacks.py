@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import Input, Sequential, callbacks, layers, optimizers
+from graphc import Input, Sequential, callbacks, layers, metrics, optimizers
 from graphc.runtime.training.callbacks import plotting, progress
 
 RANDOM = np.random.default_rng(1)
@@ -168,12 +168,14 @@ def test_early_stopping(options, values, stopped):
 
 
 def test_accuracies_rise():
-    assert drive(callbacks.EarlyStopping("val_accuracy"), 0.5, 0.6, 0.6, name="val_accuracy") == 2
-    assert (
-        drive(callbacks.EarlyStopping("top_k_categorical_accuracy"), 0.5, 0.4, name="top_k_categorical_accuracy") == 1
-    )
-    with pytest.raises(graphc.GraphcError, match="more or less of 'val_largest' is better does not follow"):
-        callbacks.EarlyStopping("val_largest")
+    model = Fake()
+    model.metrics = [metrics.Accuracy(), metrics.TopKCategoricalAccuracy(), metrics.Mean(name="largest")]
+    assert drive(callbacks.EarlyStopping("val_accuracy"), 0.5, 0.6, 0.6, name="val_accuracy", model=model) == 2
+    name = "top_k_categorical_accuracy"
+    model.stop_training = False
+    assert drive(callbacks.EarlyStopping(name), 0.5, 0.4, name=name, model=model) == 1
+    with pytest.raises(graphc.GraphcError, match="whether more or less of 'val_largest' is better is not known"):
+        drive(callbacks.EarlyStopping("val_largest"), 0.5, name="val_largest", model=model)
 
 
 def test_the_best_weights_come_back():
@@ -188,7 +190,7 @@ def test_the_best_weights_come_back():
 
 def test_a_log_that_is_not_there_is_warned_of_once():
     with pytest.warns(
-        UserWarning, match="EarlyStopping watches 'val_loss', which is not among the logs: loss"
+        UserWarning, match="EarlyStopping watches 'val_loss', which is not among the logs; did you mean loss"
     ) as caught:
         fit(callbacks.EarlyStopping())
     assert len(caught) == 1
