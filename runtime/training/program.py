@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc.frontends.variable import adapter_changes, changes
 from graphc.ir.errors import GraphcError
+from graphc.ir.recipes import Cast
 from graphc.runtime.compilation import compile as compile_source
 from graphc.runtime.executable import Executable
 from graphc.runtime.training.step import Entry, Feed, TrainingModule
@@ -33,8 +34,9 @@ class Program:
         self._adapters = {name: v.adapter for name, v in recorded.variables.items() if v.adapter is not None}
         self._adapters_at = adapter_changes()
         self._held_at = -1
+        self._rounded = _rounded(self.executable)
         for name, variable in recorded.variables.items():
-            if name in self.executable.weights:
+            if name in self.executable.weights and name not in self._rounded:
                 variable.hold(self.executable.weights, name)
 
     def is_planned_for(self, sizes: Mapping[str, int]) -> bool:
@@ -62,7 +64,8 @@ class Program:
         if elsewhere:
             weights.update({name: variable.numpy() for name, variable in elsewhere.items()})
             for name, variable in elsewhere.items():
-                variable.hold(weights, name)
+                if name not in self._rounded:
+                    variable.hold(weights, name)
         self._held_at = changes()
 
     def runner(self, name: str) -> Callable[..., Logs]:
@@ -86,6 +89,17 @@ class Program:
             return dict(zip(entry.logs, results, strict=True))
 
         return run
+
+
+def _rounded(executable: Executable) -> frozenset[str]:
+    """The weights that are stored in a narrower dtype, as what only reads them in it wants them: the target does not
+    hold their values."""
+    return frozenset(
+        source
+        for recipe in executable.manifest.weights.values()
+        if any(isinstance(step, Cast) and step.after.bits <= step.before.bits for step in recipe.steps)
+        for source in recipe.sources
+    )
 
 
 __all__ = ["Logs", "Program"]

@@ -140,3 +140,14 @@ def test_the_classes_fit_together(model, tmp_path):
     assert type(again) is Sequential
     np.testing.assert_array_equal(again.predict(examples(2, 4)), model.predict(examples(2, 4)))
     assert type(Sequential.from_config(model.get_config())) is Sequential
+
+
+def test_predictions_in_a_narrower_dtype_leave_the_weights_as_they_are() -> None:
+    model = graphc.Sequential([graphc.Input((6,)), graphc.layers.Dense(8, dtype="mixed_float16")])
+    kernel = model.layers[0].kernel
+    x, before = np.ones((2, 6), np.float32), kernel.numpy().copy()
+    first = model.predict(x, verbose=0)
+    np.testing.assert_array_equal(kernel.numpy(), before)
+    kernel.assign(before * 2)
+    np.testing.assert_array_equal(kernel.numpy(), before * 2)
+    np.testing.assert_allclose(model.predict(x, verbose=0), first * 2, rtol=1e-2)
