@@ -1,0 +1,148 @@
+"""Merging: the bound of rounding holds, unmerging gives the bits back, the certificate says what was done."""
+
+import hashlib
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import graphc
+from graphc import GraphcError, Input, Sequential, layers
+from graphc.runtime.lora.bounds import ROUNDOFF, merge
+
+KINDS = {name: getattr(ml_dtypes, name, None) or np.dtype(name).type for name in ROUNDOFF}
+EXPONENTS = {
+    "float64": (0, -20, -150, -300, -315, 140, 150),
+    "float32": (0, -3, 4, -37, -40, -44, 30, 36),
+    "bfloat16": (0, -3, 4, -37, -39, 30, 36),
+    "float16": (0, -2, 2, -5, -7, 4),
+}
+"""Magnitudes of weights, as powers of ten: usual, subnormal and huge ones."""
+
+
+def drawn(number: int) -> dict:
+    """A merge: sizes, dtype, magnitudes and scaling from a seed."""
+    rng = np.random.default_rng(number)
+    name = list(ROUNDOFF)[number % len(ROUNDOFF)]
+    inputs, outputs = (int(n) for n in rng.integers(1, 48, 2))
+    rank = int(rng.integers(1, min(inputs, outputs) + 1))
+    size = 10.0 ** rng.choice(EXPONENTS[name])
+    factor = np.float64 if name == "float64" else np.float32
+    given = {
+        "kernel": (rng.standard_normal((inputs, outputs)) * size).astype(KINDS[name]),
+        "a": (rng.standard_normal((inputs, rank)) * size**0.5).astype(factor),
+        "b": (rng.standard_normal((rank, outputs)) * size**0.5).astype(factor),
+        "scaling": float(rng.choice([1, 2, 0.5, 16 / 3, 1e-3, 100 / 7**0.5])),
+        "dtype": name,
+    }
+    if number % 3 == 0:
+        given["magnitude"] = (rng.standard_normal(outputs) * size * inputs**0.5).astype(factor)
+    return given
+
+
+def test_bounds_hold_over_200_random_merges(announce) -> None:
+    ratios, refused, dora = [], 0, 0
+    for number in range(200):
+        given = drawn(number)
+        try:
+            found = merge(**given)
+        except GraphcError:
+            refused += 1
+            assert given["dtype"] == "float16" or np.abs(given["kernel"].astype(float)).max() > 1e30
+            continue
+        assert found.measured <= found.bound, (number, found)
+        assert found.array.dtype == np.dtype(KINDS[given["dtype"]]) and found.outputs
+        dora += "magnitude" in given
+        if found.measured and np.abs(given["kernel"].astype(float)).max() > 1e-4:
+            ratios.append(found.bound / found.measured)
+    assert refused < 20 and dora > 50 and np.median(ratios) < 8  # a bound that is far off would say little
+    announce(f"merges: {200 - refused} within their bounds, which are {np.median(ratios):.1f} × the error (median)")
+
+
+@pytest.mark.parametrize("worse", ["product", "cast"])
+def test_the_bound_is_passed_by_a_merge_that_rounds_more(worse: str) -> None:
+    """The bound is not so wide that it lets a product in float32, or a cast by way of 16 bits, through."""
+    rng = np.random.default_rng(0)
+    kernel, a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((40, 30), (40, 16), (16, 30)))
+    found = merge(kernel, a, b, 2.0, "float32")
+    exact = kernel.astype(np.longdouble) + 2 * (a.astype(np.longdouble) @ b.astype(np.longdouble))
+    rounded = kernel + np.float32(2) * (a @ b)
+    if worse == "cast":
+        rounded = found.array.astype(ml_dtypes.bfloat16).astype(np.float32)
+    assert np.abs(found.array - exact).max() <= found.bound < np.abs(rounded - exact).max()
+
+
+def test_merges_that_overflow_or_have_no_norm_are_refused() -> None:
+    one = np.ones((2, 2), np.float32)
+    with pytest.raises(GraphcError, match=r"up to 2e\+05, which float16 does not hold"):
+        merge(one.astype(np.float16), one[:, :1], one[:1] * 2e5, 1.0, "float16")
+    with pytest.raises(GraphcError, match="only zeros for output 0"):
+        merge(one * 0, one[:, :1] * 0, one[:1], 1.0, "float32", np.ones(2, np.float32))
+    with pytest.raises(graphc.DTypeError, match="merged into float64"):
+        merge(one, one[:, :1], one[:1], 1.0, "int8")
+
+
+def model_with_adapter(dora: bool = False, policy: str | None = None):
+    graphc.utils.set_random_seed(3)
+    model = Sequential(
+        [Input((8, 8, 2)), layers.Conv2D(4, 3, dtype=policy), layers.Flatten(), layers.Dense(5, dtype=policy)]
+    )
+    model.add_adapter(r=2, alpha=3, targets="conv2d,dense", dora=dora, modules_to_save=())
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_weights:
+        variable.assign(variable.numpy() + rng.standard_normal(variable.shape) * 0.1)
+    return model
+
+
+@pytest.mark.parametrize("policy", [None, "bfloat16", "float16"])
+@pytest.mark.parametrize("dora", [False, True])
+def test_merged_models_compute_the_same_and_unmerge_to_the_bit(dora: bool, policy: str | None, tmp_path) -> None:
+    model = model_with_adapter(dora, policy)
+    x = np.random.default_rng(1).standard_normal((3, 8, 8, 2)).astype(np.float32)
+    before = {v.path: v.numpy().copy() for v in model.weights}
+    adapted = np.asarray(model.predict(x, verbose=0), np.float64)
+    certificate = model.merge_adapter(inputs=x, certificate=tmp_path / "merge.json")
+    merged = np.asarray(model.predict(x, verbose=0), np.float64)
+    said = json.loads((tmp_path / "merge.json").read_text())
+    assert said == certificate.to_json() and said["format"] == "graphc-merge-certificate 1"
+    assert said["outputs"]["largest_difference"] == np.abs(merged - adapted).max()
+    assert said["outputs"]["inputs"]["input"]["sha256"] == hashlib.sha256(x.tobytes()).hexdigest()
+    assert np.abs(merged - adapted).max() <= (2e-6 if policy is None else 0.1)
+    for name, tensor in said["tensors"].items():
+        assert tensor["measured"] <= tensor["bound"] and tensor["dtype"] == (policy or "float32")
+        assert tensor["identity"] == ("(W + s·A·B) · m / ‖W + s·A·B‖" if dora else "W + s·A·B"), name
+        assert tensor["s"] == 1.5 and tensor["rank"] == 2
+    assert any((v.numpy() != before[v.path]).any() for v in model.weights)
+    with pytest.raises(GraphcError, match="'default' is merged into model"):
+        model.merge_adapter()
+    for forbidden in (lambda: model.add_adapter("other"), lambda: model.set_adapter(None)):
+        with pytest.raises(GraphcError, match="is merged into model"):
+            forbidden()
+    assert model.unmerge_adapter() == "default"
+    for variable in model.weights:
+        np.testing.assert_array_equal(variable.numpy(), before[variable.path])
+    with pytest.raises(GraphcError, match="no adapter is merged"):
+        model.unmerge_adapter()
+
+
+def test_what_was_trained_after_a_merge_is_not_unmerged() -> None:
+    model = model_with_adapter()
+    model.merge_adapter()
+    kernel = model.layers[0].kernel
+    kernel.assign(kernel.numpy() + 1)
+    with pytest.raises(GraphcError, match="'conv2d/kernel' is not what the merge of 'default' left"):
+        model.unmerge_adapter()
+
+
+def test_merged_folders_in_another_dtype_round_once(tmp_path) -> None:
+    model = model_with_adapter()
+    certificate = model.save_merged(tmp_path, dtype="bfloat16")
+    from safetensors.torch import load_file
+
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert {str(t.dtype) for t in tensors.values()} == {"torch.bfloat16"}
+    assert tensors["conv2d.weight"].shape == (4, 2, 3, 3) and tensors["dense.weight"].shape == (5, 144)
+    exact = model.layers[2].kernel.adapter.merged(model.layers[2].kernel.numpy().astype(np.float64))
+    error = np.abs(tensors["dense.weight"].double().numpy().T - exact).max()
+    assert error <= certificate.tensors["dense.weight"]["bound"] < 0.01
