@@ -50,6 +50,7 @@ class GraphWriter:
         self.stored: dict[str, tuple[int, ...]] = {}
         self.sizes: Sizes = Sizes(self)
         self.needs_bitcast = False
+        self.needs_contrib = False
         self._root = proto.node
         self._nodes = proto.node
         self._last: Any = None
@@ -168,6 +169,13 @@ class GraphWriter:
         self._append(kind, inputs, names, attributes)
         self._last = None
         return [Tensor(name, value.dtype) for name, value in zip(names, values, strict=True)]
+
+    def contrib(self, kind: str, inputs: Sequence[str], dtype: DType, **attributes: Any) -> Tensor:
+        """A node of ONNX Runtime's own ops; "" stands for an input that is left out."""
+        found = self.node(kind, inputs, dtype, **attributes)
+        self._last.domain = "com.microsoft"
+        self.needs_contrib = True
+        return found
 
     def several(self, kind: str, inputs: Sequence[str], dtypes: Sequence[DType], **attributes: Any) -> list[Tensor]:
         """A node of several outputs, on operands as they are."""

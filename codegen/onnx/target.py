@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from graphc.codegen.onnx.weights import StoredWeights
 
+CONTRIB = "com.microsoft"
+"""The domain of ONNX Runtime's own ops."""
+
 DATA_FILE = "model.onnx.data"
 
 
@@ -41,8 +44,10 @@ class OnnxTarget(Target):
     def prepare(self, module: Module) -> Module:
         """Channels first, as ONNX has it; what then only rearranges weights is done to the stored ones."""
         from graphc.passes import run_passes
+        from graphc.passes.quantization.matching import store_filters_first
 
         _refuse_complex(module)
+        store_filters_first(module)
         return run_passes(module, "layout,canonicalize,fold_weights")
 
     def write(self, module: Module, folder: Path) -> Mapping[str, Recipe]:
@@ -104,6 +109,8 @@ def write_function(function: Function, weights: StoredWeights) -> ModelProto:
             graph.add_weight(parameter.value, source(parameter.weight).name, weights)
     names = [graph.unique(name) for name in _result_names(function)]
     graph.function(function.block, names)
+    if graph.needs_contrib:
+        model.opset_import.add(domain=CONTRIB, version=1)
     # Opset 21 is as old as the ops here allow; BitCast came with 26.
     model.opset_import.add(version=26 if graph.needs_bitcast else 21)
     model.ir_version = 13 if graph.needs_bitcast else 10

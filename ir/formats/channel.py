@@ -22,6 +22,7 @@ class Int8(Format):
 
     Symmetric, values go from −127 to 127 and there is no zero point; `asymmetric`, they go from −128 to 127 and span
     from the least to the greatest element, zero among them, which is a value. `tensor`: one scale for all elements.
+    `reduced`: half the range, for kernels whose sums would overflow.
 
     What was dequantized quantizes to the same arrays, where it is symmetric, or where both ends of the range occur.
     """
@@ -31,10 +32,13 @@ class Int8(Format):
 
     asymmetric: bool = False
     tensor: bool = False
+    reduced: bool = False
 
     @property
     def limits(self) -> tuple[int, int]:
         """The least and the greatest value."""
+        if self.reduced:
+            return (-64, 63) if self.asymmetric else (-63, 63)
         return (-128, 127) if self.asymmetric else (-127, 127)
 
     @property
@@ -111,4 +115,4 @@ class UInt8(Int8):
 
     @property
     def limits(self) -> tuple[int, int]:
-        return 0, 255
+        return (0, 127) if self.reduced else (0, 255)

@@ -14,7 +14,10 @@ from graphc.ir.formats import Int8, parse_format
 from graphc.ir.module import Module
 from graphc.ir.rewriter import Rewriter
 from graphc.passes.driver import Rewritten, apply_rules, producer, rule
+from graphc.passes.fold_weights import fold_weights
+from graphc.passes.permutations import filters_first
 
+INT8 = ("int8", "int8{reduced}")
 MOST_PARTS = 3
 """`quantized_linear` has a place for values, scales and zero points."""
 
@@ -62,13 +65,31 @@ def linear_of_integers(op: Any, rewriter: Rewriter) -> Rewritten:
     """linear(dequantize(x, s, z), dequantize(w, t), bias) = integer_linear(x, s, z, w, t, bias), where both are whole
     tensors of bytes"""
     left, right = producer(op.operands[0], ops.dequantize), producer(op.operands[1], ops.dequantize)
-    if left is None or right is None or left.format != "uint8{tensor}" or right.format != "int8":
+    if left is None or right is None or left.format != "uint8{tensor}" or right.format not in INT8:
         return None
     if op.operands[1].ndim != 2 or right.dtype is not f32 or left.dtype is not f32:
         return None
     x, x_scale, zero_point = left.operands
     bias = op.operands[2] if op.name == "linear" else None
     return ops.integer_linear(x, x_scale, zero_point, *right.operands, bias)  # type: ignore[return-value]
+
+
+@rule(ops.conv, ops.convolution)
+def filters_first_of_dequantized(op: Any, rewriter: Rewriter) -> Rewritten:
+    """conv(x, dequantize(values)) = conv(x, dequantize(transpose(values)), filters first), as torch and ONNX have it"""
+    inner = producer(op.kernel, ops.dequantize)
+    if inner is None or op.filters_first or not isinstance(parse_format(inner.format), Int8):
+        return None
+    kernel = ops.transpose(op.kernel, permutation=filters_first(op.kernel.ndim))
+    operands = [op.x, kernel, *op.operands[2:]]
+    return op.definition(*operands, **(op.attribute_dict | {"filters_first": True}))
+
+
+def store_filters_first(module: Module) -> None:
+    """Store the integers of kernels of convolutions filters first."""
+    if any(op.definition is ops.dequantize for op in module.walk()):
+        apply_rules(module, [filters_first_of_dequantized, transpose_of_dequantized])
+        fold_weights(module)
 
 
 def absorb_transposes(module: Module) -> None:

@@ -7,9 +7,10 @@ is, outside the region.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
+from graphc.ir.formats import Int8, parse_format
 from graphc.ir.graph import Op, Value
 from graphc.ir.rewriter import Rewriter
 from graphc.passes import permutations
@@ -246,7 +247,22 @@ def barrier(op: Op, region: Region) -> Followed:
     return [Twin(value, order) for value, order in zip(values, orders, strict=True)]
 
 
+def dequantize(op: Op, region: Region) -> Followed:
+    """Integers in the shape of the tensor, with a scale for all of it or for each index along an axis."""
+    twin, form = first_twin(op, region), parse_format(op.attribute_dict["format"])
+    if twin is None or not isinstance(form, Int8):
+        return None
+    order = twin.permutation
+    axis = order.index(form.channel_axis(len(order)))
+    moved = form if form.tensor else replace(form, axis=axis)
+    shape = _reordered(op.attribute_dict["shape"], order)
+    values = rebuilt(op, region, [twin.value, *op.operands[1:]], format=str(moved), shape=shape)
+    return [Twin(values[0], order)]
+
+
 RULES: dict[str, Rule] = {
+    "dequantize": dequantize,
+    **dict.fromkeys(("quantize", "fake_quantize"), along_axis),
     **dict.fromkeys(("softmax", "log_softmax", "batch_norm", "group_norm", "reverse", "split"), along_axis),
     "cumulative_sum": along_axis,
     **dict.fromkeys(("batch_norm_training", "batch_norm_gradient"), with_statistics),

@@ -1,0 +1,76 @@
+"""`graphc.quantize`: a model with weights, and with data activations, as integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from graphc.ir.errors import GraphcError
+from graphc.ir.formats import Int8, parse_format
+from graphc.ir.module import Module
+from graphc.passes import run_passes
+from graphc.passes.quantization.activations import Range, points, quantize_activations, quantize_dynamically
+from graphc.passes.quantization.matching import absorb_transposes
+from graphc.passes.quantization.targets import chosen_weights
+from graphc.passes.quantization.weights import quantize_weights
+from graphc.runtime.quantization.calibration import PERCENTILE, Method, calibrated
+from graphc.runtime.quantization.observing import BATCH, batches
+from graphc.runtime.quantization.processor import wants_reduced_range
+from graphc.runtime.sources import module_of
+
+Activations = Literal["dynamic", "static"] | None
+
+
+def quantize(
+    source: Any,
+    format: str = "int8",
+    *,
+    activations: Activations = None,
+    data: Any = None,
+    method: Method = "minmax",
+    percentile: float = PERCENTILE,
+    ranges: Mapping[str, Range] | None = None,
+    targets: str | Sequence[str] = "*",
+    exclude: str | Sequence[str] = (),
+    reduced: bool | None = None,
+    batch_size: int = BATCH,
+) -> Module:
+    """A module of `source` whose kernels and tables are stored in `format`; what `graphc.compile` takes.
+
+    `targets` and `exclude` are patterns of weights and layers. `activations="static"` quantizes what products and
+    convolutions read and give as well (weights in `int8`), by ranges that `method` finds in `data` (arrays of some
+    dozens of examples, or batches), or that are given; `"dynamic"` by the range of each call. Batch normalizations are
+    then folded first. `reduced`: weights from −63 to 63, so that the 16-bit sums of processors without VNNI do not
+    overflow; None: as this processor wants it, where activations are quantized.
+
+    Raises `GraphcError` for patterns that match nothing, for weights that are quantized already, and for data that is
+    empty, misshapen or not finite.
+    """
+    if activations not in (None, "dynamic", "static"):
+        raise GraphcError(f"activations are quantized 'static', 'dynamic' or not at all (None), not {activations!r}")
+    static = activations == "static" or (activations is None and (data is not None or ranges is not None))
+    if static and data is None and ranges is None:
+        raise GraphcError("static activations need ranges: give `data`, an array of examples, or `ranges`")
+    if activations == "dynamic" and (data is not None or ranges is not None):
+        raise GraphcError("dynamic activations take the range of each call: leave `data` and `ranges` out")
+    form = parse_format(format)
+    if (static or activations == "dynamic") and not (isinstance(form, Int8) and form.name == "int8"):
+        raise GraphcError(f"beside activations as integers weights are int8, not {form}")
+    module = run_passes(module_of(source), "canonicalize,fold_batch_norm" if static else "canonicalize")
+    names = chosen_weights(module, _patterns(targets), _patterns(exclude))
+    if (static or activations == "dynamic") and (wants_reduced_range() if reduced is None else reduced):
+        form = parse_format(str(form).replace("int8{", "int8{reduced,") if "{" in str(form) else "int8{reduced}")
+    quantize_weights(module, dict.fromkeys(names, form))
+    absorb_transposes(module)
+    if static:
+        found = dict(ranges or {})
+        if data is not None:
+            found = calibrated(module, points, batches(module.main, data, batch_size), method, percentile) | found
+        quantize_activations(module, found)
+    elif activations == "dynamic":
+        quantize_dynamically(module)
+    return module
+
+
+def _patterns(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
