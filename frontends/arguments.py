@@ -45,10 +45,15 @@ def constructor_arguments(cls: type) -> tuple[str, ...]:
         initializer = each.__dict__.get("__init__")
         if initializer is not None and initializer is not object.__init__:
             found.update(dict.fromkeys(_named(initializer)))
-            if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(initializer).parameters.values()):
+            if not takes_any(initializer):
                 break
     found.pop("self", None)
     return tuple(found)
+
+
+def takes_any(function: Callable[..., Any]) -> bool:
+    """Whether a function takes arguments of any name."""
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
 
 
 def _named(function: Callable[..., Any]) -> tuple[str, ...]:

@@ -64,9 +64,13 @@ def _fitted(model: Any, tensor: Any, leaf: Any) -> Any:
         not isinstance(want, int) or want == have for want, have in zip(wanted[1:], found.shape[1:], strict=True)
     )
     if not fits:
+        example = leaf.ndim == len(wanted) - 1 and all(
+            not isinstance(want, int) or want == have for want, have in zip(wanted[1:], leaf.shape, strict=True)
+        )
         raise ShapeError(
             f"the input {tensor.node.name!r} of model {model.name!r} takes arrays of the shape {keras_shape(wanted)}; "
             f"x has the shape {leaf.shape}"
+            + ("; a single example is given as x[None], a batch of one" if example else "")
         )
     return found
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from graphc.frontends.arguments import constructor_arguments, no_argument, takes_any
+from graphc.ir.builder import in_graphc
 from graphc.ir.errors import GraphcError
 from graphc.ir.suggestions import nearest
 
@@ -32,6 +34,15 @@ class Callback:
 
     last = False
     """Whether it is called after all others."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        initializer = cls.__init__
+        if kwargs and in_graphc(initializer.__code__.co_filename) and not takes_any(initializer):
+            known = constructor_arguments(cls)
+            unknown = [name for name in kwargs if name not in known]
+            if unknown:
+                raise no_argument(cls.__name__, unknown, known)
+        return super().__new__(cls)
 
     def __init__(self) -> None:
         self.params: dict[str, Any] = {}

@@ -79,6 +79,9 @@ class Adapter(ABC):
             self.exhausted = given < self.steps
         if self.exhausted:
             wanted = "a batch" if self.steps is None else f"{self.steps} batches"
+            if not self.options.repeat:
+                warn(f"{self.what} ran out: {wanted} were asked for, {given} came")
+                return
             warn(
                 f"{self.what} ran out: epoch {epoch + 1} needs {wanted}, {given} came. It stops here; "
                 f"give a generator that goes on, or data that can be read again, such as a PyDataset"

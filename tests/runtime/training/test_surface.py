@@ -104,6 +104,15 @@ MISTAKES = {
         lambda: callbacks.LambdaCallback(on_epoch_ends=print),
         "LambdaCallback has no argument 'on_epoch_ends'; did you mean on_epoch_end",
     ),
+    "callbacks": (
+        lambda: callbacks.EarlyStopping(patienc=3),
+        "EarlyStopping has no argument 'patienc'; did you mean p",
+    ),
+    "checkpoints": (
+        lambda: callbacks.ModelCheckpoint("m.graphc", save_best=True),
+        "ModelCheckpoint has no argument 'save_best'; did you mean save_best_only",
+    ),
+    "one example": (lambda: classifier().predict(X[0], verbose=0), r"x has the shape \(3,\); .* given as x\[None\]"),
     "no function": (lambda: callbacks.LambdaCallback(on_epoch_end=3), "on_epoch_end is a function, not 3"),
 }
 
@@ -207,8 +216,12 @@ def test_a_last_axis_of_size_1_comes_and_goes():
     ("warned", "message"),
     [
         (lambda: fit(batches(5), None, epochs=2, steps_per_epoch=3), "the generator ran out: epoch 2 needs 3 batches"),
-        (lambda: fit(validation_data=batches(3), validation_steps=5), "the generator ran out: epoch 1 needs 5"),
+        (
+            lambda: fit(validation_data=batches(3), validation_steps=5),
+            "the generator ran out: 5 batches were asked for",
+        ),
         (lambda: callbacks_of_another_run(), "has the state of a CSVLogger"),
+        (lambda: classifier().evaluate(X, Y, steps=9, verbose=0), "the data ran out: 9 batches were asked for"),
         (lambda: unreached(), "the loss does not depend on these weights"),
     ],
 )
