@@ -57,23 +57,23 @@ def rope(x, cos, sin):
 
 def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0):
     """-log softmax(logits) at the labels: 0 at `ignore_index`, NaN at what is no class."""
-    inside = (labels >= 0) & (labels < logits.shape[-1])
-    classes = torch.where(inside, labels, 0).flatten().long()
+    labels = labels.long()
+    classes = labels.clamp(0, logits.shape[-1] - 1)
     rows = logits.reshape(-1, logits.shape[-1])
-    loss = F.cross_entropy(rows, classes, reduction="none", label_smoothing=label_smoothing).view(labels.shape)
-    loss = torch.where(inside, loss, torch.nan)
+    loss = F.cross_entropy(rows, classes.flatten(), reduction="none", label_smoothing=label_smoothing)
+    loss = torch.where(labels == classes, loss.view(labels.shape), torch.nan)
     return loss if ignore_index is None else torch.where(labels == ignore_index, 0, loss)
 
 
 def sparse_cross_entropy_gradient(dy, logits, labels, ignore_index=None, label_smoothing=0.0):
     """The gradient of the logits of `sparse_cross_entropy` from that of the losses: softmax less target."""
-    inside = (labels >= 0) & (labels < logits.shape[-1])
-    classes = torch.where(inside, labels, 0).long().unsqueeze(-1)
+    labels = labels.long()
+    classes = labels.clamp(0, logits.shape[-1] - 1)
     gradient = F.softmax(logits, dim=-1)
     if label_smoothing:
         gradient -= label_smoothing * (1 / logits.shape[-1])
-    gradient.scatter_add_(-1, classes, torch.full_like(classes, label_smoothing - 1.0, dtype=logits.dtype))
-    gradient *= torch.where(inside, dy, torch.nan).unsqueeze(-1)
+    gradient.scatter_add_(-1, classes.unsqueeze(-1), logits.new_full((*labels.shape, 1), label_smoothing - 1.0))
+    gradient *= torch.where(labels == classes, dy, torch.nan).unsqueeze(-1)
     return gradient if ignore_index is None else gradient.masked_fill_((labels == ignore_index).unsqueeze(-1), 0)
 
 
@@ -314,17 +314,17 @@ class Block(nn.Module):
 
 def adamw(parameter, gradient, momentum, velocity, learning_rate, alpha):
     """The update of block/attention/query/kernel … block_2/mlp/down/kernel, in place."""
-    parameter.sub_(parameter * (learning_rate * 0.1))
+    parameter.addcmul_(parameter, learning_rate * 0.1, value=-1)
     momentum.lerp_(gradient, 0.1)
     velocity.lerp_(torch.square(gradient), 0.001)
-    parameter.sub_(momentum * alpha / (torch.sqrt(velocity) + 1e-07))
+    parameter.addcdiv_(momentum * alpha, torch.sqrt(velocity) + 1e-07, value=-1)
 
 
 def adamw_1(parameter, gradient, momentum, velocity, alpha):
     """The update of embedding/embeddings … norm/scale, in place."""
     momentum.lerp_(gradient, 0.1)
     velocity.lerp_(torch.square(gradient), 0.001)
-    parameter.sub_(momentum * alpha / (torch.sqrt(velocity) + 1e-07))
+    parameter.addcdiv_(momentum * alpha, torch.sqrt(velocity) + 1e-07, value=-1)
 
 
 class Model(nn.Module):
