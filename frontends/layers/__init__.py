@@ -77,6 +77,7 @@ from graphc.frontends.layers.pooling import (
     MaxPooling2D,
     MaxPooling3D,
 )
+from graphc.frontends.layers.preprocessing import Rescaling
 from graphc.frontends.layers.regularization import Dropout, GaussianDropout, GaussianNoise
 from graphc.frontends.layers.reshaping import (
     Flatten,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import Input, Model, activations, layers
+from graphc import Input, Model, Sequential, activations, layers
 
 FACTS: list[tuple[Any, tuple[int, ...], tuple[int | None, ...], list[tuple[str, tuple[int, ...]]]]] = [
     (layers.Dense(5), (4,), (None, 5), [("kernel", (4, 5)), ("bias", (5,))]),
@@ -137,6 +137,30 @@ def test_functional_merging() -> None:
 def test_relu_layer_with_all_its_arguments() -> None:
     layer = layers.ReLU(max_value=2.0, negative_slope=0.1, threshold=1.0)
     np.testing.assert_allclose(layer(np.float32([[-1, 0.5, 1, 5]])), [[-0.2, -0.05, 1, 2]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"scale": 1 / 255}, [[0.0, 0.2, 1.0]]),
+        ({"scale": 1 / 127.5, "offset": -1}, [[-1.0, -0.6, 1.0]]),
+        ({"scale": [1, 2, 3], "offset": np.float32([1, 0, -5])}, [[1.0, 102.0, 760.0]]),
+    ],
+)
+def test_rescaling(options: dict[str, Any], expected: list[list[float]]) -> None:
+    x = np.uint8([[0, 51, 255]])
+    layer = layers.Rescaling(**options)
+    assert layer(x).dtype == np.float32 and layers.Rescaling(2, dtype="float64")(x).dtype == np.float64
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-6, atol=1e-7)
+    model = Sequential([Input((3,), dtype="uint8"), layer])
+    again = Sequential.from_config(model.get_config())
+    np.testing.assert_array_equal(again(x), layer(x))
+    np.testing.assert_allclose(graphc.compile(model, target="numpy")(x), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_rescaling_takes_numbers() -> None:
+    with pytest.raises(graphc.GraphcError, match="Rescaling: scale is a number or has numbers, not 'big'"):
+        layers.Rescaling("big")
 
 
 @pytest.mark.parametrize("name", ["relu", "gelu", "swish", "softmax", "mish", "hard_sigmoid", "selu"])

@@ -3,6 +3,8 @@
 Its torch and JAX backends agree in them to six digits.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from artifacts import needs
@@ -417,6 +419,15 @@ def test_names_of_the_new_ones():
     assert isinstance(metrics.get("auc"), metrics.AUC) and isinstance(metrics.get("f1_score"), metrics.F1Score)
     assert isinstance(metrics.get("precision"), metrics.Precision) and isinstance(metrics.get("AUC"), metrics.AUC)
     assert losses.get("dice") is losses.dice and isinstance(losses.get("Circle"), losses.Circle)
+
+
+def test_the_guide_lists_all_of_them():
+    guide = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
+    lists = guide.split("## Losses and metrics")[1].split("## ")[0]
+    bases = {"Loss", "LossFunctionWrapper", "Metric"}
+    for part, room in zip(lists.split("`CTC` is missing"), (losses, metrics), strict=True):
+        classes = {name for name in dir(room) if isinstance(getattr(room, name), type)} - bases
+        assert {name for name in classes if f"`{name}`" not in part} == set()
 
 
 def test_only_what_is_public_is_listed():
