@@ -19,7 +19,7 @@ from graphc.codegen.onnx.spelling.movement import padded, part
 from graphc.codegen.windows import Geometry
 from graphc.ir.dims import Size, maximum, product
 from graphc.ir.dtypes import bool_, f32, i64
-from graphc.ir.graph import Op
+from graphc.ir.graph import Op, Value
 from graphc.ir.ops.reduction import greatest, least
 from graphc.ir.sliding import padding_pairs
 from graphc.ir.types import Shape, TensorType
@@ -29,6 +29,15 @@ def _type(op: Op, index: int = 0) -> TensorType:
     return op.operands[index].type  # type: ignore[union-attr]
 
 
+def is_made_of_integers(value: Value | None) -> bool:
+    """Whether a value was quantized and dequantized by a known scale: it has no NaN then."""
+    op = None if value is None else value.op
+    if op is None or op.name != "dequantize":
+        return False
+    scale = op.operands[1].op if op.operands[1] is not None else None
+    return scale is not None and scale.name == "constant" and bool(np.isfinite(scale.attributes[0]).all())
+
+
 def max_pool(graph: GraphWriter, op: Op, x: Tensor) -> Tensor:
     type = _type(op)
     geometry = Geometry(type.shape, op.attributes[0], op.attribute_dict)
@@ -36,6 +45,8 @@ def max_pool(graph: GraphWriter, op: Op, x: Tensor) -> Tensor:
     x = padded_first(graph, x, geometry, -np.inf)
     attributes, window = attributes_of(geometry), geometry.window
     y = graph.compute("MaxPool", x, kernel_shape=window, **attributes)
+    if is_made_of_integers(op.operands[0]):
+        return back(graph, y, type.ndim, geometry)
     nan = graph.compute("MaxPool", graph.cast(graph.is_nan(x), f32), kernel_shape=window, **attributes)
     y = graph.where(graph.cast(nan, bool_), graph.constant(np.nan, x.dtype), y)
     return back(graph, y, type.ndim, geometry)
