@@ -288,6 +288,9 @@ class Model(Layer):
 
         save_model(self, filepath, overwrite=overwrite, include_optimizer=include_optimizer)
 
+    def check_saved_as_a_whole(self) -> None:
+        """Raise `GraphcError` where one file would not hold all that the model has."""
+
     def training_state(self) -> tuple[Any, dict[str, Any]]:
         """How the model is compiled, as JSON, and the arrays of its optimizer; None where a model cannot be trained or
         is not compiled."""

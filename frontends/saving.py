@@ -61,6 +61,7 @@ def save_model(
         raise GraphcError(f"a model is saved to a file whose name ends in .graphc, not {path.name!r}")
     if not isinstance(model, Model):
         raise GraphcError(f"save_model takes a model, not {type(model).__name__}")
+    model.check_saved_as_a_whole()
     module = lower(model)
     places = layer_paths(model)
     config = {"model": serialization.serialize(model), "input": _input_config(model), "aliases": places.aliases}

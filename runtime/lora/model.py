@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from graphc.ir.errors import GraphcError
 from graphc.passes.lora.settings import ALL_LINEAR, Settings
 from graphc.runtime.executable import Executable
 from graphc.runtime.lora import adapters, merging, peft, serving
@@ -80,6 +81,14 @@ class Adapted:
     def delete_adapter(self, name: str) -> None:
         """Take an adapter away. Without any, all weights are trained again that were before."""
         adapters.delete_adapter(self, name)
+
+    def check_saved_as_a_whole(self) -> None:
+        """Raise `GraphcError` for a model that has adapters of its own: they are saved beside it."""
+        if adapters.state_of(self).adapters:
+            raise GraphcError(
+                f"model {self.name!r} has the adapters {', '.join(self.adapters)}, which its file would not hold: write "
+                "each by save_adapter and the model before they were added, or after delete_adapter"
+            )
 
     def compile_adapters(
         self, names: Sequence[str] | None = None, target: str | None = None, passes: str | None = None

@@ -1,0 +1,176 @@
+"""Adapters of a model: chosen by patterns, switched, taken away, and what is refused."""
+
+import numpy as np
+import pytest
+from peft_models import llama
+
+import graphc
+from graphc import GraphcError, Input, Sequential, layers
+
+TOKENS = np.random.default_rng(0).integers(0, 32, (2, 6)).astype(np.int32)
+
+
+def model_of(seed: int = 0):
+    graphc.utils.set_random_seed(seed)
+    return llama()
+
+
+def drawn(model) -> None:
+    rng = np.random.default_rng(7)
+    for variable in model.trainable_weights:
+        variable.assign(variable.numpy() + rng.standard_normal(variable.shape).astype(np.float32) * 0.3)
+
+
+def adapted(model, name="default") -> dict[str, tuple[int, float]]:
+    return {w: (a.rank, a.scaling) for w, (_, a) in model.adapters[name].parts.items()}
+
+
+def test_patterns_choose_layers_ranks_and_alphas() -> None:
+    model = model_of()
+    model.add_adapter(
+        r=4,
+        alpha=8,
+        targets="*/q_proj,mlp/*",
+        exclude="layer_1/mlp/*",
+        rank_pattern={"down_proj": 2},
+        alpha_pattern={"layer_1/*": 2.0},
+    )
+    assert adapted(model) == {
+        "layer_0/attention/q_proj/kernel": (4, 2.0),
+        "layer_0/mlp/gate_proj/kernel": (4, 2.0),
+        "layer_0/mlp/up_proj/kernel": (4, 2.0),
+        "layer_0/mlp/down_proj/kernel": (2, 4.0),
+        "layer_1/attention/q_proj/kernel": (4, 0.5),
+    }
+    assert len(model.trainable_weights) == 10
+
+
+def test_all_linear_leaves_out_the_last_layer_and_tables() -> None:
+    model = model_of()
+    model.add_adapter(r=2, rslora=True, alpha=4)
+    assert len(adapted(model)) == 14 and "lm_head/kernel" not in adapted(model)
+    assert set(adapted(model).values()) == {(2, 4 / 2**0.5)}
+
+
+def test_a_new_adapter_changes_nothing_and_starts_as_peft_does() -> None:
+    model = model_of()
+    before = model.predict(TOKENS, verbose=0)
+    model.add_adapter(r=4, targets="q_proj,embed_tokens")
+    np.testing.assert_array_equal(model.predict(TOKENS, verbose=0), before)
+    parts = {w: a for w, (_, a) in model.adapters["default"].parts.items()}
+    q, table = parts["layer_0/attention/q_proj/kernel"], parts["embed_tokens/embeddings"]
+    assert 0.2 < np.abs(q.a.numpy()).max() <= 1 / 16**0.5 and not q.b.numpy().any()  # 16 inputs
+    assert not table.a.numpy().any() and 0.7 < table.b.numpy().std() < 1.4
+    model.add_adapter("two", r=4, targets="q_proj", dora=True, a_initializer="ones", b_initializer="zeros")
+    np.testing.assert_allclose(model.predict(TOKENS, verbose=0), before, rtol=1e-5, atol=1e-5)
+    kernel, adapter = model.adapters["two"].parts["layer_0/attention/q_proj/kernel"]
+    assert (adapter.a.numpy() == 1).all()
+    np.testing.assert_allclose(adapter.magnitude.numpy(), np.linalg.norm(kernel.numpy(), axis=0), rtol=1e-6)
+
+
+def test_adapters_are_switched_and_taken_away() -> None:
+    model = model_of()
+    base = {v.path: v.numpy().copy() for v in model.weights}
+    outputs = {None: model.predict(TOKENS, verbose=0)}
+    for name, arguments in {
+        "one": {"targets": "q_proj,down_proj", "modules_to_save": "norm"},
+        "two": {"targets": "v_proj,lm_head", "dora": True, "modules_to_save": ("norm", "layer_0/input_layernorm")},
+    }.items():
+        model.add_adapter(name, r=2, **arguments)
+        drawn(model)
+        outputs[name] = model.predict(TOKENS, verbose=0)
+    assert list(model.adapters) == ["one", "two"] and model.active_adapter == "two"
+    for name in ("one", None, "two", "one", "two", None):
+        model.set_adapter(name)
+        assert model.active_adapter == name
+        np.testing.assert_array_equal(model.predict(TOKENS, verbose=0), outputs[name])
+        np.testing.assert_allclose(model(TOKENS), outputs[name], rtol=1e-4, atol=1e-4)  # at once, on arrays
+        trained = [v.path for v in model.trainable_weights]
+        assert bool(trained) == (name is not None)
+        assert all(("lora" in path and path.endswith(str(name))) or "norm" in path for path in trained), trained
+    model.set_adapter("one")
+    model.delete_adapter("one")
+    assert list(model.adapters) == ["two"] and model.active_adapter is None
+    np.testing.assert_array_equal(model.predict(TOKENS, verbose=0), outputs[None])
+    model.delete_adapter("two")
+    assert {v.path for v in model.weights} == base.keys() and len(model.trainable_weights) == len(base)
+    for variable in model.weights:
+        np.testing.assert_array_equal(variable.numpy(), base[variable.path])
+
+
+def test_biases_and_modules_are_trained_as_asked() -> None:
+    model = Sequential([Input((6,)), layers.Dense(5), layers.BatchNormalization(), layers.Dense(3)])
+
+    def trained(**arguments):
+        model.add_adapter(r=2, targets="dense", **arguments)
+        found = [v.path for v in model.trainable_weights if "lora" not in v.path]
+        model.delete_adapter("default")
+        return found
+
+    first, norm, last = (layer.name for layer in model.layers)
+    assert trained() == []
+    assert trained(bias="lora_only") == [f"{first}/bias"]
+    assert trained(bias="all") == [f"{first}/bias", f"{norm}/beta", f"{last}/bias"]
+    assert trained(modules_to_save="dense_1") == [f"{last}/kernel", f"{last}/bias"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"targets": "*/q_prj"}, "'.*q_prj' of targets matches nothing; did you mean q_proj"),
+        ({"targets": "layer_0/attn/q_proj"}, "did you mean layer_0/attention/q_proj"),
+        ({"targets": "norm"}, "matches only norm/scale: an adapter is for kernels of products"),
+        ({"targets": "q_proj", "exclude": "k_prj"}, "'k_prj' of exclude matches nothing; did you mean k_proj"),
+        ({"targets": "q_proj", "exclude": "q_proj"}, "no weight is left to adapt"),
+        ({"targets": "q_proj", "rank_pattern": {"k_proj": 2}}, "'k_proj' of rank_pattern matches nothing"),
+        ({"targets": "q_proj", "modules_to_save": "head"}, "'head' of modules_to_save matches nothing"),
+        (
+            {"targets": "q_proj", "r": 17},
+            "the rank 17 is more than 16, the most that 'layer_0/attention/q_proj/kernel'",
+        ),
+        ({"targets": "q_proj", "r": 0}, "positive integer, not 0"),
+        ({"targets": "q_proj", "dropout": 1.0}, "dropout of adapters is a rate from 0 to below 1"),
+        ({"targets": "q_proj", "bias": "some"}, "bias is 'none', 'all' or 'lora_only'"),
+        ({"name": "a b", "targets": "q_proj"}, "an adapter's name is a word"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_changes_nothing(arguments, message: str) -> None:
+    model = model_of()
+    before = [v.path for v in model.trainable_weights]
+    with pytest.raises(GraphcError, match=message):
+        model.add_adapter(**{"r": 4, **arguments})
+    assert [v.path for v in model.trainable_weights] == before and model.adapters == {}
+
+
+def test_names_of_adapters_are_told() -> None:
+    model = model_of()
+    for wrong in (
+        lambda: model.save_adapter("nowhere"),
+        lambda: model.merge_adapter(),
+        lambda: model.compile_adapters(),
+    ):
+        with pytest.raises(GraphcError, match="no active adapter|has no adapters"):
+            wrong()
+    model.add_adapter("french", r=2, targets="q_proj")
+    with pytest.raises(GraphcError, match="has an adapter 'french' already"):
+        model.add_adapter("french", r=2, targets="q_proj")
+    with pytest.raises(GraphcError, match="has no adapter 'frensh'; did you mean french"):
+        model.set_adapter("frensh")
+    with pytest.raises(GraphcError, match="has no weights yet"):
+        graphc.Sequential([layers.Dense(3)]).add_adapter(r=2)
+
+
+def test_adapters_of_layers_and_of_the_model_do_not_mix() -> None:
+    model = model_of()
+    model.get_layer("layer_0/attention/q_proj").enable_lora(2)
+    with pytest.raises(
+        GraphcError, match="'layer_0/attention/q_proj/kernel' has an adapter of its layer's enable_lora"
+    ):
+        model.add_adapter(r=2, targets="v_proj")
+
+
+def test_a_saved_model_does_not_lose_an_adapter_silently(tmp_path) -> None:
+    model = model_of()
+    model.add_adapter(r=2, targets="q_proj")
+    with pytest.raises(GraphcError, match="save_adapter"):
+        model.save(tmp_path / "m.graphc")
