@@ -86,8 +86,8 @@ class Adapted:
         """Raise `GraphcError` for a model that has adapters of its own: they are saved beside it."""
         if adapters.state_of(self).adapters:
             raise GraphcError(
-                f"model {self.name!r} has the adapters {', '.join(self.adapters)}, which its file would not hold: write "
-                "each by save_adapter and the model before they were added, or after delete_adapter"
+                f"model {self.name!r} has the adapters {', '.join(self.adapters)}, which its file would not hold: "
+                "write each by save_adapter, and the model before they were added or after delete_adapter"
             )
 
     def compile_adapters(

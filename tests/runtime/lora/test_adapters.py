@@ -70,7 +70,7 @@ def test_a_new_adapter_changes_nothing_and_starts_as_peft_does() -> None:
 
 def test_adapters_are_switched_and_taken_away() -> None:
     model = model_of()
-    base = {v.path: v.numpy().copy() for v in model.weights}
+    base = [(v, v.numpy().copy()) for v in model.weights]
     outputs = {None: model.predict(TOKENS, verbose=0)}
     for name, arguments in {
         "one": {"targets": "q_proj,down_proj", "modules_to_save": "norm"},
@@ -93,9 +93,9 @@ def test_adapters_are_switched_and_taken_away() -> None:
     assert list(model.adapters) == ["two"] and model.active_adapter is None
     np.testing.assert_array_equal(model.predict(TOKENS, verbose=0), outputs[None])
     model.delete_adapter("two")
-    assert {v.path for v in model.weights} == base.keys() and len(model.trainable_weights) == len(base)
-    for variable in model.weights:
-        np.testing.assert_array_equal(variable.numpy(), base[variable.path])
+    assert len(model.trainable_weights) == len(model.weights) == len(base)
+    for variable, before in base:
+        np.testing.assert_array_equal(variable.numpy(), before)
 
 
 def test_biases_and_modules_are_trained_as_asked() -> None:
@@ -149,7 +149,7 @@ def test_names_of_adapters_are_told() -> None:
         lambda: model.merge_adapter(),
         lambda: model.compile_adapters(),
     ):
-        with pytest.raises(GraphcError, match="no active adapter|has no adapters"):
+        with pytest.raises(GraphcError, match=r"no active adapter|has no adapters"):
             wrong()
     model.add_adapter("french", r=2, targets="q_proj")
     with pytest.raises(GraphcError, match="has an adapter 'french' already"):
