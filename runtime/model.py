@@ -22,6 +22,10 @@ class Model(Adapted, Trainer):
 
     def executable(self) -> Executable:
         """The model compiled as `compile` said. It holds the values of the weights from then on."""
+        return self.inference_program().executable
+
+    def inference_program(self) -> Program:
+        """The program of that executable."""
         programs = [] if self._compiled is None else list(self._compiled.programs.values())
         known = programs[-1] if programs else self._forward
         if known is None or known.graph is not self._graph or not known.has_adapters():
@@ -29,7 +33,7 @@ class Model(Adapted, Trainer):
             known = Program(record_training(self, None, None), settings)
             object.__setattr__(self, "_forward", known)
         known.take_over()
-        return known.executable
+        return known
 
     @suggests_arguments
     def predict(

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from graphc.frontends.random import key_of
 from graphc.frontends.structures import flatten
 from graphc.ir.dims import Dim
 from graphc.ir.errors import GraphcError, ShapeError
-from graphc.ir.graph import Function
+from graphc.ir.graph import Parameter
 from graphc.runtime.training.callbacks import CallbackList
 from graphc.runtime.training.callbacks.progress import verbosity
 from graphc.runtime.training.data import Adapter, adapter
 from graphc.runtime.training.data.arrays import as_arrays
 from graphc.runtime.training.fitting import ensure_built
 from graphc.runtime.training.inputs import fitted_inputs
+from graphc.runtime.training.keys import StepKeys
 
 Array = np.ndarray[Any, Any]
 
@@ -31,11 +33,11 @@ def predict(
         x = as_arrays(x, "x")
         ensure_built(model, x)
         x = fitted_inputs(model, x)
-        signature = model.executable().entry().signature
-        named = by_name(x, signature)
-        open_sizes = all(p.type.shape and isinstance(p.type.shape[0], Dim) for p in signature.inputs)
+        forward = Forward(model)
+        named = by_name(x, forward.inputs)
+        open_sizes = all(p.type.shape and isinstance(p.type.shape[0], Dim) for p in forward.inputs)
         if not open_sizes or length(named) == 0:  # all at once
-            return joined([model.executable()(**named)], None)
+            return joined([forward(named, 0)], None)
         data = adapter(named, batch_size=batch_size, steps_per_epoch=steps, repeat=False, steps_name="steps")
     else:
         given = partial(fitted_inputs, model)
@@ -50,16 +52,15 @@ def predict(
 
 
 def _by_batches(model: Any, data: Adapter, callbacks: CallbackList) -> list[Array]:
-    executable = model.executable()
-    signature = executable.entry().signature
+    forward = Forward(model)
     parts: list[Any] = []
     count = 0
     callbacks.begin("predict")
     for step, (x, _, _) in enumerate(data.start(0)):
         callbacks.batch_begin("predict", step)
-        named = by_name(x, signature)
+        named = by_name(x, forward.inputs)
         count += length(named)
-        parts.append(executable(**named))
+        parts.append(forward(named, step))
         callbacks.batch_end("predict", step, {})
     callbacks.end("predict")
     if not parts:
@@ -67,9 +68,25 @@ def _by_batches(model: Any, data: Adapter, callbacks: CallbackList) -> list[Arra
     return joined(parts, count)
 
 
-def by_name(x: Any, signature: Function) -> dict[str, Array]:
+class Forward:
+    """A model's `forward`, which is given a key of its own for each batch where it draws random numbers."""
+
+    def __init__(self, model: Any) -> None:
+        program = model.inference_program()
+        parameters = program.recorded.module.functions["forward"].inputs
+        self.inputs = [parameter for parameter in parameters if parameter.role != "key"]
+        self._call = program.executable
+        self._key = next((parameter.name for parameter in parameters if parameter.role == "key"), None)
+        self._keys = None if self._key is None else StepKeys(np.asarray(key_of(None), np.uint32), 0)
+
+    def __call__(self, named: Mapping[str, Array], step: int) -> Any:
+        keys = {} if self._keys is None else {self._key: self._keys[step]}
+        return self._call(**named, **keys)
+
+
+def by_name(x: Any, inputs: Sequence[Parameter]) -> dict[str, Array]:
     """The arrays of `x`, a structure, by the names of the inputs: by key from a dict of all, else by order."""
-    names = [parameter.name for parameter in signature.inputs]
+    names = [parameter.name for parameter in inputs]
     if isinstance(x, Mapping) and set(x) == set(names):
         return {name: np.asarray(x[name]) for name in names}
     flat = flatten(x)

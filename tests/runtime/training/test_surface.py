@@ -280,3 +280,18 @@ def test_a_step_is_given_what_keras_gives_it():
         model.train_on_batch(X, X)
     assert graphc.utils.unpack_x_y_sample_weight((X, Y)) == (X, Y, None)
     assert graphc.utils.pack_x_y_sample_weight((X, X)) == ((X, X),)
+
+
+def test_models_that_draw_when_they_predict():
+    class Noise(layers.Layer):
+        def call(self, inputs):
+            return inputs + graphc.random.normal(ops.shape(inputs))
+
+    x = Input((3,))
+    model = Model(x, Noise()(x))
+    graphc.utils.set_random_seed(0)
+    first = model.predict(X, batch_size=5, verbose=0)
+    again = model.predict(X, batch_size=5, verbose=0)
+    assert first.shape == (12, 3) and len(np.unique(np.concatenate([first, again]) - np.tile(X, (2, 1)))) == 72
+    graphc.utils.set_random_seed(0)
+    np.testing.assert_array_equal(model.predict(X, batch_size=5, verbose=0), first)
