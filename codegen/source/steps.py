@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from graphc.codegen.source.body import BodyWriter
 from graphc.codegen.source.dialect import RESIDUALS, Code
+from graphc.codegen.source.forms import segment_form
 from graphc.codegen.source.freeing import with_deletions, worth_freeing
 from graphc.codegen.source.items import BlockCall, BlockLoop, Hint, Item, UpdateCall
 from graphc.codegen.source.members import Members
@@ -141,13 +142,29 @@ class _Functions:
         self._hints = hints
         self.stored: set[Value] = set()
         """Gradients that are held as weights are stored."""
+        self._written: dict[tuple[object, ...], tuple[Code, list[str], list[bool]]] = {}
         self._names: dict[str, list[str]] = {}
         """What forward functions call what they leave, by block."""
         self._taken = writer.dialect.reserved | set(writer.function_names.values())
         self._taken |= {code.name for code in writer.definitions} | {RESIDUALS}
 
     def code(self, segment: Segment) -> Code:
-        """The function of a segment. Raises `Unbound`."""
+        """The function of a segment, written unless there is one for its form or of its text. Raises `Unbound`."""
+        form = segment_form(self.writer, segment, self._hints)
+        written = self._written.get(form)
+        if written is None:
+            written = self._written[form] = self._code(segment), self._names.get(segment.owner, []), self._kept(segment)
+        code, self._names[segment.owner], stored = written
+        self.stored |= {value for value, is_stored in zip(segment.gradients, stored, strict=True) if is_stored}
+        if not self.writer.dialect.has_classes:
+            self.writer.owners_of[code.name][segment.owner] = None
+        return code
+
+    def _kept(self, segment: Segment) -> list[bool]:
+        """Of the gradients that are kept for updates, which are held as weights are stored."""
+        return [value in self.stored for value in segment.gradients]
+
+    def _code(self, segment: Segment) -> Code:
         writer, dialect = self.writer, self.writer.dialect
         block = writer.codes[segment.owner]
         parameters, lines = self._body(segment)
@@ -160,8 +177,6 @@ class _Functions:
             if not dialect.has_classes:
                 writer.definitions.append(code)
                 writer.owners_of[code.name] = {}
-        if not dialect.has_classes:
-            writer.owners_of[code.name][segment.owner] = None
         return code
 
     def _body(self, segment: Segment) -> tuple[list[str], list[str]]:

@@ -12,6 +12,7 @@ from graphc.codegen.source.body import BodyWriter
 from graphc.codegen.source.dialect import Code, Dialect, Path, Update
 from graphc.codegen.source.documentation import quoted
 from graphc.codegen.source.formatting import formatted, with_imports
+from graphc.codegen.source.forms import node_form
 from graphc.codegen.source.freeing import with_deletions
 from graphc.codegen.source.items import BlockCall, BlockLoop, Call, Item, Loop, UpdateCall, UpdateLoop
 from graphc.codegen.source.members import Layers, Members, Places, ancestors, mirror, relative
@@ -188,7 +189,7 @@ class ModuleWriter:
         if node.is_update:
             return set()
         unlike = {owner for item in node.items if isinstance(item, Node) for owner in self._unlike(item)}
-        if not unlike and self.by_form.get(self._form(node), (None,))[0] is not self.codes[node.owner]:
+        if not unlike and self.by_form.get(node_form(self, node), (None,))[0] is not self.codes[node.owner]:
             unlike.add(node.owner)
         return unlike
 
@@ -246,11 +247,11 @@ class ModuleWriter:
         for weight in self.held_weights.get(holder, ()):
             if f"weight {weight}" not in self.places.of:
                 path = self._mirrored(weight) or self.dialect.weight_path(
-                    self.places, holder, self._below(weight, holder)
+                    self.places, holder, self.below(weight, holder)
                 )
                 self.places.of[f"weight {weight}"] = holder, path
 
-    def _below(self, weight: str, holder: str) -> str:
+    def below(self, weight: str, holder: str) -> str:
         """A weight by the path that its name comes from: what an optimizer keeps for a weight is called after it."""
         slot = self.layers.slot_of(weight)
         return f"{slot[0]}/{slot[1]}" if holder and slot is not None else weight
@@ -400,7 +401,7 @@ class ModuleWriter:
         children = [item for item in node.items if isinstance(item, Node)]
         for child in children:
             self._class(child)
-        form = self._form(node)
+        form = node_form(self, node)
         written = self.by_form.get(form)
         if written is not None:
             code, paths = written
@@ -432,50 +433,6 @@ class ModuleWriter:
         if self.codes.setdefault(owner, code) is not code:
             raise Conflict(owner)
         self.owners_of[code.name][owner] = None
-
-    def _form(self, node: Node) -> tuple[object, ...]:
-        """What decides how a scope is written: scopes of one form have one text, which is then written once.
-
-        Ops with their attributes, types and names, weights by their paths below the scope, other values by number.
-        """
-        numbers: dict[Value, object] = {value: i for i, value in enumerate(node.inputs)}
-        skip = len(node.owner) + 1
-        layers, resolved = self.layers, self.layers.resolved
-        form: list[object] = [(value.type, value.name, value.op is None) for value in node.inputs]
-        for weight in self.held_weights.get(node.owner, ()):
-            form.append((self._below(weight, node.owner)[skip:], self.layers.stored_shape(weight)))
-
-        def refer(value: Value | None) -> object:
-            if value is None:
-                return None
-            found = numbers.get(value)
-            if found is None:
-                producer = value.op
-                if producer is None:
-                    weight = resolved(value)
-                    below = weight[skip:] if weight.startswith(node.owner) else weight
-                    found = below, value.type, self.module.weights.info(weight).trainable
-                else:
-                    found = id(producer.attributes), value.type  # a constant
-                numbers[value] = found
-            return found
-
-        for item in node.items:
-            if isinstance(item, Op):
-                owner = layers.owner_of_op.get(item)
-                layer = layers.by_owner[owner].constructor if owner is not None else None
-                form.append((item.__class__, id(item.attributes), layer, *map(refer, item.operands)))
-                if item.regions:
-                    form.append(id(item))
-                results = item.results
-            else:
-                form.append((self.codes[item.owner], item.owner[skip:], *map(refer, item.inputs)))
-                results = tuple(item.outputs)
-            for value in results:
-                form.append((value.type, value.name))
-                numbers[value] = len(numbers)
-        form.append(tuple(map(refer, node.outputs)))
-        return tuple(form)
 
     def _class_name(self, node: Node) -> str:
         style: Callable[[str], str] = class_name if self.dialect.has_classes else lambda name: identifier(stem(name))
