@@ -13,6 +13,8 @@ from graphc.ir import ops as ir
 from graphc.ir.dtypes import DType
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.runtime.training.loss_functions import EPSILON, same_rank
+from graphc.runtime.training.metrics.reductions import weights_by_value
+from graphc.runtime.training.target_shapes import shown
 
 BELOW_ALL = -1e10
 """A threshold that every score is above; scores that are not among the top k become it."""
@@ -67,14 +69,18 @@ def count_above(
     """
     y_true, y_pred = (ops.cast(ops.convert_to_tensor(each), dtype) for each in (y_true, y_pred))
     y_true, y_pred = same_rank(y_true, y_pred)
-    factors = [] if sample_weight is None else [_by_score(ops.cast(sample_weight, dtype), y_pred)]
+    factors = [] if sample_weight is None else [weights_by_value(ops.cast(sample_weight, dtype), y_pred)]
     factors += [] if label_weights is None else [ops.cast(label_weights, dtype)]
     if top_k is not None:
         y_pred = _only_top(y_pred, top_k)
     if class_id is not None:
-        if len(y_pred.shape) < 2:
-            raise ShapeError(f"class_id picks one of several classes; predictions have the shape {y_pred.shape}")
-        y_true, y_pred = (each[..., class_id : class_id + 1] for each in (y_true, y_pred))
+        classes = y_pred.shape[-1] if len(y_pred.shape) > 1 else 0
+        if isinstance(classes, int) and class_id >= classes:
+            raise ShapeError(
+                f"class_id={class_id} is one of several classes, the last axis of the predictions, from 0 on; they have "
+                f"the shape {shown(tuple(y_pred.shape))}"
+            )
+        y_true, y_pred, *factors = (each[..., class_id : class_id + 1] for each in (y_true, y_pred, *factors))
     truth = ops.cast(ops.not_equal(y_true, 0), dtype)
     true, false = truth, 1.0 - truth
     for factor in factors:
@@ -119,14 +125,6 @@ def _by_steps(scores: Any, classes: Any, thresholds: Sequence[float]) -> tuple[A
         total = ops.sum(classes, axis=0)
     above = ops.flip(ops.cumsum(ops.flip(sums, 0), axis=0), 0)
     return above, ops.expand_dims(total, 0) - above
-
-
-def _by_score(weights: Any, scores: Any) -> Any:
-    """Weights with as many axes as the scores: those of examples are those of all their scores."""
-    missing = len(scores.shape) - len(weights.shape)
-    if missing < 0:
-        raise ShapeError(f"sample weights of shape {weights.shape} for predictions of shape {scores.shape}")
-    return ops.expand_dims(weights, tuple(range(-missing, 0))) if missing and weights.shape else weights
 
 
 def _only_top(scores: Any, k: int) -> Any:

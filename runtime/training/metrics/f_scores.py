@@ -8,6 +8,7 @@ from graphc.frontends import ops
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.runtime.training.loss_functions import EPSILON
 from graphc.runtime.training.metrics.metric import ElementwiseMetric
+from graphc.runtime.training.metrics.reductions import weights_by_value
 
 COUNTS = ("true_positives", "false_positives", "false_negatives", "intermediate_weights")
 
@@ -64,7 +65,7 @@ class FBetaScore(ElementwiseMetric):
         else:
             positive = ops.greater(y_pred, self.threshold)
         positive = ops.cast(positive, self.dtype)
-        weights = None if sample_weight is None else ops.expand_dims(ops.cast(sample_weight, self.dtype), 1)
+        weights = None if sample_weight is None else weights_by_value(ops.cast(sample_weight, self.dtype), y_pred)
         axis = None if self.average == "micro" else 0
         parts = (positive * y_true, positive * (1.0 - y_true), (1.0 - positive) * y_true, y_true)
         for count, part in zip(COUNTS, parts, strict=True):

@@ -12,6 +12,7 @@ from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import GraphcError
 from graphc.runtime.training.loss_functions import EPSILON
 from graphc.runtime.training.metrics.metric import Metric
+from graphc.runtime.training.metrics.reductions import weights_by_value
 from graphc.runtime.training.target_shapes import Fit, Shape, one_each
 
 
@@ -56,7 +57,7 @@ class IoU(Metric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         y_true, y_pred = (
-            ops.reshape(ops.cast(each if sparse else ops.argmax(each, axis=self.axis), "int32"), (-1,))
+            ops.cast(each if sparse else ops.argmax(each, axis=self.axis), "int32")
             for each, sparse in (
                 (ops.convert_to_tensor(y_true), self.sparse_y_true),
                 (ops.convert_to_tensor(y_pred), self.sparse_y_pred),
@@ -68,14 +69,12 @@ class IoU(Metric):
                 f"the metric {self.name!r} sums integers, and cuts sample weights off to these: pass dtype='float32'",
                 stacklevel=2,
             )
-        weights = ops.cast(weights, self.dtype)
-        if len(weights.shape) > 1:
-            weights = ops.reshape(weights, (-1,))
+        weights = weights_by_value(ops.cast(weights, self.dtype), y_true)
+        y_true, y_pred, weights = (ops.reshape(each, (-1,)) for each in (y_true, y_pred, weights))
         counted = [ops.logical_and(each >= 0, each < self.num_classes) for each in (y_true, y_pred)]
         if self.ignore_class is not None:
             counted.append(ops.not_equal(y_true, self.ignore_class))
         place = ops.where(_all(counted), y_true * self.num_classes + y_pred, -1)  # where nothing is added
-        weights = ops.broadcast_to(weights, place.shape)
         sums = ir.scatter(ops.zeros((self.num_classes**2,), dtype=self.dtype), place, weights, axis=0)
         self.total_cm.assign_add(ops.reshape(sums, (self.num_classes, self.num_classes)))
 

@@ -35,6 +35,21 @@ def over_examples(values: Any, sample_weight: Any, reduce: Callable[..., Any], d
     return values, sample_weight
 
 
+def weights_by_value(weights: Any, values: Any) -> Any:
+    """Weights of the shape of the values: those of the first axes are those of all that is below.
+
+    Raises `ShapeError` for weights that have more axes, or other sizes.
+    """
+    if len(weights.shape) == len(values.shape) + 1 and weights.shape[-1] == 1:
+        weights = ops.squeeze(weights, -1)
+    missing = len(values.shape) - len(weights.shape)
+    if missing < 0:
+        raise ShapeError(f"sample weights of shape {weights.shape} for values of shape {values.shape}")
+    if missing and weights.shape:
+        weights = ops.expand_dims(weights, tuple(range(-missing, 0)))
+    return ops.broadcast_to(weights, values.shape)
+
+
 class Sum(Metric):
     """The sum of the values, each times its weight. One variable, `total`."""
 
@@ -79,20 +94,21 @@ class MeanMetricWrapper(Mean):
     """
 
     def __init__(self, fn: Callable[..., Any], name: str | None = None, dtype: Any = None, **kwargs: Any) -> None:
-        super().__init__(name or getattr(fn, "__name__", None) or type(fn).__name__, dtype)
+        super().__init__(name or getattr(fn, "__name__", None) or getattr(fn, "name", None) or type(fn).__name__, dtype)
         self._fn, self._kwargs = fn, kwargs
         check_signature(f"the metric {self.name!r}", fn, kwargs)
         if isinstance(fn, Loss) or fn in FUNCTIONS.values():
             self._direction = "down"
 
     def fit_of(self, target: Shape, prediction: Shape) -> Fit | None:
-        fit = fit_for(self._fn)
+        fit = fit_for(getattr(self._fn, "fn", self._fn))  # a loss object's is that of its function
         if fit is None:
             return None
-        return fit(target, prediction, **({"axis": self._kwargs.get("axis", -1)} if fit is a_class_each else {}))
+        axis = getattr(self._fn, "axis", self._kwargs.get("axis", -1))
+        return fit(target, prediction, **({"axis": axis} if fit is a_class_each else {}))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
-        if fit_for(self._fn) is not a_class_each:
+        if fit_for(getattr(self._fn, "fn", self._fn)) is not a_class_each:
             y_true, y_pred = same_rank(ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred))
         values = self._fn(y_true, y_pred, **self._kwargs)
         check_returned(f"the metric {self.name!r}", values, "a value for each example")

@@ -8,7 +8,7 @@ from graphc.frontends import ops
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.runtime.training.loss_functions import EPSILON, same_rank
 from graphc.runtime.training.metrics.metric import ElementwiseMetric
-from graphc.runtime.training.metrics.reductions import MeanMetricWrapper
+from graphc.runtime.training.metrics.reductions import MeanMetricWrapper, weights_by_value
 from graphc.runtime.training.target_shapes import one_each, wants
 
 
@@ -59,9 +59,7 @@ class R2Score(ElementwiseMetric):
         y_true, y_pred = (ops.cast(ops.convert_to_tensor(each), self.dtype) for each in (y_true, y_pred))
         self.build_for(y_true, y_pred)
         y_true, y_pred = same_rank(y_true, y_pred)
-        weights = ops.cast(1.0 if sample_weight is None else sample_weight, self.dtype)
-        weights = ops.expand_dims(weights, 1) if len(weights.shape) == 1 else weights
-        weights = ops.broadcast_to(weights, y_true.shape)
+        weights = weights_by_value(ops.cast(1.0 if sample_weight is None else sample_weight, self.dtype), y_true)
         self.sum.assign_add(ops.sum(y_true * weights, axis=0))
         self.squared_sum.assign_add(ops.sum(y_true * (y_true * weights), axis=0))
         self.total_mse.assign_add(ops.sum(ops.square(y_true - y_pred) * weights, axis=0))

@@ -408,11 +408,38 @@ def test_arguments_that_mean_nothing(make, message):
         make()
 
 
+def test_a_class_that_there_is_not():
+    for y_pred in (DATA["bits"], DATA["bit"]):
+        with pytest.raises(graphc.ShapeError, match=r"class_id=4 is one of several classes.* the shape \(9,"):
+            metrics.Recall(class_id=4).update_state(y_pred, y_pred)
+
+
 def test_weights_that_are_cut_off_are_warned_of():
     metric = metrics.MeanIoU(4)
     with pytest.warns(UserWarning, match="sums integers, and cuts sample weights off"):
         metric.update_state(DATA["classes"], DATA["guesses"], sample_weight=WEIGHTS)
     assert not metric.total_cm.numpy().any()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        metrics.Precision,
+        metrics.AUC,
+        lambda: metrics.F1Score("macro"),
+        metrics.R2Score,
+        lambda: metrics.MeanIoU(2, dtype="float32"),
+    ],
+)
+def test_weights_of_examples_are_those_of_all_their_values(make):
+    expected, one, other = make(), make(), make()
+    expected.update_state(DATA["bits"], DATA["bits"][::-1], sample_weight=np.tile(WEIGHTS[:, None], 4))
+    one.update_state(DATA["bits"], DATA["bits"][::-1], sample_weight=WEIGHTS)
+    other.update_state(DATA["bits"], DATA["bits"][::-1], sample_weight=WEIGHTS[:, None])
+    assert float(one.result()) == float(other.result()) == float(expected.result())
+    for wrong in (np.ones((9, 4, 2), np.float32), np.ones(7, np.float32)):
+        with pytest.raises(graphc.ShapeError):
+            make().update_state(DATA["bits"], DATA["bits"], sample_weight=wrong)
 
 
 def test_names_of_the_new_ones():

@@ -60,6 +60,7 @@ def test_a_function_of_classes_gets_what_is_given():
 WRONG = [
     ("mae", (12,), r"'mae' of the output 'scores' wants targets of shape \(B, 3\)"),
     ("mse", (12, 1), r"'mse' of the output 'scores' wants targets of shape \(B, 3\)"),
+    (losses.MeanSquaredError(), (12,), r"'mean_squared_error' of the output 'scores' wants targets of shape \(B, 3\)"),
     (metrics.RootMeanSquaredError(), (12,), r"'root_mean_squared_error' of the output 'scores' wants targets of shape"),
     (metrics.AUC(name="auc"), (12,), r"'auc' of the output 'scores' wants targets of shape \(B, 3\)"),
     (metrics.F1Score("macro"), (12,), r"'f1_score' of the output 'scores' wants targets of shape \(B, 3\)"),
