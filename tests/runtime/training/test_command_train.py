@@ -101,6 +101,17 @@ def test_a_run_goes_on_from_its_checkpoint():
         np.testing.assert_array_equal(array, expected)
 
 
+def test_a_model_that_was_trained_is_trained_on():
+    assert run("model.py", "--data", "train.npz", "--epochs", 1, "-o", "first.graphc").exit_code == 0
+    first = graphc.saving.load_model("first.graphc").optimizer
+    done = run("first.graphc", "--data", "train.npz", "--epochs", 1, "-o", "second.graphc")
+    assert printed(done)[2].endswith("with the loss of the file")
+    second = graphc.saving.load_model("second.graphc")
+    assert int(second.optimizer.iterations) == 2 * int(first.iterations) > 0 and accuracy(second) > 0.5
+    done = run("first.graphc", "--data", "train.npz", "--loss", "mse")
+    assert done.exit_code == 2 and "save it with include_optimizer=False to leave out how" in done.stderr
+
+
 def test_a_compiled_model_is_honoured():
     with np.load("train.npz") as data:
         np.savez("rows.npz", arr_0=data["x"], arr_1=np.eye(10)[data["y"]])
