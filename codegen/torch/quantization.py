@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphc.codegen.source.dialect import Layer, Spelled, Spelling
 from graphc.codegen.source.quantization import dequantize, linear_rows
 from graphc.codegen.torch.dtypes import dtype_text
-from graphc.ir.dtypes import f32
+from graphc.ir.dtypes import f32, i8
 from graphc.ir.formats import Int4, Int8, parse_format
 from graphc.ir.graph import Op
 from graphc.ir.recipes import Permute, Step
@@ -27,9 +27,17 @@ def quantized_linear(op: Op) -> Spelled | None:
     return f"F.linear({{0}}, {weight}{'' if op.operands[4] is None else ', {4}'})"
 
 
+def integer_linear(op: Op) -> Spelled | None:
+    """The product by `torch._int_mm`, which takes int8 on both sides."""
+    if op.operands[0].dtype is not i8 or op.operands[2].dtype is not i8 or op.results[0].dtype is not f32:  # type: ignore[union-attr]
+        return None
+    return f"integer_linear({{0}}, {{1}}, {{2}}, {{3}}{'' if op.operands[5] is None else ', {5}'})"
+
+
 SPELLING: dict[str, Spelling] = {
     "dequantize": dequantize(lambda text, axes: f"{text}.permute({', '.join(map(str, axes))})"),
     "quantized_linear": quantized_linear,
+    "integer_linear": integer_linear,
 }
 
 HELPERS = {
@@ -46,6 +54,14 @@ class QuantizedLinear(nn.Module):
     def forward(self, x):
         weight = self.rows(**dict(self.named_buffers()))[:, : self.inputs]
         return F.linear(x, weight.to(x.dtype), self.bias)
+''',
+    "integer_linear": '''
+def integer_linear(x, x_scales, weight, scales, bias=None):
+    """`F.linear` of rows of 8-bit integers [..., inputs] by a weight [inputs, outputs] of such: a product of integers,
+    times the scale of the row and that of the output."""
+    whole = torch._int_mm(x.flatten(0, -2), weight).unflatten(0, x.shape[:-1])
+    y = whole.float() * x_scales[..., None] * scales
+    return y if bias is None else y + bias
 ''',
     "int8_rows": '''
 def int8_rows(values, scales, zero_points=None):

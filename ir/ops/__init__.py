@@ -139,6 +139,7 @@ from graphc.ir.ops.quantization import (
     fake_quantize,
     integer_linear,
     quantize,
+    quantize_rows,
     quantized_linear,
 )
 from graphc.ir.ops.random import (

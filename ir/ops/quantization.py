@@ -156,49 +156,93 @@ dynamic_quantize.sample(Draw((2, 5), 1, 2))
 
 
 @composite(dtypes=frozenset({f32}))
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`x` in int8, from −127 to 127, with a scale for each row of its last axis, f32[...]: the largest magnitude of the
+    row by 127. Of a row of zeros it is 1."""
+    largest = ops.reduce_max(ops.abs(x), axes=(x.ndim - 1,)) / 127
+    scales = ops.select(ops.eq(largest, 0), 1, largest)
+    whole = ops.round_even(x / ops.reshape(scales, shape=(*scales.shape, 1)))
+    return ops.convert(ops.clip(whole, -127, 127), dtype=i8), scales
+
+
+@quantize_rows.reference
+def _(x):
+    largest = np.max(np.abs(x), -1, initial=0) / 127
+    scales = np.where(largest == 0, 1, largest)
+    whole = np.clip(np.rint(x / scales[..., None]), -127, 127)
+    return np.where(np.isnan(whole), 0, whole).astype(np.int8), scales
+
+
+@quantize_rows.vjp
+def _(dy, y, x):
+    return None
+
+
+quantize_rows.sample((3, 4))
+quantize_rows.sample((2, 3, 5))
+quantize_rows.sample(np.zeros((2, 3), np.float32))
+
+
+@composite(dtypes=frozenset({f32}))
 def integer_linear(
     x: AnyTensor,
     x_scale: Tensor,
-    x_zero_point: AnyTensor,
     values: AnyTensor,
     scales: Tensor,
+    x_zero_point: AnyTensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """`linear` of integers: ((x − its zero point) @ values) · x_scale · scales + bias, with x u8[..., in] and values
-    i8[in, out]; scales are [out]. What `linear(dequantize(x, …), dequantize(values, …), bias)` is, in another order."""
-    if x.dtype is not u8 or values.dtype is not i8 or values.ndim != 2:
-        raise DTypeError("integer_linear takes x u8[..., in] and values i8[in, out]")
-    kernel = dequantize(values, scales, format="int8", shape=values.shape, dtype=f32)
-    left = dequantize(x, x_scale, x_zero_point, format="uint8{tensor}", shape=x.shape, dtype=f32)
-    return ops.linear(left, kernel, bias)
+    """`linear` of integers: ((x − its zero point) @ values) · x_scale · scales + bias, with x [..., in] and values
+    [in, out] of 8 bits; scales are [out], x_scale is a scalar or has an element for each row of x."""
+    if not {x.dtype, values.dtype} <= {i8, u8} or values.ndim != 2 or scales.ndim != 1:
+        raise DTypeError("integer_linear takes x [..., in] and values [in, out] of 8 bits, and scales [out]")
+    if x_scale.ndim not in (0, x.ndim - 1):
+        raise ShapeError("integer_linear takes a scale for x, or one for each of its rows")
+    left = ops.convert(x, dtype=scales.dtype)
+    if x_zero_point is not None:
+        left = left - ops.convert(x_zero_point, dtype=scales.dtype)
+    if x_scale.ndim:
+        x_scale = ops.reshape(x_scale, shape=(*x_scale.shape, 1))
+    return ops.linear(left * x_scale, ops.convert(values, dtype=scales.dtype) * scales, bias)
 
 
 @integer_linear.reference
-def _(x, x_scale, x_zero_point, values, scales, bias):
-    product = (x.astype(np.float64) - x_zero_point.astype(np.float64)) @ values.astype(np.float64)
-    return product * (x_scale * scales) + (0 if bias is None else bias)
+def _(x, x_scale, values, scales, x_zero_point, bias):
+    zero = 0 if x_zero_point is None else x_zero_point.astype(np.float64)
+    product = (x.astype(np.float64) - zero) @ values.astype(np.float64)
+    return product * x_scale[..., None] * scales + (0 if bias is None else bias)
 
 
 @integer_linear.vjp
-def _(dy, y, x, x_scale, x_zero_point, values, scales, bias):
+def _(dy, y, x, x_scale, values, scales, x_zero_point, bias):
     lead = tuple(range(dy.ndim - 1))
-    whole = (ops.convert(x, dtype=dy.dtype) - ops.convert(x_zero_point, dtype=dy.dtype)) * x_scale
-    product = ops.linear(whole, ops.convert(values, dtype=dy.dtype))
-    through = dy * product
+    whole = ops.convert(x, dtype=dy.dtype)
+    if x_zero_point is not None:
+        whole = whole - ops.convert(x_zero_point, dtype=dy.dtype)
+    through = dy * ops.linear(whole, ops.convert(values, dtype=dy.dtype))
+    rows = ops.reduce_sum(through * scales, axes=(dy.ndim - 1,))
+    spread = ops.reshape(x_scale, shape=(*x_scale.shape, 1)) if x_scale.ndim else x_scale
     return (
         None,
-        ops.reduce_sum(through * scales, axes=(*lead, dy.ndim - 1)) / x_scale,
+        rows if x_scale.ndim else ops.reduce_sum(rows, axes=lead),
         None,
+        ops.reduce_sum(through * spread, axes=lead),
         None,
-        ops.reduce_sum(through, axes=lead) if lead else through,
-        None if bias is None else (ops.reduce_sum(dy, axes=lead) if lead else dy),
+        None if bias is None else ops.reduce_sum(dy, axes=lead),
     )
+
+
+@integer_linear.flops
+def _(x, x_scale, values, scales, x_zero_point, bias):
+    return 2 * product(x.shape) * values.shape[1]
 
 
 _WORDS = np.random.default_rng(0)
 _BYTES = _WORDS.integers(0, 256, (3, 8)).astype(np.uint8), _WORDS.integers(-127, 128, (8, 5)).astype(np.int8)
-integer_linear.sample(_BYTES[0], Draw((), 0.1, 1), np.uint8(100), _BYTES[1], Draw((5,), 0.1, 1))
-integer_linear.sample(_BYTES[0], Draw((), 0.1, 1), np.uint8(0), _BYTES[1], Draw((5,), 0.1, 1), (5,))
+_ROWS = _WORDS.integers(-127, 128, (2, 3, 8)).astype(np.int8)
+integer_linear.sample(_BYTES[0], Draw((), 0.1, 1), _BYTES[1], Draw((5,), 0.1, 1), np.uint8(100))
+integer_linear.sample(_BYTES[0], Draw((), 0.1, 1), _BYTES[1], Draw((5,), 0.1, 1), None, (5,))
+integer_linear.sample(_ROWS, Draw((2, 3), 0.1, 1), _BYTES[1], Draw((5,), 0.1, 1), None, (5,))
 
 
 def whole_numbers(x, scale, zero_point, axis: int):

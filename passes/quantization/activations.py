@@ -14,13 +14,14 @@ import numpy as np
 from graphc.ir import ops
 from graphc.ir.dtypes import f32, u8
 from graphc.ir.errors import GraphcError
-from graphc.ir.formats import UInt8, parse_format
 from graphc.ir.formats.format import rounded_scales
 from graphc.ir.formats.shapes import zero_points_of
 from graphc.ir.graph import Function, Op, Value
 from graphc.ir.module import Array, Module
 from graphc.ir.rewriter import Rewriter
 from graphc.ir.suggestions import nearest
+from graphc.passes.dce import dce
+from graphc.passes.quantization.matching import INT8
 
 FORMAT = "uint8{tensor}"
 """Activations have one scale and one zero point, and go from 0 to 255: what x86's integer products take beside int8."""
@@ -156,30 +157,31 @@ def _replace(function: Function, value: Value, scale: Array, zero_point: Array, 
 
 
 def quantize_dynamically(module: Module) -> int:
-    """Quantize what products with an integer kernel read by the range of each call, in place; returns how many are."""
+    """Quantize what products with an int8 kernel read, each row by its own largest magnitude, in place; returns how
+    many products there are. They become `integer_linear`; examples of a batch do not depend on each other."""
     count = 0
     rewriter = Rewriter()
     for function in module.functions.values():
         made: dict[Value, Any] = {}
         for op in list(function.block):
-            if op.name not in ("linear", "matmul") or not _has_integer_kernel(op) or not _is_int8(op.operands[1]):
+            if op.name not in ("linear", "matmul") or not _has_integer_kernel(op):
                 continue
-            x = op.operands[0]
-            assert x is not None
-            if x not in made:
-                with rewriter.before(op):
-                    parts: Any = ops.dynamic_quantize(x)
-                    made[x] = ops.dequantize(*parts, format=FORMAT, shape=x.shape, dtype=x.dtype)
-            rewriter.set_operands(op, [made[x], *op.operands[1:]])
+            x, kernel = op.operands[:2]
+            assert x is not None and kernel is not None and kernel.op is not None
+            if kernel.op.attribute_dict["format"] not in INT8 or kernel.ndim != 2 or x.dtype is not f32 or x.ndim < 2:
+                continue
+            values, scales = kernel.op.operands
+            with rewriter.before(op):
+                if x not in made:
+                    made[x] = ops.quantize_rows(x)
+                bias = op.operands[2] if op.name == "linear" else None
+                found: Any = ops.integer_linear(*made[x], values, scales, None, bias)
+            rewriter.replace(op, found)
             count += 1
     rewriter.flush()
+    if count:
+        dce(module)
     return count
-
-
-def _is_int8(kernel: Value | None) -> bool:
-    assert kernel is not None and kernel.op is not None
-    form = parse_format(kernel.op.attribute_dict["format"])
-    return form.name == "int8" and not isinstance(form, UInt8)
 
 
 __all__ = ["FORMAT", "Range", "points", "quantize_activations", "quantize_dynamically", "scale_of"]

@@ -62,8 +62,7 @@ def linear_of_dequantized(op: Any, rewriter: Rewriter) -> Rewritten:
 
 @rule(ops.linear, ops.matmul)
 def linear_of_integers(op: Any, rewriter: Rewriter) -> Rewritten:
-    """linear(dequantize(x, s, z), dequantize(w, t), bias) = integer_linear(x, s, z, w, t, bias), where both are whole
-    tensors of bytes"""
+    """linear(dequantize(x, s, z), dequantize(w, t), bias) = integer_linear(x, s, w, t, z, bias), both of them bytes"""
     left, right = producer(op.operands[0], ops.dequantize), producer(op.operands[1], ops.dequantize)
     if left is None or right is None or left.format != "uint8{tensor}" or right.format not in INT8:
         return None
@@ -71,7 +70,7 @@ def linear_of_integers(op: Any, rewriter: Rewriter) -> Rewritten:
         return None
     x, x_scale, zero_point = left.operands
     bias = op.operands[2] if op.name == "linear" else None
-    return ops.integer_linear(x, x_scale, zero_point, *right.operands, bias)  # type: ignore[return-value]
+    return ops.integer_linear(x, x_scale, *right.operands, zero_point, bias)  # type: ignore[return-value]
 
 
 @rule(ops.conv, ops.convolution)

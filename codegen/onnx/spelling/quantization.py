@@ -109,12 +109,17 @@ def integer_linear(
     op: Op,
     x: Tensor,
     x_scale: Tensor,
-    x_zero_point: Tensor,
     values: Tensor,
     scales: Tensor,
+    x_zero_point: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
-    whole = graph.node("MatMulInteger", [x.name, values.name, x_zero_point.name], i32)
+    zeros = [] if x_zero_point is None else [x_zero_point.name]
+    whole = graph.node("MatMulInteger", [x.name, values.name, *zeros], i32)
+    rows = op.operands[1]
+    assert rows is not None
+    if rows.ndim:
+        x_scale = graph.reshape(x_scale, (*rows.shape, 1))
     y = graph.compute("Mul", graph.cast(whole, f32), graph.compute("Mul", x_scale, scales))
     return y if bias is None else graph.compute("Add", y, bias)
 
