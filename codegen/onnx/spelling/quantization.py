@@ -115,12 +115,14 @@ def integer_linear(
     bias: Tensor | None = None,
 ) -> Tensor:
     zeros = [] if x_zero_point is None else [x_zero_point.name]
-    whole = graph.node("MatMulInteger", [x.name, values.name, *zeros], i32)
+    whole = graph.cast(graph.node("MatMulInteger", [x.name, values.name, *zeros], i32), f32)
     rows = op.operands[1]
     assert rows is not None
     if rows.ndim:
-        x_scale = graph.reshape(x_scale, (*rows.shape, 1))
-    y = graph.compute("Mul", graph.cast(whole, f32), graph.compute("Mul", x_scale, scales))
+        # Both scales in one product would be fused into `MatMulIntegerToFloat`, which reads the first row's for all.
+        y = graph.compute("Mul", graph.compute("Mul", whole, scales), graph.reshape(x_scale, (*rows.shape, 1)))
+    else:
+        y = graph.compute("Mul", whole, graph.compute("Mul", x_scale, scales))
     return y if bias is None else graph.compute("Add", y, bias)
 
 
