@@ -63,6 +63,9 @@ class Run:
     optimizer: Any = None
     callbacks: Sequence[Any] = ()
     structure: str | None = None
+    base: str | None = None
+    """The digest of the weights that are frozen since adapters are trained: they are not saved, and are the same when
+    the run goes on."""
 
 
 def structure_of(forward: Function) -> str:
@@ -80,6 +83,7 @@ def save_run(path: Path, run: Run) -> None:
     state = {
         "graphc": __version__,
         "structure": run.structure,
+        **({} if run.base is None else {"base": run.base}),
         "position": asdict(run.position) | {"logs": {name: float(value) for name, value in run.position.logs.items()}},
         "learning_rate": float(rate.numpy()) if isinstance(rate, Variable) else None,
         "callbacks": [
@@ -105,6 +109,12 @@ def restore_run(path: Path, run: Run) -> None:
         if same_release and run.structure and state.get("structure") not in (None, run.structure):
             raise GraphcError(
                 f"{str(path)!r} is a checkpoint of another model: it has the same weights, but computes something else"
+            )
+        if state.get("base") != run.base:
+            shown = [str(digest)[:16] + "…" if digest else "none" for digest in (state.get("base"), run.base)]
+            raise GraphcError(
+                f"{str(path)!r} is a checkpoint of adapters of another base: the SHA-256 of its frozen weights is "
+                f"{shown[0]}, that of the model's is {shown[1]}"
             )
         position = _position(checkpoint)
         _check_data(path, position, run.position)

@@ -11,6 +11,7 @@ import numpy as np
 from graphc.frontends.structures import flatten, map_structure
 from graphc.frontends.warning import warn
 from graphc.ir.errors import GraphcError
+from graphc.runtime.lora.adapters import base_digest
 from graphc.runtime.training.callbacks import CallbackList
 from graphc.runtime.training.callbacks.callback import as_numbers
 from graphc.runtime.training.checkpoint import Position, Run, structure_of
@@ -90,7 +91,10 @@ class Fit:
         recorded, position = self.program.recorded, self.position
         forward = recorded.module.functions.get("forward")
         structure = None if forward is None else structure_of(forward)
-        run = Run(position, recorded.variables, self.model.optimizer, self.callbacks.callbacks, structure)
+        frozen = {name: v for name, v in recorded.variables.items() if v.frozen}
+        saved = {name: v for name, v in recorded.variables.items() if name not in frozen}
+        base = base_digest(frozen) if frozen else None
+        run = Run(position, saved, self.model.optimizer, self.callbacks.callbacks, structure, base)
         for callback in self.callbacks.callbacks:
             if hasattr(callback, "set_run"):
                 callback.set_run(run)
