@@ -36,7 +36,10 @@ def predict(
         forward = Forward(model)
         named = by_name(x, forward.inputs)
         open_sizes = all(p.type.shape and isinstance(p.type.shape[0], Dim) for p in forward.inputs)
-        if not open_sizes or length(named) == 0:  # all at once
+        count, fixed = length(named), fixed_batch(forward.inputs)
+        if fixed is not None and count > fixed and count % fixed == 0:
+            batch_size = fixed
+        elif not open_sizes or count == 0:  # all at once
             return joined([forward(named, 0)], None)
         data = adapter(named, batch_size=batch_size, steps_per_epoch=steps, repeat=False, steps_name="steps")
     else:
@@ -82,6 +85,13 @@ class Forward:
     def __call__(self, named: Mapping[str, Array], step: int) -> Any:
         keys = {} if self._keys is None else {self._key: self._keys[step]}
         return self._call(**named, **keys)
+
+
+def fixed_batch(inputs: Sequence[Parameter]) -> int | None:
+    """The size of the batches that a model is made for (`batch_shape`), None where any will do."""
+    sizes = {parameter.type.shape[0] if parameter.type.shape else 0 for parameter in inputs}
+    size = sizes.pop() if len(sizes) == 1 else 0
+    return size if isinstance(size, int) and size else None
 
 
 def by_name(x: Any, inputs: Sequence[Parameter]) -> dict[str, Array]:

@@ -23,7 +23,7 @@ def fitted_inputs(model: Any, x: Any) -> Any:
     many, `ShapeError` for an array of another shape than its input's.
     """
     if not model.is_functional:
-        return x
+        return _known(model, x) if isinstance(x, Mapping) and isinstance(model._input_types, Mapping) else x
     declared, tensors = model.input, model.inputs
     if isinstance(x, Mapping):
         flat = _by_name(model, x)
@@ -42,13 +42,23 @@ def _by_name(model: Any, x: Mapping[str, Any]) -> list[Any]:
     declared = model.input
     named = isinstance(declared, Mapping)
     names = list(declared) if named else model.input_names
+    _check_names(model, x, names)
+    return flatten({name: x[name] for name in names}) if named else [x[name] for name in names]
+
+
+def _known(model: Any, x: Mapping[str, Any]) -> dict[str, Any]:
+    """What a subclassed model was called on before, of a dict that may have more in it."""
+    _check_names(model, x, list(model._input_types))
+    return {name: x[name] for name in model._input_types}
+
+
+def _check_names(model: Any, x: Mapping[str, Any], names: list[str]) -> None:
     missing = [name for name in names if name not in x]
     if missing:
         raise GraphcError(
             f"the data has nothing for the input {missing[0]!r} of model {model.name!r}: it is given by name, and has "
             f"{', '.join(map(repr, x))}{nearest(missing[0], x) if len(x) > 1 else ''}"
         )
-    return flatten({name: x[name] for name in names}) if named else [x[name] for name in names]
 
 
 def _fitted(model: Any, tensor: Any, leaf: Any) -> Any:

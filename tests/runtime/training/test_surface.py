@@ -295,3 +295,31 @@ def test_models_that_draw_when_they_predict():
     assert first.shape == (12, 3) and len(np.unique(np.concatenate([first, again]) - np.tile(X, (2, 1)))) == 72
     graphc.utils.set_random_seed(0)
     np.testing.assert_array_equal(model.predict(X, batch_size=5, verbose=0), first)
+
+
+def test_inputs_of_a_subclassed_model_go_by_name():
+    class Both(Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(1)
+
+        def call(self, inputs):
+            return self.dense(inputs["u"]) - 2 * self.dense(inputs["v"])
+
+    model = Both()
+    model.compile("sgd", "mse")
+    fit({"v": X, "u": X}, X[:, 0], model)
+    x = {"u": X, "v": 0 * X}
+    np.testing.assert_array_equal(model.predict({**x, "t": X}, verbose=0), model.predict(x, verbose=0))
+    for call in (model.predict, model.evaluate):
+        with pytest.raises(graphc.GraphcError, match=r"nothing for the input 'v' of .* has 'u', 'w'"):
+            call({"u": X, "w": X}, verbose=0)
+
+
+def test_a_model_for_batches_of_one_size_predicts_in_these():
+    x = Input(batch_shape=(4, 3))
+    model = Model(x, layers.Dense(1)(x))
+    assert model.predict(X, verbose=0).shape == (12, 1)
+    np.testing.assert_array_equal(model.predict(X, verbose=0)[4:8], model.predict(X[4:8], verbose=0))
+    with pytest.raises(graphc.ShapeError, match=r"must be \[4, 3\]"):
+        model.predict(X[:6], verbose=0)
