@@ -117,6 +117,8 @@ class BodyWriter:
         """The values that a name written in place has stood for."""
         self.late: list[tuple[str, str]] = []
         """Names with those of their new values, that come when nothing reads the old ones any more."""
+        self.block: tuple[Members, Path] | None = None
+        """For what a block does in a step, the members of the whole model and the place of the block."""
         self.kept_under: dict[tuple[Path, str], str] = {}
         """Names of the dicts in which a step keeps what the blocks of a list leave: of residuals and of gradients."""
         self._count_uses()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from graphc.codegen.source.dialect import GRADIENTS, RESIDUALS, Code, Path
+from graphc.codegen.source.dialect import GRADIENTS, RESIDUALS, SLOTS_OF_BLOCK, Code, Dialect, Path
 from graphc.codegen.source.expressions import POSTFIX, Expression
 from graphc.codegen.source.items import BlockCall, BlockLoop, Call, Item, Loop, UpdateCall, UpdateLoop
 from graphc.codegen.source.naming import identifier, stem
@@ -15,6 +15,7 @@ from graphc.ir.graph import Op, Value
 
 if TYPE_CHECKING:
     from graphc.codegen.source.body import BodyWriter
+    from graphc.codegen.source.members import Members
     from graphc.codegen.source.segments import Segment
     from graphc.codegen.source.updates import Form
 
@@ -59,6 +60,9 @@ def _update(body: BodyWriter, item: UpdateCall) -> None:
     """Call the function that updates a weight; its new values are in the weights' places then."""
     form = item.form
     write_readers(body, form.arguments)
+    if body.block is not None:
+        _update_of_block(body, item, *body.block)
+        return
     argument_texts(body, form.arguments)
     arguments = [passed(body, value, form) for value in form.arguments]
     call = f"{item.code.name}({', '.join(arguments)})"
@@ -68,6 +72,16 @@ def _update(body: BodyWriter, item: UpdateCall) -> None:
     places = [body.members.place_of(old) for _, old in form.targets]
     body.emit(body.dialect.update_call(call, [body.dialect.member(place) for place in places if place is not None]))
     updated(body, form)
+
+
+def _update_of_block(body: BodyWriter, item: UpdateCall, members: Members, path: Path) -> None:
+    """Call the function that updates a weight in what a block does in a step."""
+    given = [value for value in item.form.arguments if members.place_of(value) is None]
+    called = {value: body.named(value) for value in given}
+    (text,) = update_texts(members, [item], {}, path, called, "", body.stored)
+    body.settle()
+    body.release(body.consume(given))
+    body.emit(text.replace(BLOCK, body.dialect.member(())).replace(SLOT, SLOTS_OF_BLOCK))
 
 
 def write_readers(body: BodyWriter, but: Sequence[Value]) -> None:
@@ -125,18 +139,23 @@ def _block_call(body: BodyWriter, item: BlockCall) -> None:
     segment = item.segment
     number = str(segment.path[-1])
     _begin(body, segment)
+    if segment.updates:
+        write_readers(body, segment.arguments)
     arguments = argument_texts(body, segment.arguments)
     freed = body.release(body.consume(segment.arguments))
     targets = [body.name_result(value, freed) for value in segment.results]
     block = body.dialect.member(segment.path)
     call = _block_text(body, item.code, segment, block, arguments, number)
-    body.emit(f"{_targets(body, segment, targets, number)} = {call}")
+    body.emit(_assigned(_targets(body, segment, targets, number), call))
+    _done(body, [segment])
 
 
 def _block_loop(body: BodyWriter, item: BlockLoop) -> None:
     """What blocks do in a step, one after another."""
     first, last = item.segments[0], item.segments[-1]
     _begin(body, first)
+    if first.updates:
+        write_readers(body, first.arguments)
     arguments = [body.named(value) for value in first.arguments]
     stream = [value for i, value in enumerate(first.arguments) if i in item.carried]
     freed = body.release(body.consume(stream))
@@ -149,9 +168,15 @@ def _block_loop(body: BodyWriter, item: BlockLoop) -> None:
     blocks = body.dialect.member(first.path[:-1])
     step = _block_text(body, item.code, first, f"{blocks}[{number}]", arguments, number)
     body.emit(f"for {number} in {indices([segment.path for segment in item.segments])}:")
-    body.emit(f"    {_targets(body, first, targets, number)} = {step}")
+    body.emit(f"    {_assigned(_targets(body, first, targets, number), step)}")
     body.names.release(number)
     body.release(body.consume([value for i, value in enumerate(first.arguments) if i not in item.carried]))
+    _done(body, item.segments)
+
+
+def has_slots(dialect: Dialect, segment: Segment) -> bool:
+    """Whether a block's function is given what the optimizer keeps for its weights."""
+    return bool(segment.updates) and not dialect.has_classes
 
 
 def indices(paths: Sequence[Path]) -> str:
@@ -173,7 +198,11 @@ def _begin(body: BodyWriter, segment: Segment) -> None:
 def _targets(body: BodyWriter, segment: Segment, targets: Sequence[str], number: str) -> str:
     kept = [name for values, name in ((segment.left, RESIDUALS), (segment.gradients, GRADIENTS)) if values]
     dicts = [f"{body.kept_under[segment.path[:-1], name]}[{number}]" for name in kept]
-    return ", ".join([*targets, *dicts]) or "_"
+    return ", ".join([*targets, *dicts])
+
+
+def _assigned(targets: str, call: str) -> str:
+    return f"{targets} = {call}" if targets else call
 
 
 def _block_text(
@@ -182,7 +211,16 @@ def _block_text(
     texts = list(arguments)
     if segment.taken:
         texts.insert(1, f"{body.kept_under[segment.path[:-1], RESIDUALS]}.pop({number})")
+    if has_slots(body.dialect, segment):
+        texts.insert(0, f"{body.dialect.member((UPDATES, *segment.path[:-1]))}[{number}]")
     return body.dialect.block_call(code.name, block, texts)
+
+
+def _done(body: BodyWriter, segments: Sequence[Segment]) -> None:
+    """From here on the weights that blocks have updated are the new ones."""
+    for segment in segments:
+        for call in segment.updates:
+            updated(body, call.form)
 
 
 def _update_loop(body: BodyWriter, item: UpdateLoop) -> None:
@@ -198,12 +236,12 @@ def _update_loop(body: BodyWriter, item: UpdateLoop) -> None:
     block = body.names.take(base if body.names.is_free(base) else "layer")
     aliases = {block: f"{body.dialect.member(list_)}[{number}]"}
     if any(SLOT in text for text in texts):
-        aliases["slots"] = slots
+        aliases[SLOTS_OF_BLOCK] = slots
     aliases[gradient] = f"{body.kept_under[list_, GRADIENTS]}.pop({number})"
     body.emit(f"for {number} in {indices(item.paths)}:")
     body.emit(f"    {', '.join(aliases)} = {', '.join(aliases.values())}")
     for text in texts:
-        body.emit(f"    {text.replace(BLOCK, block).replace(SLOT, 'slots')}")
+        body.emit(f"    {text.replace(BLOCK, block).replace(SLOT, SLOTS_OF_BLOCK)}")
     for name in (number, gradient, block):
         body.names.release(name)
     for calls in item.calls:

@@ -38,6 +38,12 @@ RESIDUALS = "residuals"
 BACKWARD = "From the gradient of the output to those of the input and, by name, of the weights."
 """What a block's backward function says of itself."""
 
+BACKWARD_WITH_UPDATES = "From the gradient of the output to that of the input; weights are updated on the way."
+"""What it says where it updates weights."""
+
+SLOTS_OF_BLOCK = "slots"
+"""What is called so is what the optimizer keeps for a block's weights, where these do not have it beside them."""
+
 GRADIENTS = "gradients"
 """What a step calls the gradients that blocks' updates read."""
 
@@ -202,8 +208,10 @@ class Dialect(ABC):
         """What the function is called that does what blocks do forward or backward in a training step."""
 
     @abstractmethod
-    def block_function(self, block: Code, backward: bool, parameters: Sequence[str], lines: Sequence[str]) -> str:
-        """That function, with `NAME` where its name stands."""
+    def block_function(
+        self, block: Code, backward: bool, parameters: Sequence[str], lines: Sequence[str], updates: bool
+    ) -> str:
+        """That function, with `NAME` where its name stands; `updates` says whether it updates weights."""
 
     @abstractmethod
     def block_call(self, name: str, block: str, arguments: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
+from graphc.codegen.source.items import Hint, UpdateCall
 from graphc.codegen.source.scopes import Node
 from graphc.codegen.source.sections import value_name
 from graphc.codegen.source.segments import Segment
@@ -16,7 +17,6 @@ from graphc.passes.partition.backward import is_backward
 from graphc.passes.partition.rewrite import AGAIN
 
 if TYPE_CHECKING:
-    from graphc.codegen.source.items import Hint
     from graphc.codegen.source.writer import ModuleWriter
 
 
@@ -96,7 +96,15 @@ def segment_form(writer: ModuleWriter, segment: Segment, hints: Mapping[Value, H
             numbers[value] = found
         return found
 
-    for op in segment.ops:
+    def argument(value: Value) -> object:
+        """What an update is given: a weight by its name below the block, or what is kept for one."""
+        weight = layers.weight_of.get(value)
+        return refer(value) if weight is None else writer.below(weight, segment.owner)[skip:]
+
+    for op in segment.items:
+        if isinstance(op, UpdateCall):
+            form.append((op.code, op.form.weight[skip:], op.form.steps, *map(argument, op.form.arguments)))
+            continue
         owner = layers.owner_of_op.get(op)
         layer = layers.by_owner[owner].call if owner is not None else None
         form.append((op.__class__, id(op.attributes), layer, below(op.location.scope)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphc.codegen.source.body import BodyWriter
-from graphc.codegen.source.dialect import BACKWARD, Code, Dialect, Path, Update
+from graphc.codegen.source.dialect import BACKWARD, BACKWARD_WITH_UPDATES, Code, Dialect, Path, Update
 from graphc.codegen.source.documentation import entry_line, module_docstring
 from graphc.codegen.source.formatting import IMPORTS
 from graphc.codegen.source.naming import identifier, member, stem
@@ -81,8 +81,11 @@ class FunctionalDialect(Dialect):
     def block_function_name(self, block: Code, backward: bool) -> str:
         return f"{block.name}_backward" if backward else f"{block.name}_with_residuals"
 
-    def block_function(self, block: Code, backward: bool, parameters: Sequence[str], lines: Sequence[str]) -> str:
-        doc = BACKWARD if backward else f"As `{block.name}`, and the residuals that `{block.name}_backward` takes."
+    def block_function(
+        self, block: Code, backward: bool, parameters: Sequence[str], lines: Sequence[str], updates: bool
+    ) -> str:
+        says = BACKWARD_WITH_UPDATES if updates else BACKWARD
+        doc = says if backward else f"As `{block.name}`, and the residuals that `{block.name}_backward` takes."
         head = [f"def NAME({', '.join(['params', *parameters])}):", f'    """{doc}"""']
         return "\n".join([*head, *indented(lines)])
 

@@ -7,11 +7,11 @@ under the block's number. All else comes as arguments and goes as results.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphc.codegen.source.dialect import Path
-from graphc.codegen.source.items import Item
+from graphc.codegen.source.items import Item, UpdateCall
 from graphc.codegen.source.members import Layers
 from graphc.ir.graph import Op, Value, operand_values
 from graphc.ir.location import Scope
@@ -31,7 +31,7 @@ class Segment:
     path: Path
     """The place of the block below the root: that of its list, and its number."""
     backward: bool
-    ops: list[Op]
+    items: list[Op | UpdateCall]
     arguments: list[Value] = field(default_factory=list)
     taken: list[Value] = field(default_factory=list)
     """What the forward segment left for this one."""
@@ -40,6 +40,29 @@ class Segment:
     """What the backward segment takes, arguments of this one among it."""
     gradients: dict[Value, str] = field(default_factory=dict)
     """What is kept for the updates of the block's weights, with the weights' names below it."""
+
+    @property
+    def ops(self) -> list[Op]:
+        """The ops among the items."""
+        return [item for item in self.items if isinstance(item, Op)]
+
+    @property
+    def updates(self) -> list[UpdateCall]:
+        """Updates of the block's weights that come before its backward part ends, as plans of memory have them."""
+        return [item for item in self.items if isinstance(item, UpdateCall)]
+
+    def inside(self) -> Iterator[Op]:
+        """All ops, those of updates among them."""
+        for item in self.items:
+            if isinstance(item, Op):
+                yield item
+            else:
+                yield from item.node.ops
+
+
+def homes(segments: Iterable[Segment]) -> dict[Op, Segment]:
+    """The segments of ops."""
+    return {op: segment for segment in segments for op in segment.inside()}
 
 
 class Blocks:
@@ -73,25 +96,56 @@ def _is_again(op: Op) -> bool:
 
 
 def segmented(items: Sequence[Item], blocks: Blocks) -> list[Item | Segment]:
-    """The items with segments for the ops of blocks. What runs again for a block's backward part belongs to that."""
+    """The items with segments for the ops of blocks.
+
+    What runs again for a block's backward part belongs to that, and so do updates of its weights that do not come
+    after all backward parts.
+    """
     out: list[Item | Segment] = []
-    waiting: list[Op] = []
+    waiting: list[Op | UpdateCall] = []
     for item in items:
+        last = out[-1] if out else None
         if isinstance(item, Op) and _is_again(item):
             waiting.append(item)
             continue
+        if isinstance(item, UpdateCall) and isinstance(last, Segment):
+            waiting.append(item)
+            continue
         owner = blocks.of(item.location.scope) if isinstance(item, Op) else None
-        if owner is None:
+        if owner is None or not isinstance(item, Op):
             out += [*waiting, item]
-        elif isinstance(item, Op):
-            last = out[-1] if out else None
+        else:
             backward = is_backward(item)
             if not isinstance(last, Segment) or last.owner != owner or last.backward != backward:
+                if isinstance(last, Segment):
+                    waiting = _updated(last, waiting, blocks)
+                if any(isinstance(each, UpdateCall) for each in waiting):
+                    out += waiting
+                    waiting = []
                 last = Segment(owner, blocks.paths[owner], backward, [])
                 out.append(last)
-            last.ops += [*waiting, item]
+            elif any(isinstance(each, UpdateCall) and not _is_of(each, owner, blocks) for each in waiting):
+                out += waiting
+                waiting = []
+                last = Segment(owner, blocks.paths[owner], backward, [])
+                out.append(last)
+            last.items += [*waiting, item]
         waiting = []
     return _only_whole([*out, *waiting])
+
+
+def _updated(last: Segment, waiting: list[Op | UpdateCall], blocks: Blocks) -> list[Op | UpdateCall]:
+    """Let a segment that has ended have the updates of its weights that come at once; what is left."""
+    count = 0
+    while count < len(waiting) and last.backward and _is_of(waiting[count], last.owner, blocks):
+        count += 1
+    last.items += waiting[:count]
+    return waiting[count:]
+
+
+def _is_of(item: Op | UpdateCall, owner: str, blocks: Blocks) -> bool:
+    """Whether it is the update of a weight of the block."""
+    return isinstance(item, UpdateCall) and blocks.of_path(item.form.weight) == owner
 
 
 def _only_whole(items: Sequence[Item | Segment]) -> list[Item | Segment]:
@@ -104,7 +158,7 @@ def _only_whole(items: Sequence[Item | Segment]) -> list[Item | Segment]:
     out: list[Item | Segment] = []
     for item in items:
         if isinstance(item, Segment) and (item.owner not in whole or len(item.ops) < LEAST):
-            out += item.ops
+            out += item.items
         else:
             out.append(item)
     return out
@@ -112,7 +166,7 @@ def _only_whole(items: Sequence[Item | Segment]) -> list[Item | Segment]:
 
 def connect(segments: Sequence[Segment], layers: Layers, gradients: Mapping[Value, str]) -> None:
     """Find what goes into segments and what comes out. `gradients` are those that are kept for updates of blocks."""
-    home = {op: segment for segment in segments for op in segment.ops}
+    home = homes(segments)
     readers: dict[Value, set[str]] = {}
     """Of arguments the blocks whose forward parts read them."""
     for segment in segments:
@@ -141,8 +195,10 @@ def connect(segments: Sequence[Segment], layers: Layers, gradients: Mapping[Valu
 def _arguments(segment: Segment, home: Mapping[Op, Segment], layers: Layers) -> list[Value]:
     """What the ops of a segment read that is computed elsewhere, and weights of other blocks."""
     found: dict[Value, None] = {}
-    for op in segment.ops:
-        for value in operand_values(op):
+    for item in segment.items:
+        for value in operand_values(item) if isinstance(item, Op) else item.form.arguments:
+            if isinstance(item, UpdateCall) and value in layers.weight_of:
+                continue
             producer = value.op
             if producer is None:
                 weight = layers.weight_of.get(value)
@@ -200,4 +256,4 @@ def _stays(value: Value, last: Segment, following: Segment, home: Mapping[Op, Se
     return True
 
 
-__all__ = ["Blocks", "Segment", "connect", "passed_on", "segmented"]
+__all__ = ["Blocks", "Segment", "connect", "homes", "passed_on", "segmented"]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graphc.codegen.source.body import BodyWriter
-from graphc.codegen.source.dialect import RESIDUALS, Code
+from graphc.codegen.source.calls import has_slots
+from graphc.codegen.source.dialect import RESIDUALS, SLOTS_OF_BLOCK, Code, Path
 from graphc.codegen.source.forms import segment_form
 from graphc.codegen.source.freeing import with_deletions, worth_freeing
-from graphc.codegen.source.items import BlockCall, BlockLoop, Hint, Item, UpdateCall
+from graphc.codegen.source.items import BlockCall, BlockLoop, Hint, Item, UpdateCall, UpdateLoop
 from graphc.codegen.source.members import Members
 from graphc.codegen.source.naming import Names
+from graphc.codegen.source.scopes import UPDATES
 from graphc.codegen.source.sections import BlockSections, value_name
-from graphc.codegen.source.segments import Blocks, Segment, connect, passed_on, segmented
-from graphc.codegen.source.update_loops import update_loops
+from graphc.codegen.source.segments import Blocks, Segment, connect, homes, passed_on, segmented
+from graphc.codegen.source.update_loops import places_of, update_hints, update_loops
 from graphc.ir.graph import Op, Value
 
 if TYPE_CHECKING:
@@ -36,21 +39,46 @@ class Step:
 
 
 def with_blocks(writer: ModuleWriter, items: Sequence[Item]) -> Step:
-    """The items of a training step with calls and loops for its blocks; as they are where it has no blocks alike."""
-    blocks = Blocks(_alike(writer))
-    parts = segmented(items, blocks) if blocks.paths else list(items)
-    segments = [each for each in parts if isinstance(each, Segment)]
-    if not segments:
-        return Step(list(items))
-    home = {op: segment for segment in segments for op in segment.ops}
-    loops = update_loops(writer, parts, blocks, home)
-    connect(segments, writer.layers, {value: key for loop in loops for value, key in loop.keys.items()})
-    functions = _Functions(writer, {value: hint for loop in loops for value, hint in loop.hints.items()})
-    try:
-        codes = {segment: functions.code(segment) for segment in segments}
-    except Unbound:
-        return Step(list(items))
-    step = Step([], stored=functions.stored)
+    """The items of a training step with calls and loops for its blocks; as they are where it has no blocks alike.
+
+    Blocks whose functions no other would share stay as they are, too.
+    """
+    paths = _alike(writer)
+    while paths:
+        blocks = Blocks(paths)
+        parts = segmented(items, blocks)
+        segments = [each for each in parts if isinstance(each, Segment)]
+        home = homes(segments)
+        loops = update_loops(writer, parts, blocks, home)
+        connect(segments, writer.layers, {value: key for loop in loops for value, key in loop.keys.items()})
+        functions = _Functions(writer, {value: hint for loop in loops for value, hint in loop.hints.items()})
+        try:
+            codes = {segment: functions.code(segment) for segment in segments}
+        except Unbound:
+            break
+        shared = _shared(codes)
+        if len(shared) * 2 == len(segments):
+            functions.keep(codes)
+            return _step(parts, loops, codes, home, functions.stored)
+        paths = {owner: path for owner, path in paths.items() if owner in shared}
+    return Step(list(items))
+
+
+def _shared(codes: Mapping[Segment, Code]) -> set[str]:
+    """The blocks both of whose functions are those of other blocks, too."""
+    times = Counter(codes.values())
+    alone = {segment.owner for segment, code in codes.items() if times[code] < 2}
+    return {segment.owner for segment in codes} - alone
+
+
+def _step(
+    parts: Sequence[Item | Segment],
+    loops: Sequence[UpdateLoop],
+    codes: Mapping[Segment, Code],
+    home: Mapping[Op, Segment],
+    stored: set[Value],
+) -> Step:
+    step = Step([], stored=stored)
     in_loop = {call.node: loop for loop in loops for calls in loop.calls for call in calls}
     begun: set[int] = set()
     for each in _runs(parts, codes, home):
@@ -142,11 +170,12 @@ class _Functions:
         self._hints = hints
         self.stored: set[Value] = set()
         """Gradients that are held as weights are stored."""
+        self._of_text: dict[tuple[Code, str], Code] = {}
         self._written: dict[tuple[object, ...], tuple[Code, list[str], list[bool]]] = {}
         self._names: dict[str, list[str]] = {}
         """What forward functions call what they leave, by block."""
         self._taken = writer.dialect.reserved | set(writer.function_names.values())
-        self._taken |= {code.name for code in writer.definitions} | {RESIDUALS}
+        self._taken |= {code.name for code in writer.definitions} | {RESIDUALS, SLOTS_OF_BLOCK}
 
     def code(self, segment: Segment) -> Code:
         """The function of a segment, written unless there is one for its form or of its text. Raises `Unbound`."""
@@ -156,9 +185,24 @@ class _Functions:
             written = self._written[form] = self._code(segment), self._names.get(segment.owner, []), self._kept(segment)
         code, self._names[segment.owner], stored = written
         self.stored |= {value for value, is_stored in zip(segment.gradients, stored, strict=True) if is_stored}
-        if not self.writer.dialect.has_classes:
-            self.writer.owners_of[code.name][segment.owner] = None
         return code
+
+    def keep(self, codes: Mapping[Segment, Code]) -> None:
+        """Let the file have the functions of segments, under names."""
+        writer, dialect = self.writer, self.writer.dialect
+        for segment, code in codes.items():
+            block = writer.codes[segment.owner]
+            known = block.functions.setdefault(code.text, code)
+            if known is code and not code.name:
+                base = dialect.block_function_name(block, segment.backward)
+                own = Names({each.name for each in block.functions.values()})
+                code.name = (own if dialect.has_classes else writer.class_names).take(base)
+                if not dialect.has_classes:
+                    writer.definitions.append(code)
+                    writer.owners_of[code.name] = {}
+            code.name = known.name
+            if not dialect.has_classes:
+                writer.owners_of[code.name][segment.owner] = None
 
     def _kept(self, segment: Segment) -> list[bool]:
         """Of the gradients that are kept for updates, which are held as weights are stored."""
@@ -168,16 +212,8 @@ class _Functions:
         writer, dialect = self.writer, self.writer.dialect
         block = writer.codes[segment.owner]
         parameters, lines = self._body(segment)
-        text = dialect.block_function(block, segment.backward, parameters, lines)
-        code = block.functions.get(text)
-        if code is None:
-            base = dialect.block_function_name(block, segment.backward)
-            own = Names({each.name for each in block.functions.values()})
-            code = block.functions[text] = Code((own if dialect.has_classes else writer.class_names).take(base), text)
-            if not dialect.has_classes:
-                writer.definitions.append(code)
-                writer.owners_of[code.name] = {}
-        return code
+        text = dialect.block_function(block, segment.backward, parameters, lines, updates=bool(segment.updates))
+        return self._of_text.setdefault((block, text), Code("", text))
 
     def _body(self, segment: Segment) -> tuple[list[str], list[str]]:
         writer = self.writer
@@ -185,10 +221,12 @@ class _Functions:
         names = Names(self._taken)
         outputs = [*segment.results, *segment.left, *segment.gradients]
         indent = writer.dialect.indent
-        body = BodyWriter(writer.dialect, members, segment.ops, outputs, names, indent)
+        body = BodyWriter(writer.dialect, members, segment.items, outputs, names, indent)
+        whole = Members(writer.dialect, writer.layers, writer.places, "", writer.function_names)
+        body.block = whole, segment.path
         body.ordered = writer.keeps_order
         body.sections = BlockSections(segment.owner, segment.ops, segment.backward)
-        body.hints = {value: self._hints[value] for value in segment.gradients}
+        body.hints = {value: self._hints[value] for value in segment.gradients} | update_hints(segment)
         called: dict[Value, str] = {}
         for value, name in zip(segment.taken, self._names.get(segment.owner, ()), strict=False):
             called[value] = names.take(name)
@@ -201,6 +239,10 @@ class _Functions:
             body.bind(value, name)
         body.reserve_sizes([dim for value in called for dim in value.type.symbols])
         body.write_items()
+        if any(
+            not _is_below(path, segment.path) for call in segment.updates for path in places_of(body.block[0], call)
+        ):
+            raise Unbound
         parameters = [called[value] for value in segment.arguments]
         unpacked: list[str] = []
         if segment.taken:
@@ -214,6 +256,8 @@ class _Functions:
             raise Unbound
         top = [*unpacked, *body.sizes_at_top(list(called), called)]
         lines = [*top, *body.lines]
+        if has_slots(writer.dialect, segment):
+            parameters.insert(0, SLOTS_OF_BLOCK)
         return parameters, with_deletions(lines, body.large) if body.ordered else lines
 
     def _returned(self, segment: Segment, body: BodyWriter) -> str:
@@ -228,6 +272,11 @@ class _Functions:
         self.stored |= body.stored
         texts = [body.operand(value).text for value in segment.results]
         return ", ".join([*texts, *kept]) or "None"
+
+
+def _is_below(path: Path, block: Path) -> bool:
+    """Whether a weight is the block's, or kept by the optimizer for one of these."""
+    return path[: len(block)] == block or path[: len(block) + 1] == (UPDATES, *block)
 
 
 def _tuple(texts: Iterable[str]) -> str:

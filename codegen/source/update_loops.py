@@ -112,6 +112,22 @@ def _key(call: UpdateCall, owner: str, home: Mapping[Op, Segment]) -> str | None
     return identifier(call.form.weight[len(owner) + 1 :].replace("/", "_"))
 
 
+def update_hints(segment: Segment) -> dict[Value, Hint]:
+    """Names for the gradients that updates in a block's backward part read."""
+    found: dict[Value, Hint] = {}
+    for call in segment.updates:
+        gradient = call.form.gradient
+        if gradient is not None and gradient.op is not None:
+            name = identifier(call.form.weight[len(segment.owner) + 1 :].replace("/", "_"))
+            found[gradient] = Hint(f"{name}_gradient", call.form.steps or ())
+    return found
+
+
+def places_of(members: Members, call: UpdateCall) -> list[Path]:
+    """The places of the weights that an update reads or writes."""
+    return [place for value in call.form.arguments if (place := members.place_of(value)) is not None]
+
+
 def update_texts(
     members: Members,
     calls: Sequence[UpdateCall],
@@ -147,4 +163,4 @@ def update_texts(
     return texts
 
 
-__all__ = ["BLOCK", "SLOT", "update_loops", "update_texts"]
+__all__ = ["BLOCK", "SLOT", "places_of", "update_hints", "update_loops", "update_texts"]

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphc.codegen.source.body import BodyWriter
-from graphc.codegen.source.dialect import BACKWARD, Code, Dialect, Layer, Path, Spelled, Spelling, Update
+from graphc.codegen.source.dialect import (
+    BACKWARD,
+    BACKWARD_WITH_UPDATES,
+    Code,
+    Dialect,
+    Layer,
+    Path,
+    Spelled,
+    Spelling,
+    Update,
+)
 from graphc.codegen.source.documentation import class_line, entry_line, module_docstring
 from graphc.codegen.source.expressions import POSTFIX, PRODUCT, Expression
 from graphc.codegen.source.formatting import IMPORTS
@@ -261,8 +271,11 @@ class TorchDialect(Dialect):
     def block_function_name(self, block: Code, backward: bool) -> str:
         return "backward" if backward else "forward_with_residuals"
 
-    def block_function(self, block: Code, backward: bool, parameters: Sequence[str], lines: Sequence[str]) -> str:
-        doc = BACKWARD if backward else "As `forward`, and the residuals that `backward` takes."
+    def block_function(
+        self, block: Code, backward: bool, parameters: Sequence[str], lines: Sequence[str], updates: bool
+    ) -> str:
+        says = BACKWARD_WITH_UPDATES if updates else BACKWARD
+        doc = says if backward else "As `forward`, and the residuals that `backward` takes."
         head = [f"def NAME({', '.join(['self', *parameters])}):", f'    """{doc}"""']
         return "\n".join([*head, *indented(lines)])
 
