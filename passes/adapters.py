@@ -14,7 +14,7 @@ from graphc.passes.lora.settings import ALL_LINEAR, Settings
 from graphc.passes.registry import register_pass
 
 
-@register_pass("lora")
+@register_pass("lora", finite=True)
 def lora(
     module: Module,
     r: int = 8,
