@@ -77,7 +77,7 @@ def count_above(
         classes = y_pred.shape[-1] if len(y_pred.shape) > 1 else 0
         if isinstance(classes, int) and class_id >= classes:
             raise ShapeError(
-                f"class_id={class_id} is one of several classes, the last axis of the predictions, from 0 on; they have "
+                f"class_id={class_id} is one of the classes, the last axis of the predictions, from 0 on; they have "
                 f"the shape {shown(tuple(y_pred.shape))}"
             )
         y_true, y_pred, *factors = (each[..., class_id : class_id + 1] for each in (y_true, y_pred, *factors))

@@ -410,7 +410,7 @@ def test_arguments_that_mean_nothing(make, message):
 
 def test_a_class_that_there_is_not():
     for y_pred in (DATA["bits"], DATA["bit"]):
-        with pytest.raises(graphc.ShapeError, match=r"class_id=4 is one of several classes.* the shape \(9,"):
+        with pytest.raises(graphc.ShapeError, match=r"class_id=4 is one of the classes.* the shape \(9,"):
             metrics.Recall(class_id=4).update_state(y_pred, y_pred)
 
 
