@@ -50,7 +50,19 @@ def gpt_train():
     return model.training_module(np.zeros((2, 16), np.int32), np.zeros((2, 16), np.int32))
 
 
+def lora():
+    """Fine-tuning the two layers of a block in front of a head that is trained as it is."""
+    x = graphc.Input((16,), name="x")
+    y = layers.Dense(32, activation="relu", name="up")(x)
+    y = layers.Dense(16, use_bias=False, name="down")(y)
+    model = graphc.Model(x, layers.Dense(4, name="head")(x + y))
+    model.add_adapter(r=2, alpha=4, targets="up,down", modules_to_save="head")
+    model.compile("sgd", "mse")
+    return model.training_module(np.zeros((2, 16), np.float32), np.zeros((2, 4), np.float32))
+
+
 MODELS = {
+    "lora": lora,
     "digits": digits,
     "residual": residual_network,
     "transformer": transformer,
@@ -66,6 +78,7 @@ GOLDENS = [
     ("residual", "jax"),
     ("transformer", "torch"),
     ("training_step", "torch"),
+    ("lora", "torch"),
     ("mlp_train", "torch"),
     ("mlp_train", "numpy"),
     ("mlp_train", "jax"),

@@ -124,7 +124,7 @@ func @main(%x: f32[3, 4] input, %w: f32[4, 4] param "w") -> (f32[3, 4], f32[3, 4
   return %0, %1, %3
 }
 
-private func @inner(%x: f32[3, 4], %w: f32[4, 4]) -> f32[3, 4] {
+private func @inner(%x: f32[3, 4] input, %w: f32[4, 4] input) -> f32[3, 4] {
   %0 = linear %x, %w, _ : f32[3, 4]
   return %0
 }

@@ -1,0 +1,157 @@
+"""A model in PyTorch, with its weights in model.safetensors beside this file.
+
+    model = load()
+    outputs = model(x)
+
+forward:
+    x: float32[B, 16]
+    returns head: float32[B, 4]
+train_step:
+    x: float32[B, 16]
+    target: float32[B, 4]
+    learning_rate: float32[]
+    returns loss: float32[]; updates 9 weights and states
+test_step:
+    x: float32[B, 16]
+    target: float32[B, 4]
+    returns loss: float32[]; updates metrics/loss/total, metrics/loss/count
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_model
+from torch import nn
+
+
+class LoRALinear(nn.Linear):
+    """A frozen linear layer with a low-rank adapter: x @ W.T + bias + x @ A.T * scaling @ B.T."""
+
+    def __init__(self, in_features, out_features, rank, scaling, bias=True, dtype=None):
+        super().__init__(in_features, out_features, bias, dtype=dtype)
+        self.weight.requires_grad_(False)
+        self.lora_a = nn.Parameter(torch.empty(rank, in_features, dtype=dtype))
+        self.lora_b = nn.Parameter(torch.empty(out_features, rank, dtype=dtype))
+        self.scaling = scaling
+
+    def forward(self, x):
+        return super().forward(x) + F.linear(F.linear(x, self.lora_a) * self.scaling, self.lora_b)
+
+
+def sgd(parameter, gradient, learning_rate):
+    """The update of up/lora_kernel_a … head/bias, in place."""
+    parameter.addcmul_(gradient, learning_rate, value=-1)
+
+
+class Model(nn.Module):
+    """The entries forward, train_step, test_step over one set of weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = LoRALinear(16, 32, 2, 2.0)
+        self.down = LoRALinear(32, 16, 2, 2.0, bias=False)
+        self.head = nn.Linear(16, 4)
+        self.register_buffer("optimizer_iteration", torch.empty((), dtype=torch.int32))
+        self.register_buffer("metrics_loss_total", torch.empty(()))
+        self.register_buffer("metrics_loss_count", torch.empty(()))
+
+    def forward(self, x):
+        """x: float32[B, 16] → head: float32[B, 4]"""
+        x = x + self.down(F.relu(self.up(x)))
+        return self.head(x)
+
+    @torch.no_grad()
+    def train_step(self, x, target, learning_rate):
+        """x, target, learning_rate → loss; types are at the top of the file."""
+        b = x.shape[0]
+
+        # forward
+        up = F.relu(self.up(x))
+        y = x + self.down(up)
+
+        # loss
+        loss = target - self.head(y)
+        loss_1 = torch.square(loss).mean(dim=1)
+        loss_1 = loss_1.mean()
+
+        # backward: loss
+        dx = torch.tensor(1 / b, dtype=torch.float32) / 4.0 * 2.0 * loss
+        del loss
+        dx = -dx
+
+        # backward: head
+        dy = dx @ self.head.weight
+        head_kernel_gradient = dx.T @ y
+        del y
+        head_bias_gradient = dx.sum(dim=0)
+        del dx
+
+        # backward: down
+        dx = up @ self.down.lora_a.T * 2.0
+        dz = dy @ self.down.lora_b * 2.0
+        dy_1 = dz @ self.down.lora_a
+        dy_1 = dy @ self.down.weight + dy_1
+        down_lora_kernel_a_gradient = dz.T @ up
+        del dz
+        down_lora_kernel_b_gradient = dy.T @ dx
+        del dx, dy
+
+        # backward: up
+        dy_1 = torch.ops.aten.threshold_backward(dy_1, up, 0)
+        del up
+        dx = x @ self.up.lora_a.T * 2.0
+        up_lora_kernel_a_gradient = (dy_1 @ self.up.lora_b * 2.0).T @ x
+        up_lora_kernel_b_gradient = dy_1.T @ dx
+        del dx, dy_1
+
+        # optimizer
+        sgd(self.up.lora_a, up_lora_kernel_a_gradient, learning_rate)
+        sgd(self.up.lora_b, up_lora_kernel_b_gradient, learning_rate)
+        sgd(self.down.lora_a, down_lora_kernel_a_gradient, learning_rate)
+        sgd(self.down.lora_b, down_lora_kernel_b_gradient, learning_rate)
+        sgd(self.head.weight, head_kernel_gradient, learning_rate)
+        sgd(self.head.bias, head_bias_gradient, learning_rate)
+        new_optimizer_iteration = self.optimizer_iteration + 1
+
+        # metrics
+        new_metrics_loss_total = self.metrics_loss_total + loss_1 * b
+        new_metrics_loss_count = self.metrics_loss_count + b
+        condition = new_metrics_loss_count == 0.0
+        loss = torch.where(condition, 0.0, new_metrics_loss_total / torch.where(condition, 1.0, new_metrics_loss_count))
+        self.optimizer_iteration.copy_(new_optimizer_iteration)
+        self.metrics_loss_total.copy_(new_metrics_loss_total)
+        self.metrics_loss_count.copy_(new_metrics_loss_count)
+        return loss
+
+    @torch.no_grad()
+    def test_step(self, x, target):
+        """x, target → loss; types are at the top of the file."""
+        b = x.shape[0]
+
+        # forward
+        x = x + self.down(F.relu(self.up(x)))
+        x = self.head(x)
+
+        # loss
+        loss = target - x
+        del x
+        loss = torch.square(loss)
+        loss = loss.mean(dim=1)
+        loss = loss.mean()
+
+        # metrics
+        new_metrics_loss_total = self.metrics_loss_total + loss * b
+        new_metrics_loss_count = self.metrics_loss_count + b
+        condition = new_metrics_loss_count == 0.0
+        loss = torch.where(condition, 0.0, new_metrics_loss_total / torch.where(condition, 1.0, new_metrics_loss_count))
+        self.metrics_loss_total.copy_(new_metrics_loss_total)
+        self.metrics_loss_count.copy_(new_metrics_loss_count)
+        return loss
+
+
+def load(folder=None):
+    """The model with the weights beside this file, or in `folder`, ready for inference."""
+    model = Model()
+    load_model(model, Path(folder or Path(__file__).parent) / "model.safetensors")
+    return model.eval()
