@@ -108,15 +108,18 @@ def threefry(key, high, low):
     keys = first, second, first ^ second ^ 0x1BD11BDA
     first = high.view(torch.int32).expand(shape).flatten() + keys[0]
     second = low.view(torch.int32).expand(shape).flatten() + keys[1]
+    counts = (13, 15, 26, 6, 17, 29, 16, 24)
+    # As tensors these are twice as fast as Python's numbers.
+    shifts = torch.tensor([32 - count for count in counts], dtype=torch.int32, device=key.device).unbind()
+    masks = torch.tensor([(1 << count) - 1 for count in counts], dtype=torch.int32, device=key.device).unbind()
     size = max(1, first.numel()) if torch.compiler.is_compiling() else 32768
     for x, y in zip(first.split(size), second.split(size), strict=True):
         turned = torch.empty_like(y)
         for i in range(20):
-            count = (13, 15, 26, 6, 17, 29, 16, 24)[i % 8]
             x += y
-            torch.bitwise_right_shift(y, 32 - count, out=turned)
-            turned &= (1 << count) - 1
-            torch.add(turned, y, alpha=1 << count, out=y)
+            torch.bitwise_right_shift(y, shifts[i % 8], out=turned)
+            turned &= masks[i % 8]
+            torch.add(turned, y, alpha=1 << counts[i % 8], out=y)
             y ^= x
             if i % 4 == 3:
                 n = i // 4 + 1
@@ -342,7 +345,9 @@ def convolution_input_gradient(dy, kernel, shape, stride=1, padding=0, dilation=
     """The gradient of a convolution's input, of this shape; torch.nn.grad's is slower at small images."""
     axes = dy.ndim - 2
     steps = [step if isinstance(step, tuple) else (step,) * axes for step in (stride, padding, dilation)]
-    order = torch.channels_last if axes == 2 and dy.stride(1) == 1 else torch.contiguous_format  # that of dy
+    # In the order of axes of dy, unless that means to reorder a kernel that is larger.
+    follows = axes == 2 and dy.stride(1) == 1 and kernel.numel() <= dy.numel()
+    order = torch.channels_last if follows else torch.contiguous_format
     x = torch.empty(shape, dtype=dy.dtype, device=dy.device, memory_format=order)
     backward, mask = torch.ops.aten.convolution_backward, (True, False, False)
     return backward(dy, x, kernel, None, *steps, False, (0,) * axes, groups, mask)[0]

@@ -45,13 +45,16 @@ def test_gradients_of_inputs_have_the_order_of_axes_of_the_cotangent(options: di
     import torch
     from torch.nn import grad
 
-    x, kernel = torch.randn(2, 6, 5, 4), torch.randn(3, 6, 2, 2)
+    x, kernel = torch.randn(9, 6, 5, 4), torch.randn(3, 6, 2, 2)
     dy = torch.randn_like(torch.nn.functional.conv2d(x, kernel, **options))
     wanted = grad.conv2d_input(x.shape, kernel, dy, **options)
     for order in (torch.contiguous_format, torch.channels_last):
         found = gradient(dy.contiguous(memory_format=order), kernel, tuple(x.shape), **options)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
         assert found.is_contiguous(memory_format=order)
+    # A kernel that is larger than the cotangent stays as it is.
+    found = gradient(dy[:1, :, :1, :1].contiguous(memory_format=torch.channels_last), kernel, (1, 6, 2, 2))
+    assert found.is_contiguous()
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int32", "int64"])
