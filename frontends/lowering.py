@@ -34,7 +34,9 @@ def lower(model: Any, training: bool = False) -> Module:
         raise GraphcError(
             f"lower takes a model of the DSL, not {type(model).__name__}; for functions there is graphc.trace"
         )
-    return lower_forward(model, training).module
+    lowering = lower_forward(model, training)
+    model._after_recording(lowering.module, lowering.variables)
+    return lowering.module
 
 
 def lower_forward(model: Model, training: bool = False) -> Lowering:

@@ -21,6 +21,7 @@ from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.graph import Value
 from graphc.ir.location import Location, Scope
+from graphc.ir.module import Module
 from graphc.ir.types import TensorType
 
 
@@ -48,6 +49,9 @@ class Model(Layer):
     def _set_graph(self, graph: FunctionGraph | None) -> None:
         self._graph = graph
         self.built = graph is not None
+
+    def _after_recording(self, module: Module, variables: Mapping[str, Variable]) -> None:
+        """Change a module that was recorded of the model, whose weights these variables are; here it stays."""
 
     @property
     def is_functional(self) -> bool:

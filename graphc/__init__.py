@@ -53,6 +53,7 @@ _NAMES = {
     "compile": "graphc.runtime",
     "gradients": "graphc.runtime.training.gradients",
     "load_artifact": "graphc.runtime",
+    "quantize": "graphc.runtime.quantization.quantizing",
     "targets": "graphc.runtime",
     "value_and_grad": "graphc.runtime.differentiation",
     "verify": "graphc.tools.verification",
@@ -72,6 +73,7 @@ _MODULES = {
     "ops": "graphc.frontends.ops",
     "optimizers": "graphc.runtime.training.optimizers",
     "passes": "graphc.passes",
+    "quantizers": "graphc.frontends.quantizers",
     "random": "graphc.frontends.random",
     "regularizers": "graphc.frontends.regularizers",
     "saving": "graphc.runtime.saving",
@@ -97,6 +99,7 @@ if TYPE_CHECKING:
     from graphc.frontends import lower as lower
     from graphc.frontends import name_scope as name_scope
     from graphc.frontends import ops as ops
+    from graphc.frontends import quantizers as quantizers
     from graphc.frontends import random as random
     from graphc.frontends import regularizers as regularizers
     from graphc.frontends import trace as trace
@@ -130,6 +133,7 @@ if TYPE_CHECKING:
     from graphc.runtime import utils as utils
     from graphc.runtime.differentiation import grad as grad
     from graphc.runtime.differentiation import value_and_grad as value_and_grad
+    from graphc.runtime.quantization.quantizing import quantize as quantize
     from graphc.runtime.training import callbacks as callbacks
     from graphc.runtime.training import constraints as constraints
     from graphc.runtime.training import losses as losses

@@ -11,13 +11,14 @@ from graphc.frontends.structures import pack
 from graphc.runtime import predicting
 from graphc.runtime.executable import Executable
 from graphc.runtime.lora.model import Adapted
+from graphc.runtime.quantization.model import Quantizable
 from graphc.runtime.training import constraints, losses, metrics, optimizers, schedules
 from graphc.runtime.training.program import Program
 from graphc.runtime.training.step import record_training
 from graphc.runtime.training.trainer import Trainer, batch_length
 
 
-class Model(Adapted, Trainer):
+class Model(Quantizable, Adapted, Trainer):
     """A model that can be compiled for a target, trained and run on arrays there."""
 
     def executable(self) -> Executable:

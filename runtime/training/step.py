@@ -136,6 +136,7 @@ def record_training(model: Any, train: Batch | None, test: Batch | None, check_f
                     error.at("test_step, for evaluation")
                 raise
             recorded.module, recorded.variables = beside.module, beside.variables
+    model._after_recording(recorded.module, recorded.variables)
     return recorded
 
 

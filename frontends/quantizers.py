@@ -1,0 +1,221 @@
+"""`graphc.quantizers`: quantizers and configurations under Keras 3's names.
+
+A scale here is Keras's: values are multiplied by it. Formats (`graphc.ir.formats`) and the ops have scales that values
+are divided by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from graphc.frontends import ops
+from graphc.ir.dtypes import dtype as dtype_of
+from graphc.ir.errors import DTypeError, GraphcError
+from graphc.ir.suggestions import nearest
+
+EPSILON = 1e-7
+
+Array = np.ndarray[Any, Any]
+
+
+class Quantizer:
+    """What makes integers and a scale of a tensor: called on one, it returns both."""
+
+    def __init__(self, output_dtype: str = "int8") -> None:
+        self.output_dtype = output_dtype
+
+    def __call__(self, x: Any) -> Any:
+        return x
+
+    def get_config(self) -> dict[str, Any]:
+        raise NotImplementedError(f"{type(self).__name__} does not implement get_config")
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Quantizer:
+        return cls(**config)
+
+
+class AbsMaxQuantizer(Quantizer):
+    """The largest magnitude along `axis` becomes the end of `value_range`."""
+
+    def __init__(
+        self,
+        axis: int | Sequence[int] | None = None,
+        value_range: tuple[int, int] = (-127, 127),
+        epsilon: float = EPSILON,
+        output_dtype: str = "int8",
+    ) -> None:
+        super().__init__(output_dtype)
+        self.axis = (axis,) if isinstance(axis, int) else None if axis is None else tuple(axis)
+        self.value_range = tuple(value_range)
+        self.epsilon = epsilon
+        low, high = integer_limits(output_dtype)
+        if not low <= self.value_range[0] < self.value_range[1] <= high:
+            raise GraphcError(f"the value_range of {output_dtype} lies in [{low}, {high}], not {self.value_range}")
+
+    def __call__(self, x: Any, axis: int | Sequence[int] | None = None, to_numpy: bool = False) -> tuple[Any, Any]:
+        axis = axis if axis is not None else self.axis if self.axis is not None else -1
+        return abs_max_quantize(x, axis, self.value_range, self.output_dtype, self.epsilon, to_numpy)  # type: ignore[arg-type]
+
+    def get_config(self) -> dict[str, Any]:
+        config = {"value_range": self.value_range, "epsilon": self.epsilon, "output_dtype": self.output_dtype}
+        return config if self.axis is None else {**config, "axis": self.axis}
+
+
+def integer_limits(dtype: Any) -> tuple[int, int]:
+    """The least and the greatest integer of a dtype. Raises `DTypeError` for one that is none of integers."""
+    kind = dtype_of(dtype)
+    if not kind.is_integer:
+        raise DTypeError(f"a quantizer gives integers, not {kind}")
+    return (0, 2**kind.bits - 1) if kind.kind == "u" else (-(2 ** (kind.bits - 1)), 2 ** (kind.bits - 1) - 1)
+
+
+def abs_max_quantize(
+    inputs: Any,
+    axis: int | Sequence[int],
+    value_range: tuple[int, int] = (-127, 127),
+    dtype: str = "int8",
+    epsilon: float = EPSILON,
+    to_numpy: bool = False,
+) -> tuple[Any, Any]:
+    """Integers, and the scale by which `inputs` were multiplied: `value_range[1]` by the largest magnitude along `axis`
+    (which stays, with size 1) plus `epsilon`."""
+    x = np.asarray(inputs) if to_numpy else inputs
+    largest = ops.max(ops.abs(x), axis=axis, keepdims=True)
+    scale = ops.cast(value_range[1] / (largest + epsilon), x.dtype)
+    return ops.cast(ops.clip(ops.round(x * scale), value_range[0], value_range[1]), dtype), scale
+
+
+def quantize_and_dequantize(inputs: Any, scale: Any, quantized_dtype: Any, compute_dtype: Any) -> Any:
+    """`inputs` / `scale`, clipped and rounded to a narrow float dtype, times `scale` again."""
+    import ml_dtypes
+
+    limit = float(ml_dtypes.finfo(dtype_of(quantized_dtype).numpy).max)
+    factor = ops.cast(scale, compute_dtype)
+    kept = ops.cast(ops.clip(inputs / factor, -limit, limit), quantized_dtype)
+    return ops.cast(kept, compute_dtype) * factor
+
+
+def pack_int4(arr: Any, axis: int = 0, dtype: str = "int8") -> tuple[Array, tuple[int, ...], int]:
+    """Integers from −8 to 7 in pairs along `axis`, the first of a pair in the low four bits: the packed array, its
+    shape, and the size of the axis before. An odd size is filled up with a zero."""
+    values = np.moveaxis(_bytes(arr, dtype), axis, 0)
+    count = values.shape[0]
+    bits = np.pad(values.view(np.uint8) & 15, [(0, count % 2), *[(0, 0)] * (values.ndim - 1)])
+    packed = np.moveaxis(bits[::2] | (bits[1::2] << 4), 0, axis).view(np.dtype(dtype))
+    return packed, packed.shape, count
+
+
+def unpack_int4(packed: Any, orig_len: int, axis: int = 0, dtype: str = "int8") -> Array:
+    """What was packed: `orig_len` integers along `axis`, from −8 to 7, or from 0 to 15 for uint8."""
+    pairs = np.moveaxis(_bytes(packed, dtype), axis, 0).view(np.uint8)
+    bits = np.stack([pairs & 15, pairs >> 4], 1).reshape(2 * len(pairs), *pairs.shape[1:])[:orig_len]
+    values = bits if dtype == "uint8" else (bits ^ 8).view(np.int8) - np.int8(8)
+    return np.moveaxis(values, 0, axis)
+
+
+def _bytes(array: Any, dtype: str) -> Array:
+    if dtype not in ("int8", "uint8"):
+        raise DTypeError(f"packed integers are int8 or uint8, not {dtype!r}")
+    found = np.asarray(array)
+    if found.dtype != dtype:
+        raise DTypeError(f"integers of four bits come in {dtype}, not in {found.dtype}")
+    return np.ascontiguousarray(found)
+
+
+# --- configurations -------------------------------------------------------------------------------------------------
+
+
+class QuantizationConfig:
+    """How `quantize` of a model makes integers: `mode` says of which kind."""
+
+    mode: ClassVar[str] = ""
+
+    def __init__(self, weight_quantizer: Any = None, activation_quantizer: Any = None) -> None:
+        self.weight_quantizer = get(weight_quantizer)
+        self.activation_quantizer = get(activation_quantizer)
+
+    def get_config(self) -> dict[str, Any]:
+        parts = {"weight_quantizer": self.weight_quantizer, "activation_quantizer": self.activation_quantizer}
+        return {name: None if part is None else serialize(part) for name, part in parts.items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        return cls(**config)
+
+
+class Int8QuantizationConfig(QuantizationConfig):
+    """Weights in int8 with a scale for each output; products read their input in int8 too, a scale for each row. With
+    `activation_quantizer=None` they read floats."""
+
+    mode = "int8"
+
+    def __init__(self, weight_quantizer: Any = None, activation_quantizer: Any = "default") -> None:
+        chosen = AbsMaxQuantizer() if isinstance(activation_quantizer, str) else activation_quantizer
+        super().__init__(weight_quantizer, chosen)
+        found = self.weight_quantizer
+        if found is not None and (not isinstance(found, AbsMaxQuantizer) or found.output_dtype != "int8"):
+            raise GraphcError("the weight_quantizer of int8 is an AbsMaxQuantizer with output_dtype='int8'")
+        if found is not None and found.value_range not in ((-127, 127), (-63, 63)):
+            raise GraphcError(f"weights in int8 go from -127 to 127, or from -63 to 63, not {found.value_range}")
+
+
+class Int4QuantizationConfig(QuantizationConfig):
+    """Weights of four bits in blocks of `block_size` inputs, each with a scale and a zero point; inputs stay floats."""
+
+    mode = "int4"
+
+    def __init__(
+        self, weight_quantizer: Any = None, activation_quantizer: Any = "default", block_size: int | None = 128
+    ) -> None:
+        given = None if isinstance(activation_quantizer, str) else activation_quantizer
+        super().__init__(weight_quantizer, given)
+        if self.weight_quantizer is not None or self.activation_quantizer is not None:
+            raise GraphcError("int4 has no other quantizers: leave weight_quantizer and activation_quantizer out")
+        if block_size is None or block_size == -1:
+            raise GraphcError("int4 has a scale for each block of inputs: block_size is a number, such as 128")
+        self.block_size = block_size
+
+    def get_config(self) -> dict[str, Any]:
+        return {"block_size": self.block_size}
+
+
+# --- by name --------------------------------------------------------------------------------------------------------
+
+CLASSES: dict[str, type[Any]] = {
+    each.__name__: each for each in (Quantizer, AbsMaxQuantizer, Int8QuantizationConfig, Int4QuantizationConfig)
+}
+_NAMES = {"abs_max_quantizer": AbsMaxQuantizer, "quantizer": Quantizer}
+
+
+def serialize(initializer: Any) -> dict[str, Any]:
+    """A quantizer or configuration as JSON takes it."""
+    return {"class_name": type(initializer).__name__, "config": initializer.get_config()}
+
+
+def deserialize(config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Any:
+    """What was serialized. Raises `GraphcError` for a class that is not known."""
+    known = CLASSES | (custom_objects or {})
+    name = config.get("class_name")
+    if name not in known:
+        raise GraphcError(f"there is no quantizer {name!r}{nearest(str(name), known)}")
+    return known[name].from_config(config.get("config") or {})
+
+
+def get(identifier: Any, **kwargs: Any) -> Any:
+    """A quantizer by its name, its serialized form, or as it is; None stays None."""
+    if identifier is None or isinstance(identifier, (Quantizer, QuantizationConfig)):
+        return identifier
+    if isinstance(identifier, dict):
+        return deserialize(identifier)
+    if isinstance(identifier, str):
+        found = _NAMES.get(identifier, CLASSES.get(identifier))
+        if found is None:
+            raise GraphcError(f"there is no quantizer {identifier!r}{nearest(identifier, [*_NAMES, *CLASSES])}")
+        return found(**kwargs)
+    if callable(identifier):
+        return identifier(**kwargs) if isinstance(identifier, type) else identifier
+    raise GraphcError(f"a quantizer is an object, a name or a config, not {identifier!r}")

@@ -1,0 +1,166 @@
+"""`Model.quantize`: the model's kernels and tables become integers, in all that is compiled of it from then on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from graphc.frontends import quantizers
+from graphc.frontends.layer_paths import layer_paths
+from graphc.frontends.lowering import lower_forward
+from graphc.frontends.variable import Variable
+from graphc.ir.errors import GraphcError, UnsupportedError
+from graphc.ir.formats import FORMATS, Format, Int4, parse_format
+from graphc.ir.formats.blocks import SMALLEST
+from graphc.ir.formats.shapes import columns
+from graphc.ir.module import Array, Module
+from graphc.ir.suggestions import nearest
+from graphc.passes.lora.settings import layer_of
+from graphc.passes.quantization.activations import quantize_dynamically
+from graphc.passes.quantization.matching import absorb_transposes
+from graphc.passes.quantization.targets import channel_axes
+from graphc.passes.quantization.weights import quantize_weights
+
+MODES = ("int8", "int4", "nf4")
+Filters = str | Sequence[str] | Callable[[Any], bool] | None
+
+
+@dataclass
+class Quantized:
+    """How one variable is stored: the format, the arrays, and the values that these stand for."""
+
+    variable: Variable
+    format: Format
+    arrays: tuple[Array, ...]
+    values: Array
+
+
+class Quantizable:
+    """The method of `Model` around quantization. See docs/quantization.md."""
+
+    name: str
+
+    def quantize(
+        self, mode: str | None = None, config: Any = None, filters: Filters = None, type_check: bool = True
+    ) -> None:
+        """Store the kernels of products and convolutions and the tables of embeddings as integers; they are frozen.
+
+        `mode` is Keras's `"int8"` (a scale for each output; products read their input in int8 as well, a scale for each
+        row) or `"int4"` (blocks of 128 inputs with a scale and a zero point; floats go in), or `"nf4"`, or a format as
+        text (`"int4{block=32}"`). `config` is one of `graphc.quantizers` instead. `filters` chooses layers, by regular
+        expressions that are searched for in their names, or by a function. Reading a weight gives what it stands for.
+
+        Raises `GraphcError` for a mode or filters that match nothing, and for layers that are quantized already.
+        """
+        form, rows = _mode(mode, config)
+        lowering = lower_forward(self)  # type: ignore[arg-type]
+        module, variables = lowering.module, lowering.variables
+        axes = channel_axes(module)
+        chosen = _chosen(self, list(axes), filters)
+        kept = _kept(self)
+        again = [name for name in chosen if id(variables[name]) in kept]
+        if again:
+            raise GraphcError(f"{again[0]!r} is quantized already, as {kept[id(variables[again[0]])].format}")
+        for name in chosen:
+            variable = variables[name]
+            own = _fitting(form, variable.shape, axes[name])
+            array = variable.numpy()
+            arrays = own.quantize(array)
+            values = own.dequantize(*arrays, shape=array.shape).astype(array.dtype)
+            kept[id(variable)] = Quantized(variable, own, arrays, values)
+        for name in chosen:
+            variables[name].assign(kept[id(variables[name])].values)
+            variables[name].trainable = False
+        object.__setattr__(self, "_integer_rows", rows or getattr(self, "_integer_rows", False))
+        object.__setattr__(self, "_forward", None)
+        compiled = self.__dict__.get("_compiled")
+        if compiled is not None:
+            compiled.programs.clear()
+            compiled.steps.clear()
+
+    def save(self, filepath: Any, overwrite: bool = True, include_optimizer: bool = True) -> None:
+        if _kept(self):
+            raise UnsupportedError(
+                f"{self.name!r} is quantized, and a .graphc file holds floats: save what is compiled of it "
+                "(graphc.compile(model).save(folder)), or save before quantizing"
+            )
+        super().save(filepath, overwrite, include_optimizer)  # type: ignore[misc]
+
+    def _after_recording(self, module: Module, variables: Mapping[str, Variable]) -> None:
+        """Store what is quantized as integers in a module that was recorded of the model."""
+        kept = _kept(self)
+        formats: dict[str, Format] = {}
+        arrays: dict[str, tuple[Array, ...]] = {}
+        for name, variable in variables.items():
+            found = kept.get(id(variable))
+            if found is not None and name in module.weights:
+                formats[name] = found.format
+                if np.array_equal(variable.numpy(), found.values):
+                    arrays[name] = found.arrays
+        if formats:
+            quantize_weights(module, formats, arrays)
+            absorb_transposes(module)
+            if getattr(self, "_integer_rows", False):
+                quantize_dynamically(module)
+
+
+def _kept(model: Any) -> dict[int, Quantized]:
+    found = model.__dict__.get("_quantized")
+    if found is None:
+        found = {}
+        object.__setattr__(model, "_quantized", found)
+    return found
+
+
+def _mode(mode: str | None, config: Any) -> tuple[Format, bool]:
+    """The format, and whether products read integers."""
+    config = quantizers.get(config)
+    if config is not None:
+        if mode is not None and mode != config.mode:
+            raise GraphcError(f"the mode {mode!r} is not that of the config, {config.mode!r}: give one of them")
+        mode = config.mode
+    if mode is None:
+        raise GraphcError(f"quantize takes a mode ({', '.join(MODES)}), a format, or a config of graphc.quantizers")
+    if mode == "int8":
+        chosen = quantizers.Int8QuantizationConfig() if config is None else config
+        weights = chosen.weight_quantizer
+        reduced = weights is not None and weights.value_range == (-63, 63)
+        return parse_format("int8{reduced}" if reduced else "int8"), chosen.activation_quantizer is not None
+    if mode == "int4":
+        block = 128 if config is None else config.block_size
+        return parse_format(f"int4{{block={block},asymmetric}}"), False
+    if mode.partition("{")[0].strip() not in FORMATS:
+        raise GraphcError(f"there is no quantization {mode!r}{nearest(mode, MODES)}")
+    return parse_format(mode), False
+
+
+def _fitting(form: Format, shape: tuple[int, ...], axis: int) -> Format:
+    """The format for a weight: its channels, and blocks no larger than they need be."""
+    own = form if axis == len(shape) - 1 else form.of_channels(axis)
+    if not isinstance(own, Int4):
+        return own
+    width = int(columns(shape, own.channel_axis(len(shape))))
+    return replace(own, block=min(own.block, max(SMALLEST, 1 << (width - 1).bit_length())))
+
+
+def _chosen(model: Any, names: list[str], filters: Filters) -> list[str]:
+    if not names:
+        raise GraphcError(f"{model.name!r} has no kernel or table to quantize")
+    if filters is None:
+        return names
+    if not callable(filters) and not isinstance(filters, (str, list, tuple)):
+        raise GraphcError(f"filters are regular expressions or a function of a layer, not {filters!r}")
+    if callable(filters):
+        by_path = layer_paths(model).layers
+        found = [name for name in names if (layer := by_path.get(layer_of(name))) is not None and filters(layer)]
+    else:
+        given = [filters] if isinstance(filters, str) else list(filters)
+        found = [n for n in names if any(re.search(each, layer_of(n).rpartition("/")[2]) for each in given)]
+    if not found:
+        layers = ", ".join(dict.fromkeys(layer_of(name) for name in names))
+        raise GraphcError(f"the filters match no layer that can be quantized; these can: {layers}")
+    return found
