@@ -172,8 +172,8 @@ def located(error: GraphcError, data: Adapter, epoch: int, step: int) -> GraphcE
     """The error; where it is of a label, with the row of the data that has it, if that is known."""
     if not isinstance(error, LabelError):
         return error
-    rows = data.rows(epoch, step)
-    return error if rows is None else error.in_row(int(rows[error.at_index[0]]), data.what)
+    origin = data.origin(epoch, step, error.at_index[0])
+    return error if origin is None else error.in_row(*origin)
 
 
 def overrides(model: Any, method: str) -> bool:

@@ -65,6 +65,15 @@ class Passes(Adapter):
             self._stream = at, stream
             yield item
 
+    def position(self, epoch: int, step: int) -> tuple[int, int]:
+        """The pass, and the batch of it, that this step reads, where a pass has a known number of them."""
+        steps = self.options.steps_per_epoch
+        if steps is None or not self.options.repeat:
+            return epoch, step
+        assert self.count is not None
+        passes, batch = divmod((epoch - self.options.initial_epoch) * steps + step, self.count)
+        return self.options.initial_epoch + passes, batch
+
     def _passes_from(self, at: int) -> Iterator[Any]:
         """All batches from number `at` of the endless sequence on."""
         numbers = itertools.count(self.options.initial_epoch)
@@ -113,16 +122,10 @@ class ArrayAdapter(Passes):
         for start in range(first * size, self.size, size):
             yield self._at(slice(start, start + size) if order is None else order[start : start + size])
 
-    def rows(self, epoch: int, step: int) -> Array:
-        number, batch, steps = epoch, step, self.options.steps_per_epoch
-        if steps is not None and self.options.repeat:  # passes go on from epoch to epoch
-            assert self.count is not None
-            passes, batch = divmod((epoch - self.options.initial_epoch) * steps + step, self.count)
-            number = self.options.initial_epoch + passes
-        order = self._ordered(number)
-        start = batch * self.options.batch_size
-        rows = np.arange(start, min(start + self.options.batch_size, self.size))
-        return rows if order is None else order[rows]
+    def origin(self, epoch: int, step: int, index: int) -> tuple[int, str]:
+        number, batch = self.position(epoch, step)
+        order, at = self._ordered(number), batch * self.options.batch_size + index
+        return at if order is None else int(order[at]), self.what
 
     def prepared(self, item: Any, place: str) -> Batch:
         if self.options.check_finite:
@@ -180,6 +183,14 @@ class DatasetAdapter(Passes):
         yield from self._ahead(self._numbers(number, first))
         self._call("on_epoch_end")
         self._passed += 1
+
+    def origin(self, epoch: int, step: int, index: int) -> tuple[int, str] | None:
+        if self.count is None:
+            return None
+        number, batch = self.position(epoch, step)
+        if self.options.shuffle:
+            batch = int(self.options.order(number, self.count)[batch])
+        return index, f"batch {batch} of {self.what}"
 
     def _call(self, hook: str) -> None:
         getattr(self.data, hook, lambda: None)()

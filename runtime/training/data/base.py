@@ -48,8 +48,8 @@ class Adapter(ABC):
     def example(self) -> Batch:
         """A batch, to see what the data is like; it will come again."""
 
-    def rows(self, epoch: int, step: int) -> Array | None:
-        """The rows of the data that are the batch of this step, int[examples], where that is known."""
+    def origin(self, epoch: int, step: int, index: int) -> tuple[int, str] | None:
+        """The row that example `index` of this step's batch is, and of what, where that is known."""
         return None
 
     @abstractmethod

@@ -234,6 +234,22 @@ def test_a_label_of_a_sequence_keeps_its_other_axes():
         model.fit(np.zeros((9, 5), np.int32), y, batch_size=2, verbose=0)
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_batch_of_a_data_set_is_named_by_its_number(shuffle):
+    class Batches(graphc.utils.PyDataset):
+        def __len__(self):
+            return 7
+
+        def __getitem__(self, index):
+            return X[:4], np.array([0, 1, 9 if index == 5 else 3, 2])
+
+    model = Sequential([Input((3,)), layers.Dense(4)])
+    model.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True))
+    for options in ({}, {"steps_per_epoch": 2, "epochs": 4}):
+        with pytest.raises(graphc.GraphcError, match=r"label 9 at 2 of batch 5 of Batches; .* 0 to 3"):
+            model.fit(Batches(), shuffle=shuffle, verbose=0, **options)
+
+
 def test_batches_that_come_from_elsewhere_are_named_by_step():
     def batches():
         for _ in range(3):
