@@ -20,22 +20,22 @@ from graphc.passes.lora.insert import weight_parameter
 _KERNELS = ("conv", "linear")
 
 
-def fold_batch_norms(module: Module) -> int:
-    """Fold what can be, in place; returns how many were. The new weights are called after the kernel, and are not the
-    source's: what they are made of cannot be set any more."""
-    count = 0
+def fold_batch_norms(module: Module) -> dict[str, str]:
+    """Fold what can be, in place; returns the new kernels by the names of those whose place they take. New weights
+    are not the source's: what they are made of cannot be set any more."""
+    found: dict[str, str] = {}
     rewriter = Rewriter()
     for function in module.functions.values():
         weights = {p.value: p.weight for p in function.parameters if p.weight is not None}
         written = {result.updates.value for result in function.results if result.updates is not None}
         for op in list(function.block):
-            if op.definition is ops.batch_norm and _fold(module, function, op, weights, written, rewriter):
-                count += 1
+            if op.definition is ops.batch_norm:
+                found |= _fold(module, function, op, weights, written, rewriter)
     rewriter.flush()
-    if count:
+    if found:
         dce(module)
         _remove_unread(module, rewriter)
-    return count
+    return found
 
 
 def _fold(
@@ -45,17 +45,17 @@ def _fold(
     weights: dict[Value, str],
     written: set[Value],
     rewriter: Rewriter,
-) -> bool:
+) -> dict[str, str]:
     inner = op.x.op
     if inner is None or inner.name not in _KERNELS or len(op.x.uses or ()) != 1:
-        return False
+        return {}
     _, kernel, bias = inner.operands
     read = [value for value in (kernel, bias, *op.operands[1:]) if value is not None]
     if any(value not in weights or value in written for value in read):
-        return False
+        return {}
     channel = 1 if inner.name == "conv" and not inner.attribute_dict["channels_last"] else -1
     if op.axis % op.x.ndim != channel % op.x.ndim or (inner.name == "conv" and inner.attribute_dict["filters_first"]):
-        return False
+        return {}
     arrays = [None if value is None else module.weights[weights[value]].astype(np.float64) for value in (kernel, bias)]
     new_kernel, new_bias = folded(arrays[0], arrays[1], *_statistics(module, op, weights), op.epsilon)
     values: list[Value] = []
@@ -68,7 +68,7 @@ def _fold(
         found = inner.definition(inner.operands[0], *values, **inner.attribute_dict)
     found.op.location = inner.location
     rewriter.replace(op, found)
-    return True
+    return {weights[kernel]: weights[values[0]]}
 
 
 def _statistics(module: Module, op: Any, weights: dict[Value, str]) -> list[Array | None]:

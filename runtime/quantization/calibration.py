@@ -97,8 +97,10 @@ def by_percentile(histogram: Histogram, percentile: float) -> Range:
 
 
 def _candidates(histogram: Histogram, steps: int = 100) -> list[Range]:
-    """Ranges from a hundredth of the observed one to all of it, which both ends shrink to alike."""
-    return [(histogram.low * i / steps, histogram.high * i / steps) for i in range(1, steps + 1)]
+    """Ranges that clip magnitudes beyond a hundredth, two hundredths, … of the largest, up to all of the range."""
+    largest = max(abs(histogram.low), abs(histogram.high))
+    limits = [largest * i / steps for i in range(1, steps + 1)]
+    return [(max(histogram.low, -limit), min(histogram.high, limit)) for limit in limits]
 
 
 def _quantized(values: Array, low: float, high: float) -> Array:

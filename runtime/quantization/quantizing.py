@@ -10,6 +10,7 @@ from graphc.ir.formats import Int8, parse_format
 from graphc.ir.module import Module
 from graphc.passes import run_passes
 from graphc.passes.quantization.activations import Range, points, quantize_activations, quantize_dynamically
+from graphc.passes.quantization.batch_norm import fold_batch_norms
 from graphc.passes.quantization.matching import absorb_transposes
 from graphc.passes.quantization.targets import chosen_weights
 from graphc.passes.quantization.weights import quantize_weights
@@ -56,8 +57,11 @@ def quantize(
     form = parse_format(format)
     if (static or activations == "dynamic") and not (isinstance(form, Int8) and form.name == "int8"):
         raise GraphcError(f"beside activations as integers weights are int8, not {form}")
-    module = run_passes(module_of(source), "canonicalize,fold_batch_norm" if static else "canonicalize")
+    module = run_passes(module_of(source), "canonicalize")
     names = chosen_weights(module, _patterns(targets), _patterns(exclude))
+    if static:
+        folded = fold_batch_norms(module)
+        names = [folded.get(name, name) for name in names]
     if (static or activations == "dynamic") and (wants_reduced_range() if reduced is None else reduced):
         form = parse_format(str(form).replace("int8{", "int8{reduced,") if "{" in str(form) else "int8{reduced}")
     quantize_weights(module, dict.fromkeys(names, form))

@@ -1,0 +1,382 @@
+"""Quantized models as users have them: on every target, with data, by `Model.quantize`; and mistakes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from artifacts import needs
+
+import graphc
+from graphc import Input, Model, Sequential, layers, quantizers
+from graphc.codegen import targets
+from graphc.ir.errors import GraphcError, ShapeError, UnsupportedError
+from graphc.ir.formats import parse_format
+from graphc.runtime.quantization.calibration import BINS, Histogram, by_entropy, by_error, by_percentile
+from graphc.runtime.quantization.processor import flags, wants_reduced_range
+
+TARGETS = ["numpy", "torch", "onnx", "jax"]
+FORMATS = ["int8", "int8{asymmetric}", "int4{block=16}", "uint4", "nf4", "nf4{double=256}"]
+
+
+def network(seed: int = 0) -> Model:
+    graphc.utils.set_random_seed(seed)
+    image = Input((8, 8, 4), name="image")
+    x = layers.Conv2D(8, 3, use_bias=False, name="conv")(image)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.ReLU(name="rectified")(x)
+    y = layers.Conv2D(8, 3, padding="same", name="inner")(x)
+    x = layers.MaxPooling2D(2, name="pool")(layers.ReLU(name="sum")(x + y))
+    x = layers.Dense(32, activation="relu", name="hidden")(layers.Flatten()(x))
+    return Model(image, layers.Dense(10, name="out")(x), name="network")
+
+
+def perceptron() -> Sequential:
+    graphc.utils.set_random_seed(0)
+    model = Sequential([Input((32,)), layers.Dense(48, activation="relu", name="up"), layers.Dense(10, name="down")])
+    model.build((None, 32))
+    return model
+
+
+def images(count: int = 32, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, 8, 8, 4)).astype(np.float32)
+
+
+def rows(count: int = 16) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((count, 32)).astype(np.float32)
+
+
+# --- weights on targets -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_format_on_every_target(target: str) -> None:
+    needs(target)
+    x = images(4)
+    for text in FORMATS:
+        module = graphc.quantize(network(), text)
+        wanted = graphc.interpret(module, x)
+        found = graphc.compile(module, target=target)(x)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4, err_msg=f"{text} on {target}")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_weights_are_read_and_written_in_the_source_s_layout(target: str, tmp_path: Path) -> None:
+    needs(target)
+    model = network()
+    plain = graphc.lower(model).weights
+    exe = graphc.compile(model, target=target, passes="canonicalize,quantize{format=int8},fold_weights")
+    assert sorted(exe.weights) == sorted(plain)
+    for name in ("conv/kernel", "out/kernel"):
+        form = parse_format("int8")
+        rounded = form.dequantize(*form.quantize(plain[name]), shape=plain[name].shape).astype(np.float32)
+        np.testing.assert_array_equal(exe.weights[name], rounded)
+        exe.weights[name] = rounded  # what was read is kept, to the byte
+        np.testing.assert_array_equal(exe.weights[name], rounded)
+        exe.weights[name] = plain[name] * 3
+        np.testing.assert_allclose(exe.weights[name], plain[name] * 3, atol=3 * np.abs(plain[name]).max() / 254)
+    with pytest.raises(ShapeError, match="out/kernel"):
+        exe.weights["out/kernel"] = np.zeros((3, 3), np.float32)
+    exe.save(tmp_path / "saved")
+    again = graphc.load_artifact(tmp_path / "saved")
+    np.testing.assert_array_equal(again.weights["out/kernel"], exe.weights["out/kernel"])
+    np.testing.assert_array_equal(again(images(2)), exe(images(2)))
+
+
+def test_an_artifact_stores_integers_and_says_of_what(tmp_path: Path) -> None:
+    exe = graphc.compile(perceptron(), target="numpy", passes="quantize{format=int4{block=32}}")
+    exe.save(tmp_path / "model")
+    from safetensors.numpy import load_file
+
+    stored = load_file(tmp_path / "model" / "model.safetensors")
+    assert {name: str(array.dtype) for name, array in stored.items() if name.startswith("down")} == {
+        "down/bias": "float32",
+        "down/kernel_scales": "float16",
+        "down/kernel_values": "uint8",
+    }
+    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
+    assert manifest["weights"]["down/kernel_values"] == {
+        "sources": ["down/kernel"],
+        "steps": [{"quantize": {"format": "int4", "shape": [48, 10], "dtype": "float32", "part": 0}}],
+    }
+
+
+def test_emitted_torch_has_one_small_class() -> None:
+    needs("torch")
+    source = graphc.compile(graphc.quantize(perceptron(), "int4"), target="torch").source
+    assert source.count("class QuantizedLinear(nn.Module)") == 1
+    assert source.count("QuantizedLinear(\n") == 2
+    assert "nn.Linear" not in source
+
+
+def test_onnx_has_a_product_of_four_bits() -> None:
+    needs("onnx")
+    import onnx
+
+    exe = graphc.compile(graphc.quantize(perceptron(), "uint4"), target="onnx")
+    graph = onnx.load(exe.folder / "model.onnx").graph
+    found = [node for node in graph.node if node.op_type == "MatMulNBits"]
+    assert [node.domain for node in found] == ["com.microsoft"] * 2
+    assert {i.name: i.data_type for i in graph.initializer}["up/kernel_values"] == onnx.TensorProto.UINT8
+
+
+def test_the_command_compiles_with_the_pass(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from graphc.tools.command import app
+
+    script = tmp_path / "net.py"
+    script.write_text(
+        "from graphc import Input, Sequential, layers\n"
+        "model = Sequential([Input((32,)), layers.Dense(4, name='out')])\n"
+    )
+    arguments = ["compile", str(script), "--target", "numpy", "-o", str(tmp_path / "out")]
+    passes = "canonicalize,quantize{format=int4{block=32},targets=out}"
+    done = CliRunner().invoke(app, [*arguments, "--passes", passes])
+    assert not done.exit_code, done.output
+    assert "int4_rows" in (tmp_path / "out" / "model.py").read_text()
+
+
+# --- activations ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("activations", ["static", "dynamic"])
+def test_integer_activations_on_every_target(target: str, activations: Any) -> None:
+    needs(target)
+    data = images() if activations == "static" else None
+    module = graphc.quantize(network(), "int8", activations=activations, data=data)
+    x = images(8, seed=1)
+    wanted = graphc.interpret(module, x)
+    plain = graphc.interpret(graphc.lower(network()), x)
+    assert 0 < np.abs(wanted - plain).max() < 0.1 * np.abs(plain).max()
+    found = graphc.compile(module, target=target)(x)
+    # A value between two integers may fall to either, and ONNX Runtime's sums of integers round on their own.
+    np.testing.assert_allclose(found, wanted, atol=0.02 * np.abs(plain).max())
+    assert np.std(found - wanted) < np.std(wanted - plain)
+
+
+def test_rows_are_scaled_by_themselves_on_onnx() -> None:
+    """ONNX Runtime's fusion of both scales would take the first row's for all."""
+    needs("onnx")
+    x = rows() * np.logspace(-2, 2, 16, dtype=np.float32)[:, None]
+    module = graphc.quantize(perceptron(), "int8", activations="dynamic")
+    np.testing.assert_allclose(
+        graphc.compile(module, target="onnx")(x), graphc.compile(module, target="numpy")(x), rtol=1e-2, atol=1e-4
+    )
+    one = graphc.compile(module, target="onnx")(x[3:4])
+    np.testing.assert_allclose(graphc.compile(module, target="onnx")(x)[3:4], one, rtol=1e-6)
+
+
+def test_onnx_runtime_fuses_into_integer_kernels(tmp_path: Path) -> None:
+    needs("onnx")
+    import onnx
+    import onnxruntime
+
+    exe = graphc.compile(graphc.quantize(network(), "int8", data=images()), target="onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(exe.folder / "model.onnx"), options, ["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+    assert kinds.count("QLinearConv") == 2
+    assert "Conv" not in kinds
+    assert "QLinearAdd" in kinds
+    assert "IsNaN" not in kinds
+    assert "DequantizeLinear" not in kinds[: kinds.index("MatMulInteger") if "MatMulInteger" in kinds else None]
+
+
+def test_torch_multiplies_integers() -> None:
+    needs("torch")
+    module = graphc.quantize(perceptron(), "int8", activations="dynamic")
+    assert "torch._int_mm" in graphc.compile(module, target="torch").source
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
+def test_calibration(method: Any) -> None:
+    x = images(64)
+    module = graphc.quantize(network(), "int8", data=x, method=method)
+    plain = graphc.interpret(graphc.lower(network()), x)
+    error = graphc.interpret(module, x) - plain
+    assert np.sqrt(np.mean(error**2)) < 0.05 * plain.std()
+
+
+def histogram(values: np.ndarray) -> Histogram:
+    low, high = float(values.min()), float(values.max())
+    return Histogram(low, high, np.histogram(values, BINS, (low, high))[0])
+
+
+def test_ranges_leave_out_what_is_rare() -> None:
+    values = np.random.default_rng(0).standard_normal(100_000)
+    values[0] = 60
+    found = histogram(values)
+    for find in (lambda h: by_percentile(h, 99.9), by_entropy):
+        low, high = find(found)
+        assert -6 < low < -2
+        assert 2 < high < 40
+    tails = np.random.default_rng(0).standard_t(3, 100_000)
+    low, high = by_error(histogram(tails))
+    assert tails.min() < low < -3
+    assert 3 < high < tails.max()
+    assert by_percentile(found, 100) == pytest.approx((found.low, 60))
+    even = histogram(np.random.default_rng(0).uniform(0, 1, 100_000))
+    assert by_error(even)[1] > 0.97
+    assert by_entropy(even)[1] > 0.9
+
+
+def test_ranges_can_be_given() -> None:
+    module = graphc.quantize(network(), "int8", ranges={"image": (-4, 4)}, exclude="norm*")
+    assert sum(op.name == "quantize" for op in module.walk()) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (images(0), "calibration data is empty"),
+        ([], "calibration data is empty"),
+        (np.where(np.arange(4 * 256).reshape(4, 8, 8, 4) == 300, np.nan, images(4)), "1 of 1024 elements of 'image'"),
+        (images(4)[:, :7], "image"),
+        ([images(2), images(2)[..., :3]], "batch 1 of the calibration data"),
+        ({"picture": images(4)}, "picture"),
+        (["a"], "not str"),
+        ({"image": images(4), "other": images(3)}, "as many each"),
+    ],
+)
+def test_bad_calibration_data_is_told(data: Any, problem: str) -> None:
+    with pytest.raises(GraphcError, match=problem):
+        graphc.quantize(network(), "int8", data=data)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"activations": "static"}, "give `data`"),
+        ({"activations": "dynamic", "data": images(4)}, "leave `data`"),
+        ({"activations": "some"}, "'static', 'dynamic'"),
+        ({"format": "int4", "data": images(4)}, "weights are int8, not int4"),
+        ({"data": images(4), "method": "minmaks"}, "did you mean minmax"),
+        ({"data": images(4), "method": "percentile", "percentile": 40}, "above 50"),
+        ({"targets": "outt"}, "did you mean out"),
+    ],
+)
+def test_options_that_do_not_fit(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(GraphcError, match=problem):
+        graphc.quantize(network(), **options)
+
+
+def test_the_range_is_reduced_where_the_processor_wants_it(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor : 0\nflags\t\t: fma avx2 avx512_vnni\n")
+    assert "avx512_vnni" in flags(info)
+    assert flags(tmp_path / "none") == frozenset()
+    assert isinstance(wants_reduced_range(), bool)
+    module = graphc.quantize(perceptron(), "int8", activations="dynamic", reduced=True)
+    assert np.abs(module.weights["up/kernel_values"].astype(int)).max() == 63
+
+
+# --- Model.quantize ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "nf4", "int4{block=32}"])
+def test_a_model_is_quantized_in_place(mode: str) -> None:
+    model, x = perceptron(), rows()
+    plain = model.predict(x)
+    model.quantize(mode)
+    found = model.predict(x)
+    assert 0 < np.abs(found - plain).max() < 0.5
+    np.testing.assert_array_equal(graphc.compile(model)(x), found)
+    assert [w.path.rpartition("/")[2] for w in model.trainable_variables] == ["bias", "bias"]
+    with pytest.raises(GraphcError, match="is quantized already"):
+        model.quantize("int8")
+    stored = [name for name in graphc.lower(model).weights if name.endswith("kernel_values")]
+    assert len(stored) == 2
+
+
+def test_int8_is_near_keras() -> None:
+    """Kernels as Keras 3.15 makes them, whose scale multiplies: round(127 · x / (largest + 1e-7))."""
+    model, x = perceptron(), rows(4)
+    kernel = model.layers[0].kernel.numpy()
+    scale = 127 / (np.abs(kernel).max(0) + 1e-7)
+    wanted = np.clip(np.round(kernel * scale), -127, 127)
+    model.quantize("int8")
+    values = graphc.lower(model).weights["up/kernel_values"]
+    assert np.mean(values == wanted) > 0.999
+    assert np.abs(values - wanted).max() <= 1
+    assert model.predict(x).shape == (4, 10)
+
+
+def test_what_is_quantized_goes_on_training_beside() -> None:
+    model = perceptron()
+    model.compile(optimizer="sgd", loss="mse")
+    model.fit(rows(), np.zeros((16, 10), np.float32), verbose=0)
+    model.quantize("int8")
+    kernel = model.layers[0].kernel.numpy().copy()
+    before = model.layers[1].bias.numpy().copy()
+    model.fit(rows(), np.ones((16, 10), np.float32), verbose=0)
+    np.testing.assert_array_equal(model.layers[0].kernel.numpy(), kernel)
+    assert np.abs(model.layers[1].bias.numpy() - before).max() > 0
+
+
+def test_filters_choose_layers() -> None:
+    for filters in ("^up$", ["^up$"], lambda layer: layer.name == "up"):
+        model = perceptron()
+        model.quantize("int8", filters=filters)
+        assert [n for n in graphc.lower(model).weights if n.endswith("values")] == ["up/kernel_values"]
+    with pytest.raises(GraphcError, match=r"match no layer.*these can: up, down"):
+        perceptron().quantize("int8", filters="sideways")
+
+
+def test_configurations() -> None:
+    model = perceptron()
+    model.quantize(config=quantizers.Int8QuantizationConfig(activation_quantizer=None))
+    assert "integer_linear" not in {op.name for op in graphc.lower(model).walk()}
+    model = perceptron()
+    model.quantize(config=quantizers.Int4QuantizationConfig(block_size=16))
+    assert graphc.lower(model).weights["up/kernel_scales"].shape == (48, 2)
+    narrow = quantizers.AbsMaxQuantizer(axis=0, value_range=(-63, 63))
+    model = perceptron()
+    model.quantize(config=quantizers.Int8QuantizationConfig(weight_quantizer=narrow))
+    assert np.abs(graphc.lower(model).weights["up/kernel_values"].astype(int)).max() == 63
+    for config in (quantizers.Int8QuantizationConfig(narrow), quantizers.Int4QuantizationConfig(block_size=64)):
+        again = quantizers.deserialize(quantizers.serialize(config))
+        assert again.get_config() == config.get_config()
+    with pytest.raises(GraphcError, match="not that of the config"):
+        perceptron().quantize("int4", config=quantizers.Int8QuantizationConfig())
+    with pytest.raises(GraphcError, match="did you mean int8"):
+        perceptron().quantize("int9")
+    with pytest.raises(GraphcError, match="takes a mode"):
+        perceptron().quantize()
+
+
+def test_a_quantized_model_says_how_it_is_saved(tmp_path: Path) -> None:
+    model = perceptron()
+    model.quantize("int8")
+    with pytest.raises(UnsupportedError, match="save what is compiled of it"):
+        model.save(tmp_path / "m.graphc")
+
+
+# --- graphc.quantizers ------------------------------------------------------------------------------------------------
+
+
+def test_quantizers_as_in_keras() -> None:
+    """Numbers of Keras 3.15's docstrings."""
+    array = np.array([[-3, 7], [2, -8], [1, 0]], np.int8)
+    packed, shape, length = quantizers.pack_int4(array)
+    assert (packed.tolist(), shape, length) == ([[45, -121], [1, 0]], (2, 2), 3)
+    np.testing.assert_array_equal(quantizers.unpack_int4(packed, length), array)
+    across, _, length = quantizers.pack_int4(array.T.copy(), axis=1)
+    assert across.tolist() == [[45, 1], [-121, 0]]
+    np.testing.assert_array_equal(quantizers.unpack_int4(across, length, axis=1), array.T)
+    values, scale = quantizers.AbsMaxQuantizer(axis=0)(np.array([[1.0, -4.0], [0.5, 2.0]], np.float32))
+    assert values.tolist() == [[127, -127], [63, 64]]  # 63.49999 and 63.5
+    np.testing.assert_allclose(scale, [[127, 31.75]], rtol=1e-6)
+    assert quantizers.get("abs_max_quantizer").get_config()["value_range"] == (-127, 127)
+    with pytest.raises(GraphcError, match="did you mean"):
+        quantizers.get("abs_max")
+    with pytest.raises(GraphcError, match="come in int8"):
+        quantizers.pack_int4(array.astype(np.int32))
+
+
+def test_all_targets_that_are_tested_are_there() -> None:
+    assert set(TARGETS) < set(targets())
