@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from graphc.codegen.source.strided import is_view
 from graphc.codegen.torch.convolution import is_copied
+from graphc.codegen.torch.windows import is_reordered
 from graphc.ir.analysis.liveness import Memory
 from graphc.ir.graph import Op
 from graphc.ir.types import TensorType
@@ -30,7 +31,9 @@ def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
         return KERNELS[op.name] * size(kernel.type)
     if op.name in POOLS:
         smallest = min((v.type for v in (*op.operands, *op.results) if v is not None and v.ndim), key=size)
-        return POOLS[op.name] * 8 * size(smallest) // smallest.dtype.bits
+        places = POOLS[op.name] * 8 * size(smallest) // smallest.dtype.bits
+        reordered = [v for v in (*op.operands, *op.results) if v is not None] if is_reordered(op) else []
+        return places + sum(size(v.type) for v in reordered)
     if op.name == "sparse_cross_entropy_gradient" and (labels := op.operands[2]) is not None:
         return LABELS * size(labels.type)
     copies = RESULTS.get(op.name, 0)

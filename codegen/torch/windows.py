@@ -43,11 +43,17 @@ def pool(kind: str) -> Spelling:
             arguments.append(f"dilation={shown(dilation)}")
         if kind == "avg" and padding != "0":
             arguments.append("count_include_pad=False")
-        overlap = any(step < size for step, size in zip(strides, window, strict=True))
-        function = "max_pool" if kind == "max" and rank == 2 and overlap else f"F.{kind}_pool{rank}d"
+        function = "max_pool" if is_reordered(op) else f"F.{kind}_pool{rank}d"
         return f"{function}({', '.join(arguments)})"
 
     return spell
+
+
+def is_reordered(op: Op) -> bool:
+    """Whether it is a max pooling of images by overlapping windows, of which PyTorch is slow with channels first."""
+    if op.name != "max_pool" or len(op.attribute_dict["window"]) != 2:
+        return False
+    return any(step < size for step, size in zip(window_steps(op)[0], op.attribute_dict["window"], strict=True))
 
 
 def _steps(op: Op) -> str:

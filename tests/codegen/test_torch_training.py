@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from artifacts import needs
 
 import graphc
+from graphc import codegen
+from graphc.codegen.compiler import write_artifact
 from graphc.codegen.torch.helpers import HELPERS
 from graphc.ir import ops
+from graphc.ir.analysis.liveness import live_bytes
 from graphc.ir.interpreter import interpret
+from graphc.tools.bench.remat import legal_step, torch_peak
 
 RNG = np.random.default_rng(3)
 
@@ -128,3 +134,13 @@ def test_overlapping_windows_are_pooled_in_the_fast_order_of_axes() -> None:
     np.testing.assert_array_equal(executable(x), model(x))
     apart = graphc.Model(image, graphc.layers.MaxPooling2D(2)(image))
     assert "F.max_pool2d(" in graphc.compile(apart, target="torch").source
+
+
+def test_plans_of_memory_know_the_order_of_axes_of_overlapping_pools(tmp_path: Path) -> None:
+    needs("torch")
+    image = graphc.Input((65, 65, 8), name="image")
+    module = graphc.lower(graphc.Model(image, graphc.layers.MaxPooling2D(3, 2)(image)))
+    write_artifact(module, "torch", tmp_path / "pool", passes="")
+    measured, _ = torch_peak(tmp_path / "pool", module, [RNG.standard_normal((4, 65, 65, 8)).astype(np.float32)])
+    planned = live_bytes(legal_step(module, "torch").main, {"B": 4}, codegen.target("torch").memory).peak
+    assert measured <= planned <= 1.2 * measured
