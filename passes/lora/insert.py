@@ -13,7 +13,8 @@ from graphc.ir.builder import Builder
 from graphc.ir.dtypes import u32
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Function, Op, Value
-from graphc.ir.module import Array, Module
+from graphc.ir.module import Array, Module, Weight
+from graphc.ir.recipes import Recipe
 from graphc.ir.types import TensorType
 from graphc.passes.lora.settings import Settings, choose, layer_of, matches
 from graphc.passes.partition.remat import has_backward
@@ -38,14 +39,45 @@ def candidates(module: Module) -> dict[str, Form]:
     """The weights that an adapter can be for, with how it lies; tied ones under their first name."""
     found: dict[str, Form] = {}
     for function in module.functions.values():
-        for parameter in function.parameters:
-            if parameter.weight is None or not parameter.type.dtype.is_float:
-                continue
-            name = module.weights.source(parameter.weight).name
-            form = form_of(parameter.value)
+        for name, value in kernels(module, function):
+            form = form_of(value)
             if form is not None and (name not in found or found[name].transposed):
                 found[name] = form
-    return {weight.name: found[weight.name] for weight in module.weights.entries() if weight.name in found}
+    order = [_kernel_name(weight) for weight in module.weights.entries()]
+    return {name: found[name] for name in dict.fromkeys(order) if name in found}
+
+
+def kernels(module: Module, function: Function) -> list[tuple[str, Value]]:
+    """The weights of floats that a function reads: its parameters, and what is dequantized of others, which goes by the
+    name of the weight that was quantized."""
+    table = module.weights
+    found: list[tuple[str, Value]] = []
+    for parameter in function.parameters:
+        if parameter.weight is None:
+            continue
+        weight = table.source(parameter.weight)
+        step = None if weight.recipe is None else weight.recipe.quantized
+        if step is not None and step.part == 0:
+            readers = [op for op in parameter.value.uses or () if op.name == "dequantize"]
+            found += [(_kernel_name(weight), op.result) for op in readers]
+        elif step is None and parameter.type.dtype.is_float:
+            found.append((weight.name, parameter.value))
+    return found
+
+
+def _kernel_name(weight: Weight) -> str:
+    """What a weight is called as a kernel: of arrays that another was quantized to, by that one's name."""
+    recipe = weight.recipe
+    return weight.name if recipe is None or recipe.quantized is None else recipe.sources[0]
+
+
+def _kernel_array(module: Module, kernel: str) -> Array:
+    """The array of a kernel, dequantized where it is stored so."""
+    if kernel in module.weights:
+        return module.weights[kernel]
+    parts = [w for w in module.weights.entries() if w.alias is None and _kernel_name(w) == kernel]
+    recipes = [w.recipe for w in parts if w.recipe is not None]
+    return Recipe.invert_together(recipes, [module.weights[w.name] for w in parts])[kernel]
 
 
 def factor_names(kernel: str, adapter: str = "default") -> tuple[str, str, str]:
@@ -75,7 +107,7 @@ def insert_adapters(module: Module, settings: Settings, seed: int = 0) -> list[F
     if having:
         raise GraphcError(f"the module has adapters already, the first at {having[0].location}")
     forms = candidates(module)
-    others = [w.name for w in module.weights.entries() if w.name not in forms and w.alias is None]
+    others = [w.name for w in module.weights.entries() if _kernel_name(w) not in forms and w.alias is None]
     chosen = choose(settings, forms, others)
     trained = set(kept_beside(settings, chosen, [w.name for w in module.weights.entries()]))
     for weight in module.weights.entries():
@@ -112,8 +144,8 @@ def _insert(module: Module, kernel: str, form: Form, settings: Settings, seed: i
             f"from 1 to {most}"
         )
     table = module.weights
-    source = table.info(kernel)
-    kind = np.float64 if source.type.dtype.bits == 64 else np.float32
+    wide = kernel in table and table.info(kernel).type.dtype.bits == 64
+    kind = np.float64 if wide else np.float32
     rng = np.random.Generator(np.random.Philox(_seed(seed, kernel)))
     shapes = form.factor_shapes(rank)
     if form.kind == "embedding":
@@ -128,7 +160,7 @@ def _insert(module: Module, kernel: str, form: Form, settings: Settings, seed: i
     magnitude = None
     if settings.dora:
         magnitude = names[2]
-        table.add(magnitude, dora_magnitude(table[kernel], a, b, scaling, form))
+        table.add(magnitude, dora_magnitude(_kernel_array(module, kernel), a, b, scaling, form))
     found = Factors(kernel, form, names[0], names[1], scaling, magnitude)
     for function in module.functions.values():
         add_factors(module, function, found, settings.dropout)
@@ -149,8 +181,7 @@ def dora_magnitude(kernel: Array, a: Array, b: Array, scaling: float, form: Form
 
 def add_factors(module: Module, function: Function, factors: Factors, dropout: float = 0.0) -> None:
     """Let a function that reads the kernel, under whatever name, read it with the adapter."""
-    table = module.weights
-    readers = [p for p in function.parameters if p.weight is not None and table.source(p.weight).name == factors.kernel]
+    readers = [value for name, value in kernels(module, function) if name == factors.kernel]
     if not readers:
         return
     values = [
@@ -161,9 +192,8 @@ def add_factors(module: Module, function: Function, factors: Factors, dropout: f
     assert a is not None and b is not None
     draws = _Keys(function) if dropout else None
     key = None if draws is None else draws.next
-    for parameter in readers:
-        values_of = AdapterValues(factors.form, a, b, factors.scaling, magnitude, dropout, key)
-        adapt(parameter.value, values_of, factors.kernel)
+    for value in readers:
+        adapt(value, AdapterValues(factors.form, a, b, factors.scaling, magnitude, dropout, key), factors.kernel)
 
 
 class _Keys:

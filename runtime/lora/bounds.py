@@ -19,11 +19,15 @@ With γ(k) = k·u / (1 − k·u) (Higham, "Accuracy and Stability of Numerical A
 5. The cast rounds once, to 16 bits twice, by way of float32: |cast(x) − x| ≤ c·|x| + d, where c and d are unit roundoff
    and half the least number of the dtype, and of float32 besides where there are two.
 
+6. Where the merged weight is quantized again, what that changes of each element, which is a difference of numbers that
+   are there, is added.
+
 What is computed of these in float64 has itself a relative error below γ(r + k + 16), for which it is enlarged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,10 +64,18 @@ def gamma(k: int) -> float:
 
 
 def merge(
-    kernel: Array, a: Array, b: Array, scaling: float, dtype: Any, magnitude: Array | None = None, what: str = "weight"
+    kernel: Array,
+    a: Array,
+    b: Array,
+    scaling: float,
+    dtype: Any,
+    magnitude: Array | None = None,
+    what: str = "weight",
+    stored: Callable[[Array], Array] | None = None,
 ) -> Merged:
     """`kernel + scaling · a·b` of [..., out], [..., r] and [r, out] in this dtype, and its error; with a `magnitude`
-    DoRA's. See the module's docstring for the bound.
+    DoRA's. `stored` gives what becomes of the result where it is stored, of the same shape and dtype. See the module's
+    docstring for the bound.
 
     Raises `GraphcError` where the result is too large for the dtype or not finite, `DTypeError` for a dtype that is not
     one of `ROUNDOFF`.
@@ -82,6 +94,9 @@ def merge(
         array = _cast(merged, name)
         relative, absolute = ROUNDOFF[name]
         error = error + relative * (np.abs(merged) + error) + absolute
+        if stored is not None:
+            before, array = array, stored(array.reshape(shape)).reshape(w.shape)
+            error = error + np.abs(array.astype(np.float64) - before.astype(np.float64))
         error = error * (1 + 4 * gamma(x.shape[1] + len(w) + 16)) + ETA
     if not np.isfinite(np.asarray(array, np.float64)).all():
         raise GraphcError(

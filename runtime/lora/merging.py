@@ -67,15 +67,21 @@ class MergeRecord:
     variables: dict[str, Variable] = field(default_factory=dict[str, Variable])
 
 
-def merged_arrays(found: ModelAdapter, dtype: Any = None) -> tuple[dict[str, Merged], dict[str, dict[str, Any]]]:
-    """The weights with the adapter in their own dtype, or in `dtype`, and what the certificate says of each."""
+def merged_arrays(
+    found: ModelAdapter, dtype: Any = None, quantized: Mapping[int, Any] | None = None
+) -> tuple[dict[str, Merged], dict[str, dict[str, Any]]]:
+    """The weights with the adapter in their own dtype, or in `dtype`, and what the certificate says of each.
+
+    `quantized` are the formats of variables, by id, to which the result is rounded again.
+    """
     arrays: dict[str, Merged] = {}
     said: dict[str, dict[str, Any]] = {}
     for weight, (variable, adapter) in found.parts.items():
         if not variable.dtype.is_float:
             raise UnsupportedError(f"{weight!r} is {variable.dtype}; an adapter is merged into weights of floats")
         wanted = variable.dtype if dtype is None else dtype
-        arrays[weight] = one = _merged(weight, variable.numpy(), adapter, wanted)
+        form = (quantized or {}).get(id(variable))
+        arrays[weight] = one = _merged(weight, variable.numpy(), adapter, wanted, form)
         said[weight] = {
             "identity": "W + s·A·B" if adapter.magnitude is None else "(W + s·A·B) · m / ‖W + s·A·B‖",
             "s": adapter.scaling,
@@ -84,6 +90,7 @@ def merged_arrays(found: ModelAdapter, dtype: Any = None) -> tuple[dict[str, Mer
             "dtype": str(wanted),
             "from": {"weight": str(variable.dtype), "factors": str(adapter.a.dtype)},
             "computed_in": "float64",
+            **({} if form is None else {"quantized_to": str(form)}),
             "bound": one.bound,
             "measured": one.measured,
             "outputs_measured": one.outputs,
@@ -93,12 +100,19 @@ def merged_arrays(found: ModelAdapter, dtype: Any = None) -> tuple[dict[str, Mer
     return arrays, said
 
 
-def _merged(weight: str, kernel: Array, adapter: Adapter, dtype: Any) -> Merged:
+def _merged(weight: str, kernel: Array, adapter: Adapter, dtype: Any, quantized: Any = None) -> Merged:
     form = adapter.form
     a, b = adapter.a.numpy(), adapter.b.numpy()
     magnitude = None if adapter.magnitude is None else adapter.magnitude.numpy()
     matrix = np.ascontiguousarray(kernel.T) if form.transposed else kernel.reshape(form.shape)
-    found = merge(matrix, a, b, adapter.scaling, dtype, magnitude, repr(weight))
+
+    def stored(array: Array) -> Array:
+        whole = array.T if form.transposed else array.reshape(kernel.shape)
+        again = quantized.dequantize(*quantized.quantize(whole), shape=kernel.shape).astype(array.dtype)
+        return again.T if form.transposed else again.reshape(array.shape)
+
+    again = None if quantized is None else stored
+    found = merge(matrix, a, b, adapter.scaling, dtype, magnitude, repr(weight), again)
     array = np.ascontiguousarray(found.array.T) if form.transposed else found.array.reshape(kernel.shape)
     return Merged(array, found.bound, found.measured, found.outputs)
 
@@ -107,11 +121,20 @@ def _digest(array: Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def merge_adapter(model: Any, name: str | None = None, inputs: Any = None, path: Any = None) -> Certificate:
+def merge_adapter(
+    model: Any, name: str | None = None, inputs: Any = None, path: Any = None, lossy: bool = False
+) -> Certificate:
     """See `Model.merge_adapter`."""
     require_unmerged(model)
     found = find_adapter(model, name)
-    arrays, said = merged_arrays(found)
+    formats = quantized_formats(model)
+    inexact = [weight for weight, (variable, _) in found.parts.items() if id(variable) in formats]
+    if inexact and not lossy:
+        raise GraphcError(
+            f"{inexact[0]!r} is stored as {formats[id(found.parts[inexact[0]][0])]}, to which a merged weight would be "
+            "rounded again; lossy=True does that, save_merged writes floats"
+        )
+    arrays, said = merged_arrays(found, None, formats)
     state = state_of(model)
     activate(model, found.name)
     before = None if inputs is None else flatten(model.predict(inputs, verbose=0))
@@ -131,6 +154,11 @@ def merge_adapter(model: Any, name: str | None = None, inputs: Any = None, path:
     if path is not None:
         certificate.save(path)
     return certificate
+
+
+def quantized_formats(model: Any) -> dict[int, Any]:
+    """The formats in which variables of the model are stored (`Model.quantize`), by their ids."""
+    return {key: each.format for key, each in (model.__dict__.get("_quantized") or {}).items()}
 
 
 def _differences(model: Any, inputs: Any, before: list[Array]) -> dict[str, Any]:

@@ -123,15 +123,19 @@ class Adapted:
         """
         return peft.load_adapter(self, Path(folder), name, names, check_base)
 
-    def merge_adapter(self, name: str | None = None, *, inputs: Any = None, certificate: Any = None) -> Certificate:
+    def merge_adapter(
+        self, name: str | None = None, *, inputs: Any = None, certificate: Any = None, lossy: bool = False
+    ) -> Certificate:
         """Add an adapter (the active one by default) to the weights themselves.
 
         The certificate, which is written to the path `certificate` as JSON if one is given, has for each tensor the
         identity used, a bound of what rounding did (see `runtime/lora/bounds.py`), and what was measured of it. With
         `inputs`, as `predict` takes them, it has how far the outputs moved, and the digests of the inputs.
+        Weights that `quantize` stored as integers are rounded to these again, which costs most of what an adapter is
+        worth: that is done with `lossy=True` only, and is in the bound.
         Raises `GraphcError` where an adapter is merged already, or a merged weight is too large for its dtype.
         """
-        return merging.merge_adapter(self, name, inputs, certificate)
+        return merging.merge_adapter(self, name, inputs, certificate, lossy)
 
     def unmerge_adapter(self) -> str:
         """Give the weights back what they were before `merge_adapter`, bit for bit; returns the adapter's name.

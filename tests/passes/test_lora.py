@@ -169,3 +169,23 @@ def test_compiled_with_the_pass_as_an_option(target: str, tmp_path) -> None:
     np.testing.assert_allclose(executable(x), wanted, rtol=1e-4, atol=1e-5)
     executable.weights["mid/lora_kernel_b"] = np.ones((2, 7), np.float32)
     assert np.abs(executable(x) - wanted).max() > 1e-3
+
+
+@pytest.mark.parametrize("target", ["numpy", "torch", "onnx", "jax"])
+def test_a_quantized_base_has_adapters_of_floats(target: str) -> None:
+    from artifacts import needs
+
+    needs(target)
+    graphc.utils.set_random_seed(0)
+    x = Input((32,))
+    model = Model(x, layers.Dense(5, name="b")(layers.Dense(32, activation="relu", name="a")(x)))
+    stored = run_passes(lower(model), 'quantize{format="int4{block=32}"}')
+    found = run_passes(stored, 'lora{r=2,targets="a,b",dora}', check=True)
+    assert [op.kernel.op.name for op in found.walk() if op.name == "lora_linear"] == ["dequantize"] * 2
+    assert trained(found) == [f"{n}/lora_kernel_{part}" for n in "ab" for part in ("a", "b", "magnitude")]
+    given = np.random.default_rng(0).standard_normal((3, 32)).astype(np.float32)
+    found.weights.set("b/lora_kernel_b", np.ones((2, 5), np.float32))
+    np.testing.assert_allclose(
+        graphc.compile(found, target=target)(given), interpret(found, given), rtol=1e-4, atol=1e-5
+    )
+    assert np.abs(interpret(found, given) - interpret(stored, given)).max() > 1e-2

@@ -146,3 +146,33 @@ def test_merged_folders_in_another_dtype_round_once(tmp_path) -> None:
     exact = model.layers[2].kernel.adapter.merged(model.layers[2].kernel.numpy().astype(np.float64))
     error = np.abs(tensors["dense.weight"].double().numpy().T - exact).max()
     assert error <= certificate.tensors["dense.weight"]["bound"] < 0.01
+
+
+def test_a_merge_into_a_quantized_base_is_made_on_demand_only(tmp_path) -> None:
+    graphc.utils.set_random_seed(0)
+    model = Sequential([Input((64,)), layers.Dense(32), layers.Dense(5)])
+    model.quantize("int4{block=32}", filters="^dense$")
+    model.add_adapter(r=2, targets="dense,dense_1")
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_weights:
+        variable.assign(rng.standard_normal(variable.shape) * 0.1)
+    x = rng.standard_normal((4, 64)).astype(np.float32)
+    base = [(v, v.numpy().copy()) for v in model.weights]
+    adapted = model.predict(x, verbose=0)
+    with pytest.raises(GraphcError, match=r"'dense/kernel' is stored as int4.*lossy=True does that"):
+        model.merge_adapter()
+    np.testing.assert_array_equal(model.predict(x, verbose=0), adapted)
+    certificate = model.merge_adapter(inputs=x, lossy=True)
+    rounded, plain = certificate.tensors["dense/kernel"], certificate.tensors["dense_1/kernel"]
+    assert rounded["quantized_to"] == "int4" and "quantized_to" not in plain
+    assert 1e-3 < rounded["measured"] <= rounded["bound"] < 0.2 and plain["bound"] < 1e-6
+    kernel = model.layers[0].kernel.numpy()
+    scores = x @ kernel + model.layers[0].bias.numpy()
+    np.testing.assert_allclose(model.layers[0](x), scores, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(model.predict(x, verbose=0), model(x), rtol=1e-4, atol=1e-4)
+    model.unmerge_adapter()
+    for variable, before in base:
+        np.testing.assert_array_equal(variable.numpy(), before)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), adapted)
+    floats = model.save_merged(tmp_path)
+    assert floats.tensors["dense.weight"]["bound"] < 1e-6
