@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from graphc.codegen.source.dialect import Path
@@ -28,9 +29,9 @@ def update_loops(
     Their gradients are read by nothing else. The updates of a block then come together: they have nothing to do with
     one another, and nothing but updates stands between them.
     """
-    at = [i for i, each in enumerate(parts) if isinstance(each, UpdateCall)]
-    calls = [each for each in parts if isinstance(each, UpdateCall)]
-    if not calls or at[-1] - at[0] != len(at) - 1 or not _are_apart(calls):
+    runs = [list(run) for is_call, run in groupby(parts, lambda each: isinstance(each, UpdateCall)) if is_call]
+    calls = [each for each in max(runs, key=len, default=[]) if isinstance(each, UpdateCall)]
+    if not _are_apart(calls):
         return []
     of_block: dict[str, list[UpdateCall]] = {}
     for call in calls:
