@@ -83,7 +83,7 @@ class Forward:
         self._keys = None if self._key is None else StepKeys(np.asarray(key_of(None), np.uint32), 0)
 
     def __call__(self, named: Mapping[str, Array], step: int) -> Any:
-        keys = {} if self._keys is None else {self._key: self._keys[step]}
+        keys = {} if self._key is None or self._keys is None else {self._key: self._keys[step]}
         return self._call(**named, **keys)
 
 
