@@ -253,6 +253,13 @@ def class_labels(y_true: Any, y_pred: Any, axis: int = -1) -> Any:
     return labels if kind(labels).is_integer else ops.cast(labels, "int32")
 
 
+def widened(y_true: Any) -> Any:
+    """Targets as a user's function gets them: bools and narrow integers as int32, so that 2 · y − 1 is what it says."""
+    y_true = tensor(y_true)
+    narrow = kind(y_true).is_bool or (kind(y_true).is_integer and kind(y_true).bits < 32)
+    return ops.cast(y_true, "int32") if narrow else y_true
+
+
 # --- shapes -------------------------------------------------------------------------------------------------------
 
 

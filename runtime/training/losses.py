@@ -75,6 +75,8 @@ class Loss:
         """The loss, with what it counts for beside those of other batches."""
         y_pred = map_structure(lambda each: ops.cast(each, self.dtype), y_pred)
         what = f"the loss {self.name!r}"
+        if fit_for(getattr(self, "fn", None)) is None:
+            y_true = map_structure(loss_functions.widened, y_true)
         with explained(what):
             found = self.call(y_true, y_pred)
         check_returned(what, found, "the loss of each example")

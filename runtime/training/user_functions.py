@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from graphc.frontends.symbolic import BATCH
+from graphc.frontends.warning import warn
 from graphc.ir.builder import Builder
+from graphc.ir.dims import Guard
 from graphc.ir.errors import GraphcError
 
 
@@ -26,18 +29,32 @@ def check_signature(what: str, fn: Callable[..., Any], options: Mapping[str, Any
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """While a step is recorded, let what a user's code raises be a `GraphcError` that names it."""
+    """While a step is recorded, let what a user's code raises be a `GraphcError` that names it.
+
+    What holds for batches of one size only, as where targets are broadcast along another axis, is warned of.
+    """
+    builder = Builder.current()
+    function = None if builder is None else builder.function
+    known = set[Guard]() if function is None else set(function.guards)
     try:
         yield
     except GraphcError as error:
         raise error.at(what) from error.__cause__
     except Exception as error:
-        if Builder.current() is None:
+        if builder is None:
             raise
         raise GraphcError(
             f"{what} raised {type(error).__name__}: {error}. It is called once, while the step is recorded, and its "
             "tensors have no numbers yet: write it with `graphc.ops`"
         ) from error
+    if function is not None:
+        for guard in function.guards:
+            if guard not in known and guard.kind == "==" and BATCH in (guard.left, guard.right):
+                size = guard.left if guard.right is BATCH else guard.right
+                warn(
+                    f"{what} holds for batches of {size} examples only: something is broadcast along the axis of the "
+                    "examples, such as targets (B,) beside predictions (B, 3)"
+                )
 
 
 def check_returned(what: str, found: Any, wanted: str) -> None:

@@ -19,7 +19,7 @@ from graphc.runtime.training.metrics.lookup import get
 from graphc.runtime.training.metrics.metric import Metric
 from graphc.runtime.training.metrics.reductions import MeanMetricWrapper
 from graphc.runtime.training.target_shapes import require, shown
-from graphc.runtime.training.user_functions import check_returned, explained
+from graphc.runtime.training.user_functions import check_returned, check_signature, explained
 
 
 @dataclass
@@ -50,7 +50,9 @@ class CompiledMetrics:
                 raise GraphcError(f"{argument} is a list, or a dict from output to metrics, not {given!r}")
             for identifier in flatten(given or []):  # mistakes are told at once
                 if identifier is not None and not _is_accuracy(identifier):
-                    as_metric(identifier)
+                    found = as_metric(identifier)
+                    options = {"sample_weight": None} if argument == "weighted_metrics" else {}
+                    check_signature(f"`update_state` of the metric {found.name!r}", found.update_state, options)
             if output_names is not None:
                 list(_for_outputs(argument, given, len(output_names), output_names))
         self._given = {"metrics": metrics, "weighted_metrics": weighted_metrics}

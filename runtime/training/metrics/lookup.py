@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,6 +91,15 @@ def get(identifier: Any) -> Any:
             raise GraphcError(f"no metric is called {identifier!r}{nearest(identifier, [*NAMES, *CLASSES])}")
         identifier = found
     if isinstance(identifier, type):
+        needed = [
+            name
+            for name, p in inspect.signature(identifier).parameters.items()
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        if needed:
+            raise GraphcError(
+                f"the metric {identifier.__name__} needs arguments: give {identifier.__name__}({'=…, '.join(needed)}=…)"
+            )
         return identifier()
     if callable(identifier):
         return identifier

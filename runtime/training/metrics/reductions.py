@@ -8,7 +8,7 @@ from typing import Any
 from graphc.frontends import ops
 from graphc.ir.dtypes import DType
 from graphc.ir.errors import ShapeError
-from graphc.runtime.training.loss_functions import same_rank
+from graphc.runtime.training.loss_functions import same_rank, widened
 from graphc.runtime.training.losses import FUNCTIONS, Loss
 from graphc.runtime.training.metrics.metric import Metric
 from graphc.runtime.training.target_shapes import Fit, Shape, a_class_each, fit_for
@@ -110,6 +110,8 @@ class MeanMetricWrapper(Mean):
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         if fit_for(getattr(self._fn, "fn", self._fn)) is not a_class_each:
             y_true, y_pred = same_rank(ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred))
+        if fit_for(self._fn) is None:
+            y_true = widened(y_true)
         values = self._fn(y_true, y_pred, **self._kwargs)
         check_returned(f"the metric {self.name!r}", values, "a value for each example")
         super().update_state(values, sample_weight)

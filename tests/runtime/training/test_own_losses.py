@@ -155,6 +155,35 @@ def test_what_a_loss_or_metric_returns(found, shown):
         dense(loss="mse", metrics=[own]).train_on_batch(X, Y)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, bool, np.int8])
+def test_narrow_targets_do_not_wrap_in_functions_of_the_users(dtype):
+    def signed(y_true, y_pred):
+        return ops.mean(ops.square((2 * y_true - 1) - y_pred), -1)
+
+    class Signed(losses.Loss):
+        def call(self, y_true, y_pred):
+            return signed(y_true, y_pred)
+
+    y = np.arange(12) % 2
+    for loss in (signed, Signed()):
+        model = dense(loss=loss, metrics=[signed])
+        found = model.evaluate(X, y[:, None].astype(dtype), return_dict=True, verbose=0)
+        expected = ((2.0 * y - 1 - model.predict(X)[:, 0]) ** 2).mean()
+        assert found["loss"] == pytest.approx(expected, rel=1e-5) == found["signed"]
+
+
+@pytest.mark.parametrize("kind", ["loss", "metric"])
+def test_what_holds_for_batches_of_one_size_is_warned_of(kind):
+    options = {"loss": squared} if kind == "loss" else {"loss": lambda y, p: ops.mean(p, -1), "metrics": [squared]}
+    with pytest.warns(UserWarning, match=f"the {kind} 'squared' holds for batches of 3 examples only: something is"):
+        dense(3, **options).evaluate(X[:3], Y[:3], verbose=0)
+
+
+def test_a_metric_that_needs_arguments():
+    with pytest.raises(graphc.GraphcError, match=r"the metric IoU needs arguments: give IoU\(num_classes=…, target_cl"):
+        dense(loss="mse", metrics=["IoU"])
+
+
 class OneArgument(losses.Loss):
     def call(self, y_pred):
         return y_pred
@@ -172,6 +201,15 @@ def test_functions_of_one_argument_are_told_by_compile():
         graphc.GraphcError, match=r"`call` of the loss 'one_argument.*' is called with \(y_true, y_pred\)"
     ):
         dense(loss=OneArgument())
+
+    class Unweighted(metrics.Metric):
+        def update_state(self, y_true, y_pred):
+            pass
+
+    message = r"`update_state` of the metric 'unweighted' is called with \(y_true, y_pred, sample_weight\); it takes"
+    with pytest.raises(graphc.GraphcError, match=message):
+        dense(loss="mse", weighted_metrics=[Unweighted()])
+    dense(loss="mse", metrics=[Unweighted()])
     with pytest.raises(graphc.GraphcError, match=r"is called with \(y_true, y_pred, delta\); it takes"):
         losses.LossFunctionWrapper(squared, delta=2.0)
 
