@@ -220,7 +220,7 @@ def read_folder(folder: Path) -> AdapterFolder:
     _check_config(folder / CONFIG, config)
     data = path.read_bytes()
     found = AdapterFolder(folder, config, base=_metadata(data).get(DIGEST))
-    for key, array in tensors_of(data, str(path)).items():
+    for key, array in sorted(tensors_of(data, str(path)).items()):
         _sort_in(found, key.removeprefix(PREFIX), array)
     for module, parts in found.factors.items():
         lacking = {"a", "b"} - parts.keys()

@@ -1,7 +1,8 @@
 """What PEFT does with small models, in a process of its own: `python peft_worker.py make|read FOLDER`.
 
 `make` writes the weights of the bases `llama` and `cnn` into the folder, an adapter folder with random factors for each
-entry of `adapters.json` (name → base and the arguments of `LoraConfig`), and the outputs of the adapted models. `read`
+entry of `adapters.json` (name → base and the arguments of `LoraConfig`), the outputs of the adapted models, and the
+losses of some while they are trained further (`trained.json`, on `tokens.npy`). `read`
 loads the adapter folders that lie in `from_graphc/<base>/` onto the bases and writes the outputs of these.
 """
 
@@ -68,6 +69,25 @@ def make(folder):
         model.eval()
         model.save_pretrained(folder / "from_peft" / adapter)
         np.save(folder / "from_peft" / f"{adapter}.npy", outputs(name, model, folder))
+    train(folder)
+
+
+def train(folder):
+    """The losses of 20 steps on batches of the tokens, for the adapters of the file `trained.json`."""
+    tokens = torch.from_numpy(np.load(folder / "tokens.npy"))
+    for adapter in json.loads((folder / "trained.json").read_text()):
+        model = PeftModel.from_pretrained(base("llama"), folder / "from_peft" / adapter, is_trainable=True).eval()
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.SGD(trained, 0.01, momentum=0.9)
+        losses = []
+        for batch in tokens:
+            logits = model(batch[:, :-1]).logits
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+            losses.append(loss.item())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        np.save(folder / f"{adapter}_losses.npy", losses)
 
 
 def read(folder):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from artifacts import needs
 from peft_models import MODELS, with_weights
 from safetensors.numpy import load_file
 
@@ -39,6 +40,10 @@ ADAPTERS = {
 }
 
 
+TRAINED = ["everything", "rslora", "dora", "dora_embedding", "embedding", "saved"]
+"""Those that are trained further."""
+
+
 def worker(what: str, folder: Path) -> None:
     done = subprocess.run([sys.executable, str(WORKER), what, str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -49,6 +54,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what PEFT made."""
     folder = tmp_path_factory.mktemp("peft")
     (folder / "adapters.json").write_text(json.dumps(ADAPTERS))
+    (folder / "trained.json").write_text(json.dumps(TRAINED))
+    np.save(folder / "tokens.npy", np.random.default_rng(5).integers(0, 32, (20, 2, 9)) // 4)
     worker("make", folder)
     return folder
 
@@ -106,6 +113,22 @@ def test_folders_of_graphc_give_the_same_outputs_in_peft(made: Path) -> None:
         np.testing.assert_allclose(np.load(folder / "output.npy"), outputs, rtol=1e-4, atol=2e-5, err_msg=folder.name)
 
 
+@pytest.mark.parametrize("target", ["numpy", "torch"])
+def test_training_has_the_losses_of_peft(target: str, made: Path) -> None:
+    """Of 20 steps, from the same factors; in float32."""
+    needs(target)
+    tokens = np.load(made / "tokens.npy").astype(np.int32)
+    for adapter in TRAINED if target == "torch" else TRAINED[1:4]:
+        model = base("llama", made)
+        model.load_adapter(made / "from_peft" / adapter, names=MODELS["llama"][1])
+        loss = graphc.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(graphc.optimizers.SGD(0.01, momentum=0.9), loss, target=target)
+        found = [float(model.train_on_batch(batch[:, :-1], batch[:, 1:])) for batch in tokens]
+        wanted = np.load(made / f"{adapter}_losses.npy")
+        assert wanted[-1] < wanted[0]
+        np.testing.assert_allclose(found, wanted, rtol=2e-5, err_msg=adapter)
+
+
 def test_merged_weights_are_a_hugging_face_folder(made: Path, tmp_path: Path) -> None:
     model = base("llama", made)
     model.load_adapter(made / "from_peft" / "dora", names=MODELS["llama"][1])
@@ -142,7 +165,7 @@ def test_folders_that_do_not_fit_are_refused(made: Path, tmp_path: Path) -> None
     ]:
         with pytest.raises(graphc.FormatError, match=words):
             model.load_adapter(altered(**changes), names=names)
-    with pytest.raises(GraphcError, match=r"'model\.layers\.\d\.self_attn\.q_proj', which the model does not have"):
+    with pytest.raises(GraphcError, match=r"'model\.layers\.0\.self_attn\.q_proj', which the model does not have"):
         model.load_adapter(folder)
     (pickled := tmp_path / "pickled").mkdir()
     (pickled / "adapter_model.bin").write_bytes(b"")
