@@ -259,7 +259,9 @@ def batch_norm_training(
     """`batch_norm` of `x` by its own statistics over all axes but `axis`, and these: the result, mean and variance."""
     over = _counted(x, (axis,))
     others, wide = _others(x, over), _wide(x)
-    mean, variance = (_like(each(wide, axes=others), x) for each in (ops.reduce_mean, ops.variance))
+    mean = ops.reduce_mean(wide, axes=others)
+    variance = ops.reduce_mean(ops.square(wide - _along(mean, wide, over)), axes=others)  # which takes no second mean
+    mean, variance = _like(mean, x), _like(variance, x)
     return batch_norm(x, mean, variance, scale, offset, axis=over[0], epsilon=epsilon), mean, variance
 
 
