@@ -156,22 +156,33 @@ def _block_loop(body: BodyWriter, item: BlockLoop) -> None:
     _begin(body, first)
     if first.updates:
         write_readers(body, first.arguments)
-    arguments = [body.named(value) for value in first.arguments]
-    stream = [value for i, value in enumerate(first.arguments) if i in item.carried]
+    number = body.names.take("i")
+    arguments = [body.named(value) for value in item.inputs]
+    for i, (_, step, start) in item.passed.rows.items():
+        arguments[i] = f"{arguments[i]}[{_index(number, step, start)}]"
+    carried = item.passed.carried
+    stream = [value for i, value in enumerate(first.arguments) if i in carried]
     freed = body.release(body.consume(stream))
     targets = [body.name_result(value, freed) for value in last.results]
-    for i, at in item.carried.items():
+    for i, at in carried.items():
         if targets[at] != arguments[i]:
             body.emit(f"{targets[at]} = {arguments[i]}")
             arguments[i] = targets[at]
-    number = body.names.take("i")
     blocks = body.dialect.member(first.path[:-1])
     step = _block_text(body, item.code, first, f"{blocks}[{number}]", arguments, number)
     body.emit(f"for {number} in {indices([segment.path for segment in item.segments])}:")
     body.emit(f"    {_assigned(_targets(body, first, targets, number), step)}")
     body.names.release(number)
-    body.release(body.consume([value for i, value in enumerate(first.arguments) if i not in item.carried]))
+    body.release(body.consume([value for i, value in enumerate(item.inputs) if i not in carried]))
     _done(body, item.segments)
+
+
+def _index(number: str, step: int, start: int) -> str:
+    """The source of `step * number + start`."""
+    text = f"{step} * {number}" if step not in (0, 1) else number if step else ""
+    if not text or not start:
+        return text or str(start)
+    return f"{text} + {start}" if start > 0 else f"{text} - {-start}"
 
 
 def has_slots(dialect: Dialect, segment: Segment) -> bool:

@@ -14,7 +14,7 @@ from graphc.ir.recipes import Step
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from graphc.codegen.source.segments import Segment
+    from graphc.codegen.source.segments import Passed, Segment
     from graphc.codegen.source.updates import Form
 
 
@@ -75,15 +75,17 @@ class BlockCall:
 
 @dataclass(eq=False, slots=True)
 class BlockLoop:
-    """Such calls for blocks that follow one another in a list: result `carried[i]` is the next one's argument `i`."""
+    """Such calls for blocks that follow one another in a list."""
 
     segments: tuple[Segment, ...]
     code: Code
-    carried: dict[int, int]
+    passed: Passed
 
     @property
     def inputs(self) -> Sequence[Value]:
-        return self.segments[0].arguments
+        """What the loop reads, each as often as it is an argument."""
+        rows = self.passed.rows
+        return [rows[i][0] if i in rows else value for i, value in enumerate(self.segments[0].arguments)]
 
 
 @dataclass(eq=False, slots=True)

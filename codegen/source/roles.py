@@ -7,8 +7,8 @@ from graphc.ir.graph import Value
 _LAYER_ROLES = frozenset({"q", "k", "v", "query", "key", "value", "gate", "scores"})
 """Layers whose results are called as they are."""
 
-_OP_ROLES = frozenset({"cos", "sin"})
-"""Ops whose results are called as they are."""
+_OP_ROLES = {"cos": "cos", "sin": "sin", "random_split": "keys"}
+"""What the results of ops are called, where there is a word for it."""
 
 
 def layer_role(value: Value) -> str | None:
@@ -27,8 +27,8 @@ def layer_role(value: Value) -> str | None:
 
 
 def role_of_op(value: Value) -> str | None:
-    """The name of the op that made the value, where it is a word for what that is."""
-    return value.op.name if value.op is not None and value.op.name in _OP_ROLES else None
+    """A word for what the op that made the value gives."""
+    return None if value.op is None else _OP_ROLES.get(value.op.name)
 
 
 __all__ = ["layer_role", "role_of_op"]

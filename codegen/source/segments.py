@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from graphc.codegen.source.dialect import Path
 from graphc.codegen.source.items import Item, UpdateCall
 from graphc.codegen.source.members import Layers
+from graphc.ir.dtypes import u32
 from graphc.ir.graph import Op, Value, operand_values
 from graphc.ir.location import Scope
 from graphc.passes.autodiff.joint import MARK
@@ -95,16 +97,47 @@ def _is_again(op: Op) -> bool:
     return len(parts) > 1 and parts[0].name == MARK and parts[1].name == AGAIN
 
 
-def segmented(items: Sequence[Item], blocks: Blocks) -> list[Item | Segment]:
-    """The items with segments for the ops of blocks.
+class Row(NamedTuple):
+    """A row of an array whose first axis has one for each use, as keys of dropout have it."""
+
+    array: Value
+    number: int
+
+
+def row_of(value: Value) -> Row | None:
+    """The row that a value is, where that is an array's."""
+    op = value.op
+    source = op.operands[0] if op is not None and op.name == "reshape" else None
+    cut = source.op if source is not None else None
+    array = cut.operands[0] if cut is not None and cut.name == "slice" else None
+    if cut is None or array is None or value.type.shape != array.type.shape[1:]:
+        return None
+    starts, limits, strides = cut.attributes[:3]
+    whole = starts[1:] == (0,) * (array.ndim - 1) and limits[1:] == array.type.shape[1:]
+    return Row(array, starts[0]) if whole and limits[0] == starts[0] + 1 and strides is None else None
+
+
+class Blocked(NamedTuple):
+    """The parts of a step: items and segments, and the ops of blocks that only cut rows out of what blocks share."""
+
+    parts: list[Item | Segment]
+    cuts: dict[Value, Op]
+
+
+def segmented(items: Sequence[Item], blocks: Blocks) -> Blocked:
+    """The parts of a step, with segments for the ops of blocks.
 
     What runs again for a block's backward part belongs to that, and so do updates of its weights that do not come
     after all backward parts.
     """
     out: list[Item | Segment] = []
     waiting: list[Op | UpdateCall] = []
+    cuts: dict[Value, Op] = {}
     for item in items:
         last = out[-1] if out else None
+        if isinstance(item, Op) and _is_cut(item, cuts, blocks):
+            cuts[item.results[0]] = item
+            continue
         if isinstance(item, Op) and _is_again(item):
             waiting.append(item)
             continue
@@ -131,7 +164,19 @@ def segmented(items: Sequence[Item], blocks: Blocks) -> list[Item | Segment]:
                 out.append(last)
             last.items += [*waiting, item]
         waiting = []
-    return _only_whole([*out, *waiting])
+    return Blocked(_only_whole([*out, *waiting]), cuts)
+
+
+def _is_cut(op: Op, cuts: Mapping[Value, Op], blocks: Blocks) -> bool:
+    """Whether an op of a block only gets it its keys from those of all."""
+    source = op.operands[0] if op.operands else None
+    if op.name not in ("reshape", "slice") or source is None or source.dtype is not u32 or not blocks.of(_scope(op)):
+        return False
+    return source in cuts or source.op is None or blocks.of(_scope(source.op)) is None
+
+
+def _scope(op: Op) -> Scope:
+    return op.location.scope
 
 
 def _updated(last: Segment, waiting: list[Op | UpdateCall], blocks: Blocks) -> list[Op | UpdateCall]:
@@ -229,22 +274,45 @@ def _take(
     segment.taken = before.left = [value for value in order if value in taken]
 
 
-def passed_on(first: Segment, last: Segment, following: Segment, home: Mapping[Op, Segment]) -> dict[int, int] | None:
-    """Argument of `following` → the result of `last` that it is, in a loop from `first` on; None if it cannot be in it.
+class Passed(NamedTuple):
+    """How a loop over blocks gets its arguments; the others are the same for all."""
 
-    Other arguments are the same for all; results go to the next block alone.
+    carried: dict[int, int]
+    """Argument → the result of the block before that it is."""
+    rows: dict[int, tuple[Value, int, int]]
+    """Argument → the array of which it is the row `a * i + b` for block `i`: the array, a and b."""
+
+
+def passed_on(first: Segment, last: Segment, following: Segment, home: Mapping[Op, Segment]) -> Passed | None:
+    """How `following` gets its arguments in a loop from `first` on, in which `last` is before it; None if it cannot.
+
+    Results go to the next block alone.
     """
     if len(following.arguments) != len(first.arguments) or len(following.results) != len(first.results):
         return None
-    found: dict[int, int] = {}
-    for i, value in enumerate(following.arguments):
+    found = Passed({}, {})
+    for i, (value, begun) in enumerate(zip(following.arguments, first.arguments, strict=True)):
         if value in last.results:
-            found[i] = last.results.index(value)
-        elif value is not first.arguments[i]:
-            return None
-    if len(set(found.values())) != len(found) or not all(_stays(v, last, following, home) for v in last.results):
+            found.carried[i] = last.results.index(value)
+        elif value is not begun:
+            row = _progression(first, begun, following, value)
+            if row is None:
+                return None
+            found.rows[i] = row
+    results = found.carried.values()
+    if len(set(results)) != len(results) or not all(_stays(v, last, following, home) for v in last.results):
         return None
     return found
+
+
+def _progression(first: Segment, begun: Value, following: Segment, value: Value) -> tuple[Value, int, int] | None:
+    """The array whose rows two blocks get, and how their numbers come from those of the blocks."""
+    one, two = row_of(begun), row_of(value)
+    start, number = int(first.path[-1]), int(following.path[-1])
+    if one is None or two is None or one.array is not two.array or (two.number - one.number) % (number - start):
+        return None
+    step = (two.number - one.number) // (number - start)
+    return one.array, step, one.number - step * start
 
 
 def _stays(value: Value, last: Segment, following: Segment, home: Mapping[Op, Segment]) -> bool:
@@ -256,4 +324,4 @@ def _stays(value: Value, last: Segment, following: Segment, home: Mapping[Op, Se
     return True
 
 
-__all__ = ["Blocks", "Segment", "connect", "homes", "passed_on", "segmented"]
+__all__ = ["Blocked", "Blocks", "Passed", "Segment", "connect", "homes", "passed_on", "segmented"]

@@ -17,7 +17,7 @@ from graphc.codegen.source.members import Members
 from graphc.codegen.source.naming import Names
 from graphc.codegen.source.scopes import UPDATES
 from graphc.codegen.source.sections import BlockSections, value_name
-from graphc.codegen.source.segments import Blocks, Segment, connect, homes, passed_on, segmented
+from graphc.codegen.source.segments import Blocks, Passed, Segment, connect, homes, passed_on, segmented
 from graphc.codegen.source.update_loops import places_of, update_hints, update_loops
 from graphc.ir.graph import Op, Value
 
@@ -46,8 +46,10 @@ def with_blocks(writer: ModuleWriter, items: Sequence[Item]) -> Step:
     paths = _alike(writer)
     while paths:
         blocks = Blocks(paths)
-        parts = segmented(items, blocks)
+        parts, cuts = segmented(items, blocks)
         segments = [each for each in parts if isinstance(each, Segment)]
+        if not segments:
+            break
         home = homes(segments)
         loops = update_loops(writer, parts, blocks, home)
         connect(segments, writer.layers, {value: key for loop in loops for value, key in loop.keys.items()})
@@ -59,7 +61,7 @@ def with_blocks(writer: ModuleWriter, items: Sequence[Item]) -> Step:
         shared = _shared(codes)
         if len(shared) * 2 == len(segments):
             functions.keep(codes)
-            return _step(parts, loops, codes, home, functions.stored)
+            return _step(parts, loops, _Runs(codes, home, cuts), functions.stored)
         paths = {owner: path for owner, path in paths.items() if owner in shared}
     return Step(list(items))
 
@@ -71,17 +73,11 @@ def _shared(codes: Mapping[Segment, Code]) -> set[str]:
     return {segment.owner for segment in codes} - alone
 
 
-def _step(
-    parts: Sequence[Item | Segment],
-    loops: Sequence[UpdateLoop],
-    codes: Mapping[Segment, Code],
-    home: Mapping[Op, Segment],
-    stored: set[Value],
-) -> Step:
+def _step(parts: Sequence[Item | Segment], loops: Sequence[UpdateLoop], runs: _Runs, stored: set[Value]) -> Step:
     step = Step([], stored=stored)
     in_loop = {call.node: loop for loop in loops for calls in loop.calls for call in calls}
     begun: set[int] = set()
-    for each in _runs(parts, codes, home):
+    for each in runs.items(parts):
         if isinstance(each, UpdateCall) and each.node in in_loop:
             loop = in_loop[each.node]
             if id(loop) not in begun:
@@ -90,7 +86,7 @@ def _step(
         else:
             step.items.append(each)
             if isinstance(each, BlockCall | BlockLoop):
-                step.hints |= _hints(each, home)
+                step.hints |= _hints(each, runs.home)
     return step
 
 
@@ -107,34 +103,60 @@ def _alike(writer: ModuleWriter) -> dict[str, tuple[str | int, ...]]:
     return {owner: found[owner] for owners in lists.values() if len(owners) > 1 for owner in owners}
 
 
-def _runs(parts: Iterable[Item | Segment], codes: Mapping[Segment, Code], home: Mapping[Op, Segment]) -> list[Item]:
-    """The items with calls of functions for segments, in loops where these follow one another."""
-    out: list[Item] = []
-    run: list[Segment] = []
-    passed: dict[int, int] = {}
+class _Runs:
+    """Calls of functions for segments, in loops where these follow one another."""
 
-    def close() -> None:
+    def __init__(self, codes: Mapping[Segment, Code], home: Mapping[Op, Segment], cuts: dict[Value, Op]) -> None:
+        self.codes = codes
+        self.home = home
+        self._cuts = cuts
+        self._out: list[Item] = []
+        self._run: list[Segment] = []
+        self._passed = Passed({}, {})
+
+    def items(self, parts: Iterable[Item | Segment]) -> list[Item]:
+        """The parts as items."""
+        for each in parts:
+            if isinstance(each, Segment):
+                self._add(each)
+            else:
+                self._close()
+                for value in each.operands if isinstance(each, Op) else ():
+                    self._cut(value)
+                self._out.append(each)
+        self._close()
+        return self._out
+
+    def _add(self, segment: Segment) -> None:
+        run = self._run
+        found: Passed | None = None
+        if run and self.codes[segment] is self.codes[run[-1]] and _is_next(run, segment):
+            found = passed_on(run[0], run[-1], segment, self.home)
+        if run and (found is None or (len(run) > 1 and found != self._passed)):
+            self._close()
+        elif found is not None:
+            self._passed = found
+        run.append(segment)
+
+    def _close(self) -> None:
+        run = self._run
         if len(run) > 1:
-            out.append(BlockLoop(tuple(run), codes[run[0]], passed))
-        else:
-            out.extend(BlockCall(segment, codes[segment]) for segment in run)
+            item = BlockLoop(tuple(run), self.codes[run[0]], self._passed)
+            for value in item.inputs:
+                self._cut(value)
+            self._out.append(item)
+        for segment in run if len(run) == 1 else ():
+            for value in segment.arguments:
+                self._cut(value)
+            self._out.append(BlockCall(segment, self.codes[segment]))
         run.clear()
 
-    for each in parts:
-        if not isinstance(each, Segment):
-            close()
-            out.append(each)
-            continue
-        found: dict[int, int] | None = None
-        if run and codes[each] is codes[run[-1]] and _is_next(run, each):
-            found = passed_on(run[0], run[-1], each, home)
-        if run and (found is None or (len(run) > 1 and found != passed)):
-            close()
-        elif found is not None:
-            passed = found
-        run.append(each)
-    close()
-    return out
+    def _cut(self, value: Value | None) -> None:
+        """Have a row cut out before it is read first, where none but a loop reads it."""
+        op = self._cuts.pop(value, None) if value is not None else None
+        if op is not None:
+            self._cut(op.operands[0])
+            self._out.append(op)
 
 
 def _is_next(run: Sequence[Segment], segment: Segment) -> bool:
@@ -154,7 +176,7 @@ def _hints(item: BlockCall | BlockLoop, home: Mapping[Op, Segment]) -> dict[Valu
     name = "dx" if first.backward else "x"
     found = {segment.results[0]: Hint(name) for segment in segments if segment.results}
     if isinstance(item, BlockLoop):
-        for i, at in item.carried.items():
+        for i, at in item.passed.carried.items():
             value = first.arguments[i]
             only = all((reader := home.get(user)) and reader.owner == first.owner for user in value.uses or ())
             if at == 0 and value.op is not None and only:
