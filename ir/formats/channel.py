@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -101,7 +101,9 @@ class Int8(Format):
         if self.tensor or axis == len(shape) - 1:
             return channels
         spread = (channels.shape[0], *(1,) * (len(shape) - 1 - axis))
-        return channels.reshape(spread) if isinstance(channels, np.ndarray) else ops.reshape(channels, shape=spread)
+        if isinstance(channels, np.ndarray):
+            return np.reshape(cast(Array, channels), spread)
+        return ops.reshape(channels, shape=spread)
 
 
 @register_format

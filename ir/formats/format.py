@@ -93,7 +93,8 @@ class Format(ABC):
 
     def storage_bytes(self, shape: Sequence[int]) -> int:
         """Bytes of all arrays for a tensor of this shape, scales and zero points counted."""
-        return sum(int(prod(part.type.shape) * part.type.dtype.size) for part in self.parts(shape))
+        sizes = [(size for size in part.type.shape if isinstance(size, int)) for part in self.parts(shape)]
+        return sum(prod(s) * part.type.dtype.bits // 8 for s, part in zip(sizes, self.parts(shape), strict=True))
 
     def check(self, types: Sequence[TensorType], shape: Sequence[Any]) -> None:
         """Raise `ShapeError` unless these are the types of the arrays for a tensor of this shape."""

@@ -66,10 +66,10 @@ def dynamic_map() -> Array:
     for decade in range(7):
         count = 2**decade + 1
         # As torch.linspace has it: from both ends, product and sum rounded once, which float64 is wide enough for.
-        step = np.float64((np.float32(1) - np.float32(0.1)) / np.float32(count - 1))
-        places = np.arange(count)
-        rising, falling = np.float32(0.1) + step * places, 1 - step * (count - 1 - places)
-        bounds = np.where(places < count // 2, rising, falling).astype(np.float32)
+        first, step = float(np.float32(0.1)), float((np.float32(1) - np.float32(0.1)) / np.float32(count - 1))
+        half = count // 2
+        places = [first + step * i if i < half else 1 - step * (count - 1 - i) for i in range(count)]
+        bounds = np.array(places, np.float32)
         means = np.float32(10.0 ** (decade - 6)) * ((bounds[:-1] + bounds[1:]) / np.float32(2))
         found += [*means, *-means]
     return np.sort(np.array(found, np.float32))

@@ -140,7 +140,7 @@ def _replace(function: Function, value: Value, scale: Array, zero_point: Array, 
     users = [user for user in value.uses or () if user.name not in ("return", "yield")]
     first = users[0] if value.op is None else value.op.next
     for user in users:
-        if value.op is None and user.block is function.block and user.is_before(first):
+        if value.op is None and first is not None and user.block is function.block and user.is_before(first):
             first = user
     assert first is not None
     builder = rewriter.before(first)
@@ -175,7 +175,8 @@ def quantize_dynamically(module: Module) -> int:
                 if x not in made:
                     made[x] = ops.quantize_rows(x)
                 bias = op.operands[2] if op.name == "linear" else None
-                found: Any = ops.integer_linear(*made[x], values, scales, None, bias)
+                whole, row_scales = made[x]
+                found: Any = ops.integer_linear(whole, row_scales, values, scales, None, bias)
             rewriter.replace(op, found)
             count += 1
     rewriter.flush()

@@ -57,9 +57,10 @@ def _fold(
     if op.axis % op.x.ndim != channel % op.x.ndim or (inner.name == "conv" and inner.attribute_dict["filters_first"]):
         return {}
     arrays = [None if value is None else module.weights[weights[value]].astype(np.float64) for value in (kernel, bias)]
-    new_kernel, new_bias = folded(arrays[0], arrays[1], *_statistics(module, op, weights), op.epsilon)
+    mean, variance, scale, offset = _statistics(module, op, weights)
+    made = folded(arrays[0], arrays[1], mean, variance, scale, offset, op.epsilon)
     values: list[Value] = []
-    for leaf, array in (("kernel", new_kernel), ("bias", new_bias)):
+    for leaf, array in zip(("kernel", "bias"), made, strict=True):
         name = _free(f"{weights[kernel].rpartition('/')[0]}/folded_{leaf}".lstrip("/"), module)
         module.weights.add(name, array.astype(kernel.dtype.numpy))
         values.append(weight_parameter(module, function, name))

@@ -96,8 +96,7 @@ def _read(module: Module, function: Function, parameter: Parameter, stored: Stor
     for op in list(value.uses or ()):
         with rewriter.before(op):
             rows = _rows(op, value, parts, stored)
-            if rows is None:
-                whole = dequantized(parts, stored.format, stored.type)
+            whole = dequantized(parts, stored.format, stored.type) if rows is None else None
         if rows is not None:
             rewriter.replace(op, rows)
         else:

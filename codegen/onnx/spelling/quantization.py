@@ -72,8 +72,9 @@ def dequantize(graph: GraphWriter, op: Op, *parts: Tensor) -> Tensor:
     form = parse_format(op.attribute_dict["format"])
     assert isinstance(form, Int8)
     axis = {} if form.tensor else {"axis": form.channel_axis(len(op.results[0].shape))}
-    zeros = parts[2] if len(parts) > 2 else _zeros(graph, op.operands[1], parts[1], parts[0].dtype)
-    return graph.node("DequantizeLinear", [parts[0].name, parts[1].name, zeros.name], f32, **axis)
+    values, scales, *zero_points = parts
+    zeros = zero_points[0] if zero_points else _zeros(graph, op.operands[1], scales, values.dtype)
+    return graph.node("DequantizeLinear", [values.name, scales.name, zeros.name], f32, **axis)
 
 
 # --- convolutions and products of integers ----------------------------------------------------------------------------
