@@ -65,8 +65,8 @@ class Sections:
         if not scope.depth:
             return None if self._in_parts else "forward"
         if not part:
-            return f"backward: {scope.parts[1].name}" if scope.depth > 1 else None
-        return part if part in STEPS else f"forward: {part}" if self._in_parts else "forward"
+            return f"backward: {scope.parts[1].path.partition('/')[2]}" if scope.depth > 1 else None
+        return part if part in STEPS else f"forward: {scope.parts[0].path}" if self._in_parts else "forward"
 
     def heading(self, title: str | None) -> str | None:
         """The heading to write before a statement of the section `title`, if that begins here."""

@@ -1,6 +1,7 @@
 """Emitted source that people would sign: golden files, fixpoints of the formatter, clean under the linter."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -146,3 +147,11 @@ def test_twelve_blocks_are_one_class_and_a_loop(source):
     assert text.count("(nn.Module)") == 2
     assert "nn.ModuleList(Residual() for _ in range(12))" in text
     assert "for residual in self.residuals:\n            x = residual(x)" in text
+
+
+def test_the_guide_shows_what_is_printed():
+    guide = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```py\n(.*?)```", guide, re.DOTALL)
+    printed = iter((GOLDEN / "gpt_train_torch.py").read_text(encoding="utf-8").splitlines())
+    missing = [line for line in shown.splitlines() if line.strip() not in ("", "...") and line not in printed]
+    assert not missing

@@ -246,6 +246,8 @@ def train_step(params, tokens, target, learning_rate):
 
     # forward: norm
     norm = rms_norm(x, params["norm"]["scale"])
+
+    # forward: embedding#1
     embedding = params["embedding"]["embeddings"].T
     embedding_1 = norm @ embedding
 
@@ -256,7 +258,7 @@ def train_step(params, tokens, target, learning_rate):
     dx = jnp.broadcast_to(jnp.array(1 / (16 * b), jnp.float32), (b, 16))
     dx = sparse_cross_entropy_gradient(dx, embedding_1, target)
 
-    # backward: embedding
+    # backward: embedding#1
     dy = lax.dot_general(dx, embedding, (((2,), (1,)), ((), ())))
 
     # backward: norm
@@ -271,6 +273,8 @@ def train_step(params, tokens, target, learning_rate):
     gradients = {}
     for i in reversed(range(3)):
         dx_1, gradients[i] = block_backward(params["blocks"][i], dx_1, residuals.pop(i), cos, sin)
+
+    # backward: embedding
     dy = jnp.broadcast_to(jnp.array(0, jnp.float32), (256, 32))
     x = jnp.clip(tokens, 0, 255)
     dx = lax.dot_general(norm, dx, (((0, 1), (0, 1)), ((), ()))).T

@@ -342,6 +342,8 @@ def train_step(params, tokens, target, learning_rate):
 
     # forward: norm
     norm = rms_norm(x, params["norm"]["scale"])
+
+    # forward: embedding#1
     embedding = params["embedding"]["embeddings"].T
     embedding_1 = norm @ embedding
 
@@ -354,7 +356,7 @@ def train_step(params, tokens, target, learning_rate):
     )
     del embedding_1
 
-    # backward: embedding
+    # backward: embedding#1
     dy = np.einsum("bca,da->bcd", dx, embedding, optimize=True)
     del embedding
     dx = np.einsum("abc,abd->cd", norm, dx, optimize=True)
@@ -378,6 +380,8 @@ def train_step(params, tokens, target, learning_rate):
     gradients = {}
     for i in reversed(range(3)):
         dx_1, gradients[i] = block_backward(params["blocks"][i], dx_1, residuals.pop(i), cos, sin)
+
+    # backward: embedding
     x = np.clip(tokens, 0, 255)
     dx_1 = scatter_add(np.broadcast_to(np.array(0, np.float32), (256, 32)), x, dx_1, 0)
     del x

@@ -380,6 +380,8 @@ class Model(nn.Module):
 
         # forward: norm
         norm = self.norm(x)
+
+        # forward: embedding#1
         embedding = self.embedding_embeddings.T
         embedding_1 = norm @ embedding
 
@@ -391,7 +393,7 @@ class Model(nn.Module):
         dx = sparse_cross_entropy_gradient(dx, embedding_1, target)
         del embedding_1
 
-        # backward: embedding
+        # backward: embedding#1
         dy = dx @ embedding.T
         del embedding
         dx = (dx.flatten(0, 1).T @ norm.flatten(0, 1)).T
@@ -416,6 +418,8 @@ class Model(nn.Module):
         gradients = {}
         for i in reversed(range(3)):
             dx_1, gradients[i] = self.blocks[i].backward(dx_1, residuals.pop(i), cos, sin)
+
+        # backward: embedding
         x = tokens.clamp(0, 255)
         dx_1 = scatter_add(torch.tensor(0, dtype=torch.float32).expand((256, 32)), x, dx_1, 0)
         del x
