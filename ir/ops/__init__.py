@@ -103,6 +103,15 @@ from graphc.ir.ops.elementwise import (
 from graphc.ir.ops.functions import custom_gradient, native_gradient
 from graphc.ir.ops.indexing import dynamic_slice, dynamic_update_slice, embedding, gather, one_hot, scatter
 from graphc.ir.ops.lora import dora_norm, lora_conv, lora_embedding, lora_linear, lora_weight
+from graphc.ir.ops.lora_blocks import (
+    glu,
+    glu_gradient,
+    lora_factor_gradients,
+    lora_input_gradient,
+    lora_linears,
+    lora_mlp,
+    lora_small_gradient,
+)
 from graphc.ir.ops.losses import (
     binary_cross_entropy,
     cross_entropy,
