@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, TypeVar
 
 from graphc.ir.adapting import Form
 from graphc.ir.errors import GraphcError
 from graphc.ir.suggestions import nearest
+
+N = TypeVar("N", int, float)
 
 ALL_LINEAR = "all-linear"
 """The target that stands for the kernels of all linear layers but the last, as in PEFT."""
@@ -61,7 +63,7 @@ def scaling(alpha: float, rank: int, rslora: bool = False) -> float:
     return alpha / math.sqrt(rank) if rslora else alpha / rank
 
 
-def _by_pattern(patterns: Mapping[str, int] | Mapping[str, float], weight: str, default: float) -> float | int:  # type: ignore[return]
+def _by_pattern(patterns: Mapping[str, N], weight: str, default: N) -> N:
     for pattern, value in patterns.items():
         if matches(pattern, weight):
             return value
