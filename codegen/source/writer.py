@@ -246,7 +246,7 @@ class ModuleWriter:
             self.places.put(f"layer {owner}", holder, relative(owner, holder))
         for weight in self.held_weights.get(holder, ()):
             if f"weight {weight}" not in self.places.of:
-                path = self._mirrored(weight) or self.dialect.weight_path(
+                path = self._mirrored(weight, holder) or self.dialect.weight_path(
                     self.places, holder, self.below(weight, holder)
                 )
                 self.places.of[f"weight {weight}"] = holder, path
@@ -256,10 +256,10 @@ class ModuleWriter:
         slot = self.layers.slot_of(weight)
         return f"{slot[0]}/{slot[1]}" if holder and slot is not None else weight
 
-    def _mirrored(self, weight: str) -> Path | None:
+    def _mirrored(self, weight: str, holder: str) -> Path | None:
         """The place of what an optimizer keeps for a weight, where that is a tree like that of the weights."""
-        if self.dialect.has_classes or self.layers.slot_of(weight) is None:
-            return None
+        if holder or self.dialect.has_classes or self.layers.slot_of(weight) is None:
+            return None  # in a class of its own the optimizer is no tree: its weights are named below that class
         if not self._mirror:
             self._mirror = mirror(self.weights, self.layers, self._path_of)
         return self._mirror.get(weight)
