@@ -12,6 +12,8 @@ from graphc.ir.dims import Size, substitute
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Function
 from graphc.ir.module import Module
+from graphc.passes.quantization.sizes import bits_a_weight, stored_sizes
+from graphc.passes.quantization.targets import quantized_weights
 from graphc.runtime.budget import all_symbols, size_text
 
 if TYPE_CHECKING:
@@ -33,6 +35,10 @@ def describe(module: Module, sizes: Mapping[str, int] | None = None) -> dict[str
         "weights": [
             {"name": weight.name, "type": str(weight.type), "trainable": weight.trainable, "tied": weight.alias}
             for weight in module.weights.entries()
+        ],
+        "stored": [
+            {"name": size.name, "format": size.form, "bytes": size.bytes, "bits_a_weight": size.bits}
+            for size in stored_sizes(module)
         ],
         "parameters": _count(module, None),
         "trainable_parameters": _count(module, True),
@@ -115,7 +121,24 @@ def summary(module: Module, sizes: Mapping[str, int] | None = None) -> list[Tabl
         total.update(each["ops"])
     for name, _ in total.most_common():
         kinds.add_row(name, *(f"{each['ops'].get(name, 0):,}" for each in found["functions"]))
-    return [functions, kinds]
+    return [functions, kinds, *_sizes(module)]
+
+
+def _sizes(module: Module) -> list[Table]:
+    """Size on disk, where weights are quantized: by format, and of all."""
+    from rich.table import Table
+
+    sizes = stored_sizes(module)
+    if not quantized_weights(module):
+        return []
+    table = Table(title="Weights on disk, scales and zero points counted", title_justify="left")
+    for column in ("format", "weights", "parameters", "bytes", "bits a weight"):
+        table.add_column(column, justify="left" if column == "format" else "right")
+    forms = dict.fromkeys(size.form for size in sizes)
+    for form, each in [*((form, [s for s in sizes if s.form == form]) for form in forms), ("all", sizes)]:
+        count, total = sum(size.elements for size in each), sum(size.bytes for size in each)
+        table.add_row(form, f"{len(each):,}", f"{count:,}", f"{total:,}", f"{bits_a_weight(each):.2f}")
+    return [table]
 
 
 def _shown(cost: dict[str, Any]) -> str:

@@ -11,16 +11,15 @@ SPELLING: dict[str, Spelling] = {
 
 HELPERS = {
     "int4_rows": '''
-def int4_rows(values, scales, zero_points=None):
+def int4_rows(values, scales, zero_points=None, block=32):
     """A matrix from integers of 4 bits, two a byte, in blocks of a row: less their zero point, times their scale."""
-    whole = jnp.stack([values & 15, values >> 4], -1).reshape(*scales.shape, -1).astype(jnp.float32)
+    whole = jnp.stack([values & 15, values >> 4], -1).reshape(len(values), -1).astype(jnp.float32)
     if zero_points is None:
         whole -= 8
     else:
-        zero_points = jnp.stack([zero_points & 15, zero_points >> 4], -1).reshape(len(scales), -1)
-        whole -= zero_points[:, : scales.shape[1], None]
-    whole *= scales[..., None]
-    return whole.reshape(len(scales), -1)
+        zero_points = jnp.stack([zero_points & 15, zero_points >> 4], -1).reshape(len(values), -1)
+        whole -= jnp.repeat(zero_points[:, : scales.shape[1]], block, 1)[:, : whole.shape[1]]
+    return whole * jnp.repeat(scales, block, 1)[:, : whole.shape[1]]
 ''',
     "q4_0_rows": '''
 def q4_0_rows(values, scales):

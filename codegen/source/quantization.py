@@ -38,8 +38,8 @@ def rows_text(form: Format, parts: list[str], shape: tuple[int, ...]) -> str | N
     arguments = ", ".join(parts)
     match form:
         case Int4():
-            text = f"int4_rows({arguments})"
-            return f"{text}[:, :{columns}]" if columns % form.block else text
+            text = f"int4_rows({arguments}{'' if form.block == 32 else f', block={form.block}'})"
+            return f"{text}[:, :{columns}]" if columns % 2 else text
         case NF4(double=0):
             return f"nf4_rows({arguments}, {rows}, {columns}, {form.block})"
         case Q4_0():

@@ -79,6 +79,7 @@ class TorchDialect(Dialect):
     imports = {
         "Path": "from pathlib import Path",
         "math": "import math",
+        "partial": "from functools import partial",
         "torch": "import torch",
         "F": "import torch.nn.functional as F",
         "load_model": "from safetensors.torch import load_model",

@@ -21,9 +21,11 @@ def quantized_linear(op: Op) -> Spelled | None:
     parts = [f"{{{i}}}" for i in (1, 2, 3) if op.operands[i] is not None]
     if isinstance(form, Int8):
         parts[0] += ".T"
-    weight = f"{rows}({', '.join(parts)})" + (
-        f"[:, :{inputs}]" if isinstance(form, Int4) and inputs % form.block else ""
-    )
+    if isinstance(form, Int4) and form.block != 32:
+        parts.append(f"block={form.block}")
+    weight = f"{rows}({', '.join(parts)})"
+    if isinstance(form, Int4) and inputs % 2:
+        weight += f"[:, :{inputs}]"
     return f"F.linear({{0}}, {weight}{'' if op.operands[4] is None else ', {4}'})"
 
 
@@ -70,16 +72,15 @@ def int8_rows(values, scales, zero_points=None):
     return whole * scales[:, None]
 ''',
     "int4_rows": '''
-def int4_rows(values, scales, zero_points=None):
+def int4_rows(values, scales, zero_points=None, block=32):
     """A matrix from integers of 4 bits, two a byte, in blocks of a row: less their zero point, times their scale."""
-    whole = torch.stack([values & 15, values >> 4], -1).reshape(*scales.shape, -1).float()
+    whole = torch.stack([values & 15, values >> 4], -1).reshape(len(values), -1).float()
     if zero_points is None:
         whole -= 8
     else:
-        zero_points = torch.stack([zero_points & 15, zero_points >> 4], -1).reshape(len(scales), -1)
-        whole -= zero_points[:, : scales.shape[1], None]
-    whole *= scales[..., None]
-    return whole.reshape(len(scales), -1)
+        zero_points = torch.stack([zero_points & 15, zero_points >> 4], -1).reshape(len(values), -1)
+        whole -= zero_points[:, : scales.shape[1]].repeat_interleave(block, 1)[:, : whole.shape[1]]
+    return whole * scales.repeat_interleave(block, 1)[:, : whole.shape[1]]
 ''',
     "q4_0_rows": '''
 def q4_0_rows(values, scales):
@@ -110,7 +111,8 @@ def linear_layer(op: Op) -> Layer | None:
     inputs, outputs = op.attribute_dict["shape"]
     form = parse_format(op.attribute_dict["format"])
     weights: dict[str, tuple[int, tuple[Step, ...]]] = {}
-    arguments = [rows, str(inputs)]
+    block = form.block if isinstance(form, Int4) else 32
+    arguments = [rows if block == 32 else f"partial({rows}, block={block})", str(inputs)]
     if op.operands[4] is not None:
         weights["bias"] = (4, ())
         arguments.append(f"nn.Parameter(torch.empty({outputs}))")

@@ -38,11 +38,12 @@ SMALLEST = 16
 class Int4(Format):
     """(value − zero point) · scale, the values from 0 to 15 and two a byte, in blocks of `block` elements of a channel.
 
-    Values are u8[channels, blocks, block / 2], the first of a pair in the low four bits; scales are [channels, blocks]
-    in `scales` (f16 or f32). Symmetric, the zero point is 8 and values go from 1 to 15; `asymmetric`, each block has
-    its own, u8[channels, ⌈blocks / 2⌉] packed as the values are. So ONNX's `MatMulNBits` has its weights.
+    Values are u8[channels, ⌈n / 2⌉] for the n elements of a channel, the first of a pair in the low four bits; scales
+    are [channels, blocks] in `scales` (f16 or f32). Symmetric, the zero point is 8 and values go from 1 to 15;
+    `asymmetric`, each block has its own, u8[channels, ⌈blocks / 2⌉] packed as the values are. So ONNX's `MatMulNBits`
+    has its weights.
 
-    A channel's last block is filled up with zeros, which are not read. What was dequantized quantizes to the same
+    A channel's last block may be shorter. What was dequantized quantizes to the same
     arrays where it is symmetric, or where both ends of the range occur in each block.
     """
 
@@ -62,7 +63,8 @@ class Int4(Format):
         rows, blocks = self._counts(shape)
         scales = Part("scales", TensorType.of(self.scales, (rows, blocks)))
         zeros = (Part("zero_points", TensorType.of(u8, (rows, -(-blocks // 2)))),) if self.asymmetric else ()
-        return Part("values", TensorType.of(u8, (rows, blocks, self.block // 2))), scales, *zeros
+        width = columns(shape, self.channel_axis(len(shape)))
+        return Part("values", TensorType.of(u8, (rows, -(-width // 2)))), scales, *zeros
 
     def _counts(self, shape: Sequence[Any]) -> tuple[Any, Any]:
         """Channels, and blocks of each."""
@@ -87,14 +89,21 @@ class Int4(Format):
         nearest value there is."""
         whole = np.rint(self.blocks(finite(array, self)) / scales[..., None].astype(np.float64))
         if zero_points is None:
-            return packed(np.clip(whole + 8, 1, 15)), scales
-        values = packed(np.clip(whole + zero_points[..., None], 0, 15))
+            return self._packed(np.clip(whole + 8, 1, 15), array.shape), scales
+        values = self._packed(np.clip(whole + zero_points[..., None], 0, 15), array.shape)
         return values, scales, packed(padded(zero_points, 2))
+
+    def _packed(self, blocks: Array, shape: Sequence[int]) -> Array:
+        """Values [channels, blocks, block] as they are stored, a zero behind an odd number of them."""
+        width = int(columns(shape, self.channel_axis(len(shape))))
+        rows = blocks.reshape(blocks.shape[0], blocks.shape[1] * self.block)[:, :width]
+        return packed(padded(rows, 2))
 
     def dequantize(self, *arrays: Array, shape: Sequence[int]) -> Array:
         values, scales, *zeros = arrays
         zero_points = unpacked(zeros[0])[:, : scales.shape[1], None].astype(np.float64) if zeros else 8.0
-        whole = (unpacked(values) - zero_points) * scales[..., None].astype(np.float64)
+        rows = padded(unpacked(values), self.block)[:, : scales.shape[1] * self.block]
+        whole = (rows.reshape(*scales.shape, self.block) - zero_points) * scales[..., None].astype(np.float64)
         return from_rows(whole.reshape(whole.shape[0], -1 if whole.size else 0), shape, self.channel_axis(len(shape)))
 
     def decompose(self, *parts: Tensor, shape: Sequence[Any], dtype: DType) -> Tensor:
@@ -114,10 +123,11 @@ class Int4(Format):
 
     def _whole(self, parts: Sequence[Tensor], shape: Sequence[Any], dtype: DType) -> Tensor:
         """The values [channels, blocks, block] less their zero points, as floats."""
-        values = as_dtype(unpacked_recorded(parts[0]), dtype)
+        rows, blocks = self._counts(shape)
+        flat = padded_recorded(unpacked_recorded(parts[0]), self.block)
+        values = as_dtype(ops.reshape(flat, shape=(rows, blocks, self.block)), dtype)
         if len(parts) < 3:
             return values - 8
-        rows, blocks = self._counts(shape)
         zero_points = ops.slice(unpacked_recorded(parts[2]), starts=(0, 0), limits=(rows, blocks))
         return values - ops.reshape(as_dtype(zero_points, dtype), shape=(rows, blocks, 1))
 

@@ -130,6 +130,20 @@ def remat(
     report(networks.split(","), targets.split(","), write)
 
 
+@app.command("quantize")
+def quantize(
+    target: Annotated[str, typer.Option(help="The target on which accuracy is measured.")] = "onnx",
+    rounds: Annotated[int, typer.Option(help="Rounds of the comparison of speed.")] = 200,
+    examples: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where graphc's examples are: their model is quantized.")
+    ] = EXAMPLES,
+) -> None:
+    """Quantize the digits network: accuracy, size and speed, beside ONNX Runtime's own quantizer; Markdown."""
+    from graphc.tools.bench.quantization import report
+
+    report(examples, target, rounds, lambda line: print(line, flush=True))
+
+
 def _table(name: str, sizes: tuple[int, ...], records: list[dict[str, Any]]) -> Any:
     """µs an op for each stage and size, the aim, how the largest grows, and the peers at the largest."""
     from rich.table import Table

@@ -150,6 +150,11 @@ def quantized_linear(
     form = parse_format(op.attribute_dict["format"])
     assert isinstance(form, Int4)
     inputs, outputs = op.attribute_dict["shape"]
+    blocks, width = -(-inputs // form.block), form.block // 2
+    missing = blocks * width - -(-inputs // 2)
+    if missing:
+        values = graph.compute("Pad", values, graph.integers(0, 0, 0, missing))
+    values = graph.reshape(values, (outputs, blocks, width))
     names = [x.name, values.name, graph.cast(scales, f32).name, zero_points.name if zero_points else ""]
     while not names[-1]:
         names.pop()
