@@ -29,7 +29,10 @@ from graphc.passes.autodiff import differentiate
 Array = np.ndarray[Any, Any]
 STEP = 1e-5
 
-NOT_ITS_DERIVATIVE = {"stop_gradient": "it has none on purpose"}
+NOT_ITS_DERIVATIVE = {
+    "dora_norm": "it counts as a constant",
+    "stop_gradient": "it has none on purpose",
+}
 
 LACKING: dict[str, str] = {}
 """Ops whose gradient the IR refuses, and why."""
