@@ -2,7 +2,7 @@
 
 `make` writes the weights of the bases `llama` and `cnn` into the folder, an adapter folder with random factors for each
 entry of `adapters.json` (name → base and the arguments of `LoraConfig`), the outputs of the adapted models, and the
-losses of some while they are trained further (`trained.json`, on `tokens.npy`). `read`
+losses of some while they are trained further (`trained.json`, on `<base>_batches.npy`). `read`
 loads the adapter folders that lie in `from_graphc/<base>/` onto the bases and writes the outputs of these.
 """
 
@@ -73,16 +73,21 @@ def make(folder):
 
 
 def train(folder):
-    """The losses of 20 steps on batches of the tokens, for the adapters of the file `trained.json`."""
-    tokens = torch.from_numpy(np.load(folder / "tokens.npy"))
+    """The losses of 20 steps on batches of tokens or images, for the adapters of the file `trained.json`."""
+    data = {name: torch.from_numpy(np.load(folder / f"{name}_batches.npy")) for name in ("llama", "cnn")}
+    bases = json.loads((folder / "adapters.json").read_text())
     for adapter in json.loads((folder / "trained.json").read_text()):
-        model = PeftModel.from_pretrained(base("llama"), folder / "from_peft" / adapter, is_trainable=True).eval()
+        name = bases[adapter][0]
+        model = PeftModel.from_pretrained(base(name), folder / "from_peft" / adapter, is_trainable=True).eval()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.SGD(trained, 0.01, momentum=0.9)
         losses = []
-        for batch in tokens:
-            logits = model(batch[:, :-1]).logits
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        for batch in data[name]:
+            if name == "llama":
+                logits = model(batch[:, :-1]).logits
+                loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+            else:
+                loss = model(batch).square().mean()
             losses.append(loss.item())
             optimizer.zero_grad()
             loss.backward()

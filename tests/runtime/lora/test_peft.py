@@ -40,7 +40,7 @@ ADAPTERS = {
 }
 
 
-TRAINED = ["everything", "rslora", "dora", "dora_embedding", "embedding", "saved"]
+TRAINED = ["everything", "rslora", "dora", "dora_embedding", "embedding", "saved", "conv", "conv_dora"]
 """Those that are trained further."""
 
 
@@ -55,7 +55,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("peft")
     (folder / "adapters.json").write_text(json.dumps(ADAPTERS))
     (folder / "trained.json").write_text(json.dumps(TRAINED))
-    np.save(folder / "tokens.npy", np.random.default_rng(5).integers(0, 32, (20, 2, 9)) // 4)
+    rng = np.random.default_rng(5)
+    np.save(folder / "llama_batches.npy", rng.integers(0, 32, (20, 2, 9)) // 4)
+    np.save(folder / "cnn_batches.npy", rng.standard_normal((20, 4, 2, 5, 5)).astype(np.float32))
     worker("make", folder)
     return folder
 
@@ -117,13 +119,18 @@ def test_folders_of_graphc_give_the_same_outputs_in_peft(made: Path) -> None:
 def test_training_has_the_losses_of_peft(target: str, made: Path) -> None:
     """Of 20 steps, from the same factors; in float32."""
     needs(target)
-    tokens = np.load(made / "tokens.npy").astype(np.int32)
-    for adapter in TRAINED if target == "torch" else TRAINED[1:4]:
-        model = base("llama", made)
-        model.load_adapter(made / "from_peft" / adapter, names=MODELS["llama"][1])
-        loss = graphc.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for adapter in TRAINED if target == "torch" else TRAINED[1::2]:
+        name = ADAPTERS[adapter][0]
+        batches = np.load(made / f"{name}_batches.npy")
+        model = base(name, made)
+        model.load_adapter(made / "from_peft" / adapter, names=MODELS[name][1])
+        if name == "llama":
+            loss: object = graphc.losses.SparseCategoricalCrossentropy(from_logits=True)
+            pairs = [(batch[:, :-1].astype(np.int32), batch[:, 1:].astype(np.int32)) for batch in batches]
+        else:
+            loss, pairs = "mse", [(batch, np.zeros((4, 3), np.float32)) for batch in batches]
         model.compile(graphc.optimizers.SGD(0.01, momentum=0.9), loss, target=target)
-        found = [float(model.train_on_batch(batch[:, :-1], batch[:, 1:])) for batch in tokens]
+        found = [float(model.train_on_batch(x, y)) for x, y in pairs]
         wanted = np.load(made / f"{adapter}_losses.npy")
         assert wanted[-1] < wanted[0]
         np.testing.assert_allclose(found, wanted, rtol=2e-5, err_msg=adapter)
