@@ -84,6 +84,21 @@ def test_the_digits_network_learns_rotated_digits_alike_on_every_target(examples
     agree(found)
 
 
+def test_the_example_learns_sideways_digits_and_forgets_nothing(
+    examples: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import digits_lora
+
+    monkeypatch.setattr("sys.argv", ["digits_lora.py", "--target", "numpy", "--epochs", "4", "--save", str(tmp_path)])
+    digits_lora.main()
+    before, after, without = capsys.readouterr().out.splitlines()[1:4]
+    assert before == "before: right on 447 of 450 upright and 47 of 450 sideways digits"
+    assert int(after.split(": ")[1].split()[0]) > 380
+    assert without == "without the adapter: 447 of 450 upright digits"
+    assert (tmp_path / "adapter" / "adapter_config.json").is_file()
+    assert (tmp_path / "merged" / "merge_certificate.json").is_file()
+
+
 def test_the_language_model_is_fine_tuned_alike_on_every_target(examples: None) -> None:
     from gpt import gpt
 
