@@ -8,7 +8,7 @@ from graphc.codegen.numpy.spelling import identity
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import geometry, kernel_shape, tuple_text, window_steps
 from graphc.ir.dims import Size
-from graphc.ir.dtypes import DType, f32
+from graphc.ir.dtypes import DType
 from graphc.ir.graph import Op
 
 
@@ -69,8 +69,8 @@ def kernel_gradient(op: Op) -> Spelled | None:
 
 def _identity(kind: str, dtype: DType) -> str:
     start = identity(kind, dtype).replace("np.", "jnp.")
-    if dtype is not f32:
-        return f"jnp.array({start}, jnp.{dtype})"
+    if not dtype.is_float:
+        return f"jnp.array({start}, jnp.{dtype})"  # Python's number takes a float's dtype, and JAX knows its gradient
     return "0.0" if kind == "sum" else start
 
 

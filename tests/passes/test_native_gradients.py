@@ -1,5 +1,6 @@
 """`gradients="native"` against the IR's own gradient on torch and jax: a training forward pass with dropout and batch
-normalization, whose masks have the same bits, and whose new averages are handed out and kept."""
+normalization, whose masks have the same bits, and whose new averages are handed out and kept. In float64, where a
+wrong term cannot hide in rounding."""
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from graphc.ir.graph import Result
 from graphc.ir.rewriter import Rewriter
 from graphc.passes.autodiff import differentiate
 
-X = np.linspace(-2, 2, 8 * 6 * 6 * 3, dtype=np.float32).reshape(8, 6, 6, 3)
+X = np.linspace(-2, 2, 8 * 6 * 6 * 3).reshape(8, 6, 6, 3)
 LABELS = np.arange(8, dtype=np.int32) % 5
 KEY = np.array([3, 4], np.uint32)
 
@@ -58,10 +59,19 @@ def step(model, gradients):
     return module
 
 
+@pytest.fixture
+def doubles():
+    """Layers that are made have float64 weights and compute in float64."""
+    graphc.config.set_dtype_policy("float64")
+    yield
+    graphc.config.set_dtype_policy("float32")
+
+
 @pytest.mark.parametrize("target", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("make", "x"), [(network, X), (tokens, np.arange(56, dtype=np.int32).reshape(8, 7) % 11)])
-def test_a_training_step_with_dropout(make, x, target):
+def test_a_training_step_with_dropout(make, x, target, doubles):
     model = make()
+    assert {str(weight.dtype) for weight in model.weights} == {"float64"}
     exes = [graphc.compile(step(model, gradients), target) for gradients in ("ir", "native")]
     assert "value_and_grad(" in exes[1].source and "value_and_grad(" not in exes[0].source
     names = [port.name for port in exes[0].inputs] if hasattr(exes[0], "inputs") else None
@@ -70,5 +80,5 @@ def test_a_training_step_with_dropout(make, x, target):
         own, native = (exe(**arguments) for exe in exes)
         assert len(own) == len(native) == len(model.trainable_weights) + 2, names
         for one, other in zip(native, own, strict=True):
-            np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-5)
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
     assert any(np.any(g) for g in own[1:-1])
