@@ -1,7 +1,8 @@
-"""`int4` and `uint4`: four bits an element, in blocks of a channel's elements that have a scale each."""
+"""`int4`, `uint4`, `int3` and `uint3`: few bits an element, in blocks of a channel's elements that have a scale."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -33,21 +34,19 @@ SMALLEST = 16
 """The least size of a block, as in ONNX's `MatMulNBits`."""
 
 
-@register_format
 @dataclass(frozen=True)
-class Int4(Format):
-    """(value − zero point) · scale, the values from 0 to 15 and two a byte, in blocks of `block` elements of a channel.
+class BlockFormat(Format):
+    """(value − zero point) · scale, with values of `bits` bits, in blocks of `block` elements of a channel.
 
-    Values are u8[channels, ⌈n / 2⌉] for the n elements of a channel, the first of a pair in the low four bits; scales
-    are [channels, blocks] in `scales` (f16 or f32). Symmetric, the zero point is 8 and values go from 1 to 15;
-    `asymmetric`, each block has its own, u8[channels, ⌈blocks / 2⌉] packed as the values are. So ONNX's `MatMulNBits`
-    has its weights.
+    Scales are [channels, blocks] in `scales` (f16 or f32). Symmetric, the zero point is the middle of the range, and
+    of rounding to nearest its ends are alike; `asymmetric`, each block has its own, u8[channels, ⌈blocks / 2⌉], two a
+    byte. How values are packed is the subclass's.
 
     A channel's last block may be shorter. What was dequantized quantizes to the same
     arrays where it is symmetric, or where both ends of the range occur in each block.
     """
 
-    name: ClassVar[str] = "int4"
+    bits: ClassVar[int]
 
     block: int = 32
     asymmetric: bool = False
@@ -64,7 +63,33 @@ class Int4(Format):
         scales = Part("scales", TensorType.of(self.scales, (rows, blocks)))
         zeros = (Part("zero_points", TensorType.of(u8, (rows, -(-blocks // 2)))),) if self.asymmetric else ()
         width = columns(shape, self.channel_axis(len(shape)))
-        return Part("values", TensorType.of(u8, (rows, -(-width // 2)))), scales, *zeros
+        return Part("values", TensorType.of(u8, (rows, *self.packed_shape(width)))), scales, *zeros
+
+    @abstractmethod
+    def packed_shape(self, width: Any) -> tuple[Any, ...]:
+        """The shape in which so many values of a channel are stored, in bytes."""
+
+    @abstractmethod
+    def pack(self, rows: Array) -> Array:
+        """Values [channels, n] as they are stored."""
+
+    @abstractmethod
+    def unpack(self, stored: Array) -> Array:
+        """What was packed, with zeros behind where bytes have room for more."""
+
+    @abstractmethod
+    def unpack_recorded(self, stored: Tensor) -> Tensor:
+        """`unpack` with ops."""
+
+    @property
+    def middle(self) -> int:
+        """The zero point of blocks that have none of their own."""
+        return 1 << (self.bits - 1)
+
+    @property
+    def most(self) -> int:
+        """The greatest value."""
+        return (1 << self.bits) - 1
 
     def _counts(self, shape: Sequence[Any]) -> tuple[Any, Any]:
         """Channels, and blocks of each."""
@@ -80,29 +105,24 @@ class Int4(Format):
         blocks = self.blocks(finite(array, self))
         least, most = np.min(blocks, 2, initial=0), np.max(blocks, 2, initial=0)
         if not self.asymmetric:
-            return self.with_scales(array, rounded_scales(np.maximum(-least, most), 7, self.scales, self))
-        scales = rounded_scales(most - least, 15, self.scales, self)
-        return self.with_scales(array, scales, zero_points_of(least, scales.astype(np.float64), (0, 15), u8))
+            return self.with_scales(array, rounded_scales(np.maximum(-least, most), self.middle - 1, self.scales, self))
+        scales = rounded_scales(most - least, self.most, self.scales, self)
+        return self.with_scales(array, scales, zero_points_of(least, scales.astype(np.float64), (0, self.most), u8))
 
     def with_scales(self, array: Array, scales: Array, zero_points: Array | None = None) -> tuple[Array, ...]:
         """The arrays for given scales (and zero points, one for each block, not packed), each element rounded to the
         nearest value there is."""
         whole = np.rint(self.blocks(finite(array, self)) / scales[..., None].astype(np.float64))
-        if zero_points is None:
-            return self._packed(np.clip(whole + 8, 1, 15), array.shape), scales
-        values = self._packed(np.clip(whole + zero_points[..., None], 0, 15), array.shape)
-        return values, scales, packed(padded(zero_points, 2))
-
-    def _packed(self, blocks: Array, shape: Sequence[int]) -> Array:
-        """Values [channels, blocks, block] as they are stored, a zero behind an odd number of them."""
-        width = int(columns(shape, self.channel_axis(len(shape))))
-        rows = blocks.reshape(blocks.shape[0], blocks.shape[1] * self.block)[:, :width]
-        return packed(padded(rows, 2))
+        middle = self.middle if zero_points is None else zero_points[..., None]
+        blocks = np.clip(whole + middle, 0, self.most).astype(np.uint8)
+        width = int(columns(array.shape, self.channel_axis(array.ndim)))
+        values = self.pack(blocks.reshape(blocks.shape[0], blocks.shape[1] * self.block)[:, :width])
+        return (values, scales) if zero_points is None else (values, scales, packed(padded(zero_points, 2)))
 
     def dequantize(self, *arrays: Array, shape: Sequence[int]) -> Array:
         values, scales, *zeros = arrays
-        zero_points = unpacked(zeros[0])[:, : scales.shape[1], None].astype(np.float64) if zeros else 8.0
-        rows = padded(unpacked(values), self.block)[:, : scales.shape[1] * self.block]
+        zero_points = unpacked(zeros[0])[:, : scales.shape[1], None].astype(np.float64) if zeros else float(self.middle)
+        rows = padded(self.unpack(values), self.block)[:, : scales.shape[1] * self.block]
         whole = (rows.reshape(*scales.shape, self.block) - zero_points) * scales[..., None].astype(np.float64)
         return from_rows(whole.reshape(whole.shape[0], -1 if whole.size else 0), shape, self.channel_axis(len(shape)))
 
@@ -124,12 +144,36 @@ class Int4(Format):
     def _whole(self, parts: Sequence[Tensor], shape: Sequence[Any], dtype: DType) -> Tensor:
         """The values [channels, blocks, block] less their zero points, as floats."""
         rows, blocks = self._counts(shape)
-        flat = padded_recorded(unpacked_recorded(parts[0]), self.block)
+        flat = padded_recorded(self.unpack_recorded(parts[0]), self.block)
+        if flat.shape[1] != blocks * self.block:
+            flat = ops.slice(flat, starts=(0, 0), limits=(rows, blocks * self.block))
         values = as_dtype(ops.reshape(flat, shape=(rows, blocks, self.block)), dtype)
         if len(parts) < 3:
-            return values - 8
+            return values - self.middle
         zero_points = ops.slice(unpacked_recorded(parts[2]), starts=(0, 0), limits=(rows, blocks))
         return values - ops.reshape(as_dtype(zero_points, dtype), shape=(rows, blocks, 1))
+
+
+@register_format
+@dataclass(frozen=True)
+class Int4(BlockFormat):
+    """Values from 0 to 15, two a byte, u8[channels, ⌈n / 2⌉] for the n elements of a channel, the first of a pair in
+    the low four bits. So ONNX's `MatMulNBits` has its weights. See `BlockFormat`."""
+
+    name: ClassVar[str] = "int4"
+    bits: ClassVar[int] = 4
+
+    def packed_shape(self, width: Any) -> tuple[Any, ...]:
+        return (-(-width // 2),)
+
+    def pack(self, rows: Array) -> Array:
+        return packed(padded(rows, 2))
+
+    def unpack(self, stored: Array) -> Array:
+        return unpacked(stored)
+
+    def unpack_recorded(self, stored: Tensor) -> Tensor:
+        return unpacked_recorded(stored)
 
 
 @register_format
@@ -138,4 +182,55 @@ class UInt4(Int4):
     """`int4{asymmetric}`: every block has a zero point."""
 
     name: ClassVar[str] = "uint4"
+    asymmetric: bool = True
+
+
+@register_format
+@dataclass(frozen=True)
+class Int3(BlockFormat):
+    """Values from 0 to 7 by their bits: u8[channels, 3, ⌈n / 8⌉], where byte j of row b has bit b of the values 8j to
+    8j + 7, that of the first one lowest. See `BlockFormat`."""
+
+    name: ClassVar[str] = "int3"
+    bits: ClassVar[int] = 3
+
+    def packed_shape(self, width: Any) -> tuple[Any, ...]:
+        return 3, -(-width // 8)
+
+    def pack(self, rows: Array) -> Array:
+        values = padded(rows, 8)
+        bits = (values[:, None, :] >> np.arange(3, dtype=np.uint8)[:, None]) & 1
+        return np.packbits(bits.astype(np.uint8), axis=2, bitorder="little")
+
+    def unpack(self, stored: Array) -> Array:
+        low, middle, high = np.moveaxis(np.unpackbits(stored, axis=2, bitorder="little"), 1, 0)
+        return low | middle << 1 | high << 2
+
+    def unpack_recorded(self, stored: Tensor) -> Tensor:
+        rows, _, width = stored.shape
+        single = [ops.reshape(x, shape=(rows, 3, width, 1)) for x in _bits(stored)]
+        bits = ops.reshape(ops.concat(*single, axis=3), shape=(rows, 3, width * 8))
+        planes = [
+            ops.reshape(ops.slice(bits, starts=(0, b, 0), limits=(rows, b + 1, width * 8)), shape=(rows, width * 8))
+            for b in range(3)
+        ]
+        return ops.or_(planes[0], ops.or_(_shifted(planes[1], 1), _shifted(planes[2], 2)))
+
+
+def _bits(stored: Tensor) -> list[Tensor]:
+    """Bit 0 to bit 7 of every byte."""
+    shifted = [stored, *(ops.shift_right(stored, np.uint8(i)) for i in range(1, 8))]
+    return [ops.and_(x, np.uint8(1)) for x in shifted]
+
+
+def _shifted(x: Tensor, places: int) -> Tensor:
+    return ops.shift_left(x, np.uint8(places))
+
+
+@register_format
+@dataclass(frozen=True)
+class UInt3(Int3):
+    """`int3{asymmetric}`: every block has a zero point."""
+
+    name: ClassVar[str] = "uint3"
     asymmetric: bool = True

@@ -289,7 +289,14 @@ def _sample(text: str, shape: tuple[int, ...], dtype: str = "float32") -> None:
 for _text in ("int8", "int8{axis=0}", "uint8{axis=1}", "int8{tensor}"):
     _sample(_text, (3, 4, 5))
 _sample("int8{axis=0,asymmetric}", (4, 3), "bfloat16")
-for _text in ("int4", "int4{block=16,scales=f32}", "uint4{axis=0,block=16}", "nf4{axis=0}"):
+for _text in (
+    "int4",
+    "int4{block=16,scales=f32}",
+    "uint4{axis=0,block=16}",
+    "int3",
+    "uint3{axis=0,block=16}",
+    "nf4{axis=0}",
+):
     _sample(_text, (3, 7, 5))
 _sample("nf4{block=16,double=16}", (9, 31))
 for _text in ("q4_0", "q8_0{axis=0}"):
