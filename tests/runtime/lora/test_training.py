@@ -93,7 +93,7 @@ def test_the_example_learns_sideways_digits_and_forgets_nothing(
     digits_lora.main()
     before, after, without = capsys.readouterr().out.splitlines()[1:4]
     assert before == "before: right on 447 of 450 upright and 47 of 450 sideways digits"
-    assert int(after.split(": ")[1].split()[0]) > 380
+    assert int(after.split(": ")[1].split()[0]) > 300
     assert without == "without the adapter: 447 of 450 upright digits"
     assert (tmp_path / "adapter" / "adapter_config.json").is_file()
     assert (tmp_path / "merged" / "merge_certificate.json").is_file()
