@@ -23,6 +23,7 @@ from graphc.frontends.tensor_files import tensors_of
 from graphc.frontends.variable import Variable
 from graphc.frontends.whole_files import write_whole
 from graphc.ir.adapting import Form
+from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import FormatError, GraphcError, ShapeError
 from graphc.ir.suggestions import nearest
 from graphc.passes.lora.settings import Settings, layer_of, scaling
@@ -221,6 +222,8 @@ def read_folder(folder: Path) -> AdapterFolder:
     data = path.read_bytes()
     found = AdapterFolder(folder, config, base=_metadata(data).get(DIGEST))
     for key, array in sorted(tensors_of(data, str(path)).items()):
+        if not dtype_of(array.dtype).is_float or not np.isfinite(array.astype(np.float64)).all():
+            raise FormatError(f"{path}: {key!r} has {array.dtype} numbers that are no floats, or not finite")
         _sort_in(found, key.removeprefix(PREFIX), array)
     for module, parts in found.factors.items():
         lacking = {"a", "b"} - parts.keys()
@@ -269,6 +272,22 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
             raise FormatError(f"{path}: {key} = {value!r} is not supported")
     if not isinstance(config.get("r"), int) or config["r"] < 1:
         raise FormatError(f"{path}: r is a positive integer, not {config.get('r')!r}")
+    for key, default in (("lora_alpha", config["r"]), ("lora_dropout", 0.0)):
+        if not _is_number(config.setdefault(key, default)):
+            raise FormatError(f"{path}: {key} is a number, not {config[key]!r}")
+    for key in ("rank_pattern", "alpha_pattern"):
+        patterns = config.get(key) or {}
+        if not isinstance(patterns, dict) or not all(map(_is_number, patterns.values())):
+            raise FormatError(f"{path}: {key} has a number for each pattern, not {patterns!r}")
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise FormatError(f"{path}: {pattern!r} of {key} is no regular expression: {error}") from None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def load_adapter(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from artifacts import needs
 from peft_models import MODELS, with_weights
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 
 import graphc
 from graphc import GraphcError
@@ -169,11 +169,24 @@ def test_folders_that_do_not_fit_are_refused(made: Path, tmp_path: Path) -> None
         ({"init_lora_weights": "pissa"}, "changes the base weights"),
         ({"lora_bias": True}, "lora_bias = True is not supported"),
         ({"r": 5}, "is 5, its tensors have 4"),
+        ({"r": "4"}, "r is a positive integer, not '4'"),
+        ({"lora_alpha": "big"}, "lora_alpha is a number, not 'big'"),
+        ({"lora_dropout": None}, "lora_dropout is a number, not None"),
+        ({"rank_pattern": [1]}, "rank_pattern has a number for each pattern"),
+        ({"alpha_pattern": {"(": 3}}, "of alpha_pattern is no regular expression"),
+        ({"use_dora": True}, "lacks a tensor of"),
     ]:
         with pytest.raises(graphc.FormatError, match=words):
             model.load_adapter(altered(**changes), names=names)
     with pytest.raises(GraphcError, match=r"'model\.layers\.0\.self_attn\.q_proj', which the model does not have"):
         model.load_adapter(folder)
+    for factor, words in ((np.nan, "not finite"), (None, "int32 numbers that are no floats")):
+        copy = altered()
+        tensors = load_file(copy / "adapter_model.safetensors")
+        given = {key: value.astype(np.int32) if factor is None else value * factor for key, value in tensors.items()}
+        (copy / "adapter_model.safetensors").write_bytes(save(given))
+        with pytest.raises(graphc.FormatError, match=words):
+            model.load_adapter(copy, names=names)
     (pickled := tmp_path / "pickled").mkdir()
     (pickled / "adapter_model.bin").write_bytes(b"")
     with pytest.raises(graphc.FormatError, match="pickle"):
