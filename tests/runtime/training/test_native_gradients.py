@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import layers, ops
+from graphc import layers, losses, ops
 
 RNG = np.random.default_rng(0)
-X = RNG.normal(size=(20, 4)).astype(np.float32)
+X = RNG.normal(size=(20, 4))
 Y = (np.arange(20) % 3).astype(np.int32)
 
 
@@ -35,22 +35,32 @@ def trained(target, gradients):
     model = Network()
     model(X[:1])
     rng = np.random.default_rng(1)
-    model.set_weights([w + 0.1 * rng.normal(size=w.shape).astype(np.float32) ** 2 for w in model.get_weights()])
-    kernel = np.random.default_rng(2).normal(size=(4, 8)).astype(np.float32)
+    model.set_weights([w + 0.1 * rng.normal(size=w.shape) ** 2 for w in model.get_weights()])
+    kernel = np.random.default_rng(2).normal(size=(4, 8))
     model.wide.kernel.assign(kernel)
     model.narrow.kernel.assign(kernel.reshape(8, 4)[:, :3])
-    model.compile("sgd", "sparse_categorical_crossentropy", target=target, gradients=gradients)
+    loss = losses.SparseCategoricalCrossentropy(dtype="float64")
+    model.compile("sgd", loss, target=target, gradients=gradients)
     history = model.fit(X, Y, batch_size=8, epochs=2, verbose=0)  # the last batch is smaller
     return history.history["loss"], model.get_weights()
 
 
+@pytest.fixture
+def doubles():
+    """Layers that are made have float64 weights and compute in float64."""
+    graphc.config.set_dtype_policy("float64")
+    yield
+    graphc.config.set_dtype_policy("float32")
+
+
 @pytest.mark.parametrize("target", ["torch", "jax"])
-def test_the_same_run(target):
-    own_losses, own = trained(target, "ir")
-    losses, weights = trained(target, "native")
-    np.testing.assert_allclose(losses, own_losses, rtol=1e-5)
+def test_the_same_run(target, doubles):
+    own_means, own = trained(target, "ir")
+    means, weights = trained(target, "native")
+    assert {weight.dtype for weight in weights} == {np.dtype(np.float64)}
+    np.testing.assert_allclose(means, own_means, rtol=1e-5)
     for one, other in zip(weights, own, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_mistakes():
