@@ -2,8 +2,10 @@
 
 import ast
 
+import numpy as np
 import pytest
 
+from graphc.codegen.source.dialect import shortest
 from graphc.codegen.source.expressions import Expression, template
 from graphc.codegen.source.naming import Names, class_name, identifier, plural, stem
 
@@ -72,3 +74,18 @@ def test_names_are_free_again_once_released():
     names.release("x_1")
     assert names.take("x") == "x_1"
     assert names.take("params") == "params_1"
+
+
+def test_the_shortest_number_is_the_same_in_float32() -> None:
+    assert [shortest(value) for value in (0.09999999999999998, 1 - 0.999, 0.3535533905932738)] == [
+        0.1,
+        0.001,
+        0.35355338,
+    ]
+    draw = np.random.default_rng(0)
+    bits = draw.integers(0, 2**32, 20_000, dtype=np.uint32).view(np.float32)
+    values = [*bits[np.isfinite(bits)].astype(np.float64), *draw.normal(size=20_000), -0.0, 1e-45, 3.4028235e38]
+    for value in values:
+        found = shortest(float(value))
+        assert np.float32(found).tobytes() == np.float32(value).tobytes()
+        assert len(repr(found)) <= len(repr(float(value)))

@@ -1,6 +1,7 @@
 """Arrays of a training step are let go of where they are read last."""
 
-from graphc.codegen.source.freeing import with_deletions
+from graphc.codegen.source.freeing import Line, with_deletions
+from graphc.ir.parser import parse
 
 
 def test_what_is_read_last_is_deleted() -> None:
@@ -41,3 +42,10 @@ def test_blocks_count_as_one_statement() -> None:
 def test_what_one_branch_assigns_may_not_exist() -> None:
     lines = ["if p:", "    y = f(x)", "    z = y", "else:", "    z = x", "w = h(z)", "v = w + 1", "return v"]
     assert with_deletions(lines, {"y", "z"}) == [*lines[:6], "del z", *lines[6:]]
+
+
+def test_a_name_that_goes_on_with_a_few_numbers_is_deleted_before() -> None:
+    function = parse("graphc-ir 1\nfunc @f(%x: f32[64, 64] input, %s: f32[] input) -> f32[] {\n  return %s\n}\n").main
+    large, small = (parameter.value for parameter in function.inputs)
+    lines = [Line.of("y = f(x)", {"y": large}), "z = g(y)", Line.of("y = total(z)", {"y": small}), "w = y", "return w"]
+    assert with_deletions(lines, {"y"}) == ["y = f(x)", "z = g(y)", "del y", "y = total(z)", "w = y", "return w"]
