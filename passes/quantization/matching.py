@@ -10,7 +10,7 @@ from typing import Any
 
 from graphc.ir import ops
 from graphc.ir.dtypes import f32, f64
-from graphc.ir.formats import Int8, parse_format
+from graphc.ir.formats import AWQ, Int8, parse_format
 from graphc.ir.module import Module
 from graphc.ir.rewriter import Rewriter
 from graphc.passes.driver import Rewritten, apply_rules, producer, rule
@@ -61,6 +61,22 @@ def linear_of_dequantized(op: Any, rewriter: Rewriter) -> Rewritten:
 
 
 @rule(ops.linear, ops.matmul)
+def linear_of_factors(op: Any, rewriter: Rewriter) -> Rewritten:
+    """linear(x, dequantize(parts, factors), bias) = linear(x · factors, dequantize(parts), bias)"""
+    x, kernel = op.operands[:2]
+    inner = producer(kernel, ops.dequantize)
+    if inner is None or x.dtype is not inner.dtype or kernel.ndim != 2 or x is kernel:
+        return None
+    form = parse_format(inner.format)
+    if not isinstance(form, AWQ) or form.channel_axis(2) != 1:
+        return None
+    *parts, factors = inner.operands
+    base = ops.dequantize(*parts, format=str(form.base), shape=inner.shape, dtype=inner.dtype)
+    scaled = x * (factors if factors.dtype is x.dtype else ops.convert(factors, dtype=x.dtype))
+    return op.definition(scaled, base, *op.operands[2:])
+
+
+@rule(ops.linear, ops.matmul)
 def linear_of_integers(op: Any, rewriter: Rewriter) -> Rewritten:
     """linear(dequantize(x, s, z), dequantize(w, t), bias) = integer_linear(x, s, w, t, z, bias), both of them bytes"""
     left, right = producer(op.operands[0], ops.dequantize), producer(op.operands[1], ops.dequantize)
@@ -99,4 +115,4 @@ def absorb_transposes(module: Module) -> None:
 def match_linear(module: Module) -> None:
     """Make `integer_linear` of products of dequantized activations, `quantized_linear` of others with such a kernel."""
     if any(op.definition is ops.dequantize for op in module.walk()):
-        apply_rules(module, [linear_of_integers, linear_of_dequantized])
+        apply_rules(module, [linear_of_integers, linear_of_factors, linear_of_dequantized])

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from graphc.ir.adapting import uses_of
 from graphc.ir.errors import GraphcError
-from graphc.ir.graph import Value
+from graphc.ir.graph import Function, Value
 from graphc.ir.module import Module
 from graphc.ir.suggestions import nearest
 from graphc.passes.lora.settings import layer_of, matches
@@ -99,3 +99,19 @@ def _nothing(module: Module, pattern: str, what: str, able: Collection[str]) -> 
 def patterns(text: str) -> list[str]:
     """The patterns of an option, which are separated by commas."""
     return [part for part in map(str.strip, text.split(",")) if part]
+
+
+def kernel_inputs(function: Function) -> dict[str, Value]:
+    """What products and convolutions read, by the names of their weights: whose statistics tell how much each input of
+    a kernel counts. A weight that several ops read has the input of the first; tables have none.
+
+    `runtime/quantization/observing.py` runs a model and hands out such values.
+    """
+    found: dict[str, Value] = {}
+    for parameter in function.parameters:
+        if parameter.weight is None or not parameter.type.dtype.is_float:
+            continue
+        uses = [use for use in uses_of(parameter.value) if use.kind in ("linear", "conv")]
+        if uses and uses[0].op.operands[0] is not None:
+            found.setdefault(parameter.weight, uses[0].op.operands[0])
+    return found

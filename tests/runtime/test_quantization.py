@@ -17,7 +17,17 @@ from graphc.runtime.quantization.calibration import BINS, Histogram, by_entropy,
 from graphc.runtime.quantization.processor import flags, wants_reduced_range
 
 TARGETS = ["numpy", "torch", "onnx", "jax"]
-FORMATS = ["int8", "int8{asymmetric}", "int4{block=16}", "uint4", "nf4", "nf4{double=256}"]
+FORMATS = [
+    "int8",
+    "int8{asymmetric}",
+    "int4{block=16}",
+    "uint4",
+    "nf4",
+    "nf4{double=256}",
+    "int3",
+    "awq{bits=3}",
+    "awq",
+]
 
 
 def network(seed: int = 0) -> Model:
@@ -379,3 +389,25 @@ def test_quantizers_as_in_keras() -> None:
 
 def test_all_targets_that_are_tested_are_there() -> None:
     assert set(TARGETS) < set(targets())
+
+
+def test_inputs_of_kernels_can_be_observed() -> None:
+    """What GPTQ, AWQ and the like are made from."""
+    from graphc.passes.quantization.targets import kernel_inputs
+    from graphc.runtime.quantization.observing import observe
+
+    model, x = perceptron(), rows(6)
+    found = list(observe(graphc.lower(model), kernel_inputs, x, batch_size=4))
+    assert [sorted(values) for values in found] == [["down/kernel", "up/kernel"]] * 2
+    np.testing.assert_array_equal(np.concatenate([values["up/kernel"] for values in found]), x)
+    hidden = np.maximum(x @ model.layers[0].kernel.numpy() + model.layers[0].bias.numpy(), 0)
+    together = np.concatenate([values["down/kernel"] for values in found])
+    np.testing.assert_allclose(together, hidden, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["numpy", "torch", "onnx", "jax"])
+def test_int8_runs_where_the_batch_is_another(target: str) -> None:
+    needs(target)
+    exe = graphc.compile(graphc.quantize(perceptron(), "int8", activations="dynamic"), target=target)
+    x = rows(7)
+    np.testing.assert_allclose(exe(x)[2:3], exe(x[2:3]), rtol=1e-5, atol=1e-5)
