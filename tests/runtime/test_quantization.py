@@ -1,5 +1,6 @@
 """Quantized models as users have them: on every target, with data, by `Model.quantize`; and mistakes."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -411,3 +412,19 @@ def test_int8_runs_where_the_batch_is_another(target: str) -> None:
     exe = graphc.compile(graphc.quantize(perceptron(), "int8", activations="dynamic"), target=target)
     x = rows(7)
     np.testing.assert_allclose(exe(x)[2:3], exe(x[2:3]), rtol=1e-5, atol=1e-5)
+
+
+def test_emitted_torch_can_be_exported() -> None:
+    needs("torch")
+    import torch
+
+    x = rows(4)
+    for module in (graphc.quantize(perceptron(), "int4"), graphc.quantize(perceptron(), "int8", activations="dynamic")):
+        exe = graphc.compile(module, target="torch")
+        spec = importlib.util.spec_from_file_location("emitted", exe.folder / "model.py")
+        assert spec is not None and spec.loader is not None
+        emitted = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(emitted)
+        exported = torch.export.export(emitted.load(), (torch.from_numpy(x),))
+        found = exported.module()(torch.from_numpy(x)).detach().numpy()
+        np.testing.assert_allclose(found, exe(x), rtol=1e-5, atol=1e-6)
