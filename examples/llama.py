@@ -121,14 +121,19 @@ def name_in_transformers(weight: str) -> str:
 
 def weights_for(model: Model) -> dict[str, np.ndarray]:
     """The weights as `LlamaForCausalLM.load_state_dict` takes them, once made tensors; kernels are [out, in] there."""
-    return {name_in_transformers(v.path): _turned(v.path, v.numpy()) for v in model.weights if "/lora_" not in v.path}
+    return {name_in_transformers(name): _turned(name, variable.numpy()) for name, variable in _base(model)}
 
 
 def load_weights_of(model: Model, arrays: Mapping[str, np.ndarray]) -> None:
     """Give the model the weights of a `LlamaForCausalLM` of its sizes, by their names there."""
-    for variable in model.weights:
-        if "/lora_" not in variable.path:
-            variable.assign(_turned(variable.path, arrays[name_in_transformers(variable.path)]))
+    for name, variable in _base(model):
+        variable.assign(_turned(name, arrays[name_in_transformers(name)]))
+
+
+def _base(model: Model):
+    """The variables with their paths from the root, without those of adapters."""
+    pairs = zip(graphc.lower(model).weights, model.weights, strict=True)
+    return [(name, variable) for name, variable in pairs if "/lora_" not in name]
 
 
 def _turned(weight: str, array: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ def remat(
     module: Module,
     budget: ByteSize | None = None,
     sizes: Sizes | None = None,
-    policy: Literal["marked", "everything", "nothing"] = "marked",
+    policy: Literal["marked", "everything", "nothing", "products"] = "marked",
     names: str = "",
     layers: str = "",
 ) -> None:
@@ -27,7 +27,8 @@ def remat(
 
     `budget` bounds the peak of live bytes beside parameters, at these `sizes` of the symbols (`{B:8}`; each as small as
     it may be by default), with the fewest FLOPs found. `names`: save what is tagged so only; `layers`: compute the
-    inside of the layers again whose paths match (both lists separated by blanks).
+    inside of the layers again whose paths match (both lists separated by blanks). The policy `products` saves the
+    fewest bytes without which no product runs again: norms and activations are computed again.
     Raises `GraphcError` that says the least possible for a budget that cannot be kept.
     """
     if budget is not None:

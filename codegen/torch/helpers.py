@@ -13,7 +13,66 @@ class LoRALinear(nn.Linear):
         self.scaling = scaling
 
     def forward(self, x):
-        return super().forward(x) + F.linear(F.linear(x, self.lora_a) * self.scaling, self.lora_b)
+        y = super().forward(x)
+        rows, small = y.view(-1, y.shape[-1]), F.linear(x, self.lora_a).view(-1, self.lora_a.shape[0])
+        rows.addmm_(small, self.lora_b.T, alpha=self.scaling)
+        return y
+''',
+    "lora_mlp": '''
+def lora_mlp(x, gate_up, down, *factors, scaling, activation=F.silu):
+    """down(activation(gate(x)) * up(x)) with adapters in all three layers, and what gate and up gave, side by side."""
+    wide = lora_linears(x, gate_up, *factors[:4], scaling=scaling[:2])
+    gate, up = wide.chunk(2, dim=-1)
+    return lora_linears(activation(gate).mul_(up), down, *factors[4:], scaling=scaling[2:]), wide
+''',
+    "lora_linears": '''
+def lora_linears(x, weight, *factors, scaling):
+    """x @ weight; to the columns of each layer its adapter, a and b among the factors, adds x @ a * scaling @ b."""
+    y, a = x @ weight, torch.cat(factors[::2], dim=1)
+    rows, small = y.view(-1, y.shape[-1]), (x @ a).view(-1, a.shape[1])
+    column = row = 0
+    for b, factor in zip(factors[1::2], scaling):
+        rank, outputs = b.shape
+        rows[:, column : column + outputs].addmm_(small[:, row : row + rank], b, alpha=factor)
+        column, row = column + outputs, row + rank
+    return y
+''',
+    "lora_small_gradient": '''
+def lora_small_gradient(dy, *b, scaling):
+    """The gradients of x @ a for all adapters: dy @ b.T * scaling, each for its columns of dy."""
+    parts = dy.split([each.shape[1] for each in b], dim=-1)
+    return torch.cat([part @ each.T * factor for part, each, factor in zip(parts, b, scaling)], dim=-1)
+''',
+    "lora_input_gradient": '''
+def lora_input_gradient(dy, small, weight, *a):
+    """dy @ weight.T, plus what came through the adapters: small @ a.T."""
+    dx, a = dy @ weight.T, torch.cat(a, dim=1)
+    dx.view(-1, dx.shape[-1]).addmm_(small.reshape(-1, a.shape[1]), a.T)
+    return dx
+''',
+    "lora_factor_gradients": '''
+def lora_factor_gradients(dy, small, x, *factors, scaling):
+    """The gradients of each a and b in turn: x.T @ small, and (x @ a * scaling).T @ dy."""
+    x, dy, small = (each.reshape(-1, each.shape[-1]) for each in (x, dy, small))
+    ranks = [a.shape[1] for a in factors[::2]]
+    again = x @ torch.cat(factors[::2], dim=1)
+    parts = zip(
+        (x.T @ small).split(ranks, dim=1),
+        again.split(ranks, dim=1),
+        dy.split([b.shape[1] for b in factors[1::2]], dim=1),
+        scaling,
+    )
+    return [d for da, s, d_part, factor in parts for d in (da, (s * factor).T @ d_part)]
+''',
+    "glu_gradient": '''
+def glu_gradient(dy, x, activation=F.silu, slope=torch.ops.aten.silu_backward):
+    """The gradient of activation(gate) * up by gate and up side by side, and that product again."""
+    gate, up = x.chunk(2, dim=-1)
+    dx, hidden = torch.empty_like(x), activation(gate)
+    d_gate, d_up = dx.chunk(2, dim=-1)
+    torch.mul(dy, hidden, out=d_up)
+    d_gate.copy_(slope(dy * up, gate))
+    return dx, hidden.mul_(up)
 ''',
     "lora_linear": '''
 def lora_linear(x, weight, a, b, bias=None, dropped=None, scaling=1.0):
@@ -31,13 +90,26 @@ def attention_gradient(dy, *operands, **options):
     return torch.autograd.grad(y, operands, dy)
 ''',
     "attention_with_logsumexp": '''
-def attention_with_logsumexp(*operands, **options):
+def attention_with_logsumexp(*operands, is_causal=False, scale=None):
     """Attention, and what PyTorch's own gradient of it needs besides; on a GPU it has several forms of that."""
     query, key, value = (x.transpose(1, 2) for x in operands)
     if query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, key, value, **options).transpose(1, 2), None
-    y, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, **options)
-    return y.transpose(1, 2), logsumexp
+        y = F.scaled_dot_product_attention(query, key, value, is_causal=is_causal, scale=scale)
+        return y.transpose(1, 2), None
+    forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    if not is_causal or query.shape[2] != key.shape[2]:
+        y, logsumexp = forward(query, key, value, is_causal=is_causal, scale=scale)
+        return y.transpose(1, 2), logsumexp
+    found = []  # blocks of queries, each with the keys up to its end: PyTorch goes through those that are not seen too
+    for start, end in causal_blocks(query.shape[2]):
+        unseen = query.new_full((end - start, end), -torch.inf).triu(start + 1)
+        found.append(forward(query[:, :, start:end], key[:, :, :end], value[:, :, :end], attn_mask=unseen, scale=scale))
+    return torch.cat([y.transpose(1, 2) for y, _ in found], dim=1), torch.cat([sums for _, sums in found], dim=2)
+''',
+    "causal_blocks": '''
+def causal_blocks(places, size=128):
+    """Where blocks of places start and end."""
+    return [(start, min(start + size, places)) for start in range(0, places, size)]
 ''',
     "attention_gradient_with_logsumexp": '''
 def attention_gradient_with_logsumexp(dy, y, logsumexp, *operands, is_causal=False, scale=None):
@@ -50,8 +122,19 @@ def attention_gradient_with_logsumexp(dy, y, logsumexp, *operands, is_causal=Fal
         return torch.autograd.grad(y.transpose(1, 2), operands, dy)
     dy, y, query, key, value = (x.transpose(1, 2) for x in (dy, y, *operands))
     backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    found = backward(dy, query, key, value, y, logsumexp, 0.0, is_causal, scale=scale)
-    return tuple(x.transpose(1, 2) for x in found)
+    if not is_causal or query.shape[2] != key.shape[2]:
+        found = backward(dy, query, key, value, y, logsumexp, 0.0, is_causal, scale=scale)
+        return tuple(x.transpose(1, 2) for x in found)
+    d_query, d_key, d_value = (torch.zeros_like(x) for x in operands)
+    for start, end in causal_blocks(query.shape[2]):
+        rows = [x[:, :, start:end] for x in (y, logsumexp)]
+        unseen = query.new_full((end - start, end), -torch.inf).triu(start + 1)
+        given = (dy[:, :, start:end], query[:, :, start:end], key[:, :, :end], value[:, :, :end])
+        found = backward(*given, *rows, 0.0, False, attn_mask=unseen, scale=scale)
+        d_query[:, start:end] = found[0].transpose(1, 2)
+        d_key[:, :end] += found[1].transpose(1, 2)
+        d_value[:, :end] += found[2].transpose(1, 2)
+    return d_query, d_key, d_value
 ''',
     "value_and_grad": '''
 def value_and_grad(function, arguments, wrt):

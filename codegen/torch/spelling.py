@@ -306,6 +306,16 @@ def lora_linear(op: Op) -> Spelled | None:
     return f"lora_linear({{0}}, {{1}}, {{2}}, {{3}}{more}, scaling={{scaling}})"
 
 
+def lora_block(op: Op) -> Spelled | None:
+    """By a helper of the op's name; in narrow floats its sums would be rounded in another order."""
+    attributes = op.attribute_dict
+    options = ["scaling={scaling}"] if "scaling" in attributes else []
+    if attributes.get("activation", "silu") != "silu" or op.results[0].dtype.bits < 32:
+        return None
+    operands = [f"{{{i}}}" for i in range(len(op.operands))]
+    return f"{op.name}({', '.join([*operands, *options])})"
+
+
 def gelu(op: Op) -> Spelled:
     return 'F.gelu({0}, approximate="tanh")' if op.attribute_dict["approximate"] else "F.gelu({0})"
 
@@ -407,6 +417,10 @@ SPELLING: dict[str, Spelling] = {
     "matmul": "{0} @ {1}",
     "linear": linear,
     "lora_linear": lora_linear,
+    **dict.fromkeys(
+        ("lora_linears", "lora_mlp", "lora_small_gradient", "lora_input_gradient", "lora_factor_gradients"), lora_block
+    ),
+    "glu_gradient": lora_block,
     "convolution": conv,
     "conv": conv,
     "convolution_input_gradient": input_gradient,

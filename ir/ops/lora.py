@@ -231,6 +231,16 @@ def _(dy, y, x, kernel, a, b, bias, gain, dropped, *, scaling):
     source = x if dropped is None else dropped
     lead = tuple(range(x.ndim - 1))
     pairs = tuple((axis, axis) for axis in lead)
+    if gain is None and dropped is None and lead:
+        small = ops.lora_small_gradient(dy, b, scaling=(scaling,))
+        return (
+            ops.lora_input_gradient(dy, small, kernel, a),
+            dot_general(x, dy, contract=pairs),
+            *ops.lora_factor_gradients(dy, small, x, a, b, scaling=(scaling,)),
+            None if bias is None else ops.reduce_sum(dy, axes=lead),
+            None,
+            None,
+        )
     small = _product(source, a) * scaling
     d_gain = None
     through, around = dy, dy  # what the adapter's output gets, and that of the product of x with the kernel

@@ -1,13 +1,16 @@
-"""Policies of what to save that need no sizes: everything, nothing, by tags, by layers, by marked blocks."""
+"""Policies of what to save that need no sizes: all, nothing, all products, by tags, by layers, by marked blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from graphc.ir.analysis.remat_blocks import remat_blocks, remat_border
+from graphc.ir.dims import evaluate, product
 from graphc.ir.graph import Op
 from graphc.ir.location import Scope
+from graphc.passes.partition.cut import Cutter
 from graphc.passes.partition.joint_graph import JointGraph
 
 
@@ -19,6 +22,44 @@ def everything(graph: JointGraph) -> list[int]:
 def nothing(graph: JointGraph) -> list[int]:
     """Nothing: all is computed again from the parameters."""
     return _saved(graph, lambda op: True)
+
+
+CHEAP = 32
+"""FLOPs for each number that an op reads or makes; contractions have more, norms and activations less."""
+
+
+def products(graph: JointGraph) -> list[int]:
+    """The fewest bytes without which no product has to run again: what is cheap is computed again from them.
+
+    Views are computed again too, from the values whose buffers they share. A minimum cut, see `cut.py`.
+    """
+    dear: set[int] = set()
+    for number, op in enumerate(graph.ops[: graph.forward]):
+        numbers = {*graph.reads[number], *graph.makes[number]}
+        size = sum(_elements(graph, value) for value in numbers)
+        if op.regions or op.name == "call" or graph.flops[number] > CHEAP * size:
+            dear.add(number)
+    views = {
+        made
+        for number, sources in enumerate(graph.shares)
+        if sources is not None or graph.ops[number].name in VIEWS
+        for made in graph.makes[number]
+    }
+    whole = 1 + sum(graph.bytes)
+    sizes = [whole if value in views and graph.bytes[value] else size for value, size in enumerate(graph.bytes)]
+    seen = replace(graph, bytes=sizes)
+    flops = sum(graph.flops[: graph.forward]) or 1
+    return Cutter(seen, dear).cut(SMALLEST / flops)
+
+
+VIEWS = frozenset({"reshape", "transpose", "split", "slice"})
+"""Ops whose results may share the buffer of what they read, depending on how it lies."""
+SMALLEST = 1e-3
+"""What all FLOPs of the forward part weigh against a byte: they only choose among cuts of as many bytes."""
+
+
+def _elements(graph: JointGraph, value: int) -> int:
+    return evaluate(product(graph.values[value].shape), dict(graph.sizes))
 
 
 def by_tags(graph: JointGraph, tags: Collection[str]) -> list[int]:

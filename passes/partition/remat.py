@@ -101,7 +101,13 @@ def _choice(policy: str, names: Sequence[str], layers: Sequence[str]) -> Callabl
         return lambda graph: policies.by_tags(graph, names)
     if layers:
         return lambda graph: policies.by_layers(graph, layers)
-    return {"marked": policies.by_marks, "everything": policies.everything, "nothing": policies.nothing}[policy]
+    known = {
+        "marked": policies.by_marks,
+        "everything": policies.everything,
+        "nothing": policies.nothing,
+        "products": policies.products,
+    }
+    return known[policy]
 
 
 __all__ = ["by_policy", "complete_sizes", "has_backward", "planning_for", "within_budget"]

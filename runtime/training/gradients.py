@@ -12,6 +12,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.graph import Value
 from graphc.passes.autodiff.joint import Differentiator
+from graphc.passes.lora.fuse import fuse_adapters, source_of
 from graphc.passes.outline import outline_gradient
 
 
@@ -33,6 +34,9 @@ def gradients(loss: Any, variables: Sequence[Variable | Value]) -> list[Value | 
     wanted = [builder.value(each) for each in variables]
     apply_adapters(recording)
     values = [v for v in wanted if v is not None]
+    if recording.adapted and all(v.op is None for v in values):  # or one may be inside a block
+        trained = set(values)
+        fuse_adapters(builder.block, lambda kernel: source_of(kernel) not in trained)
     if recording.gradients == "native":
         found = outline_gradient(recording.module, builder.block, value, values, recording.function)
     else:

@@ -26,6 +26,8 @@ from graphc.ir.graph import Value
 from graphc.ir.module import Module
 from graphc.ir.rewriter import Rewriter
 from graphc.ir.types import TensorType
+from graphc.passes.lora.fuse import fuse_frozen
+from graphc.passes.lora.join import join_weights
 from graphc.passes.registry import collector_paused
 from graphc.runtime.training.data import packed
 
@@ -136,7 +138,10 @@ def record_training(model: Any, train: Batch | None, test: Batch | None, check_f
                     error.at("test_step, for evaluation")
                 raise
             recorded.module, recorded.variables = beside.module, beside.variables
+    for function in recorded.module.functions.values():
+        fuse_frozen(recorded.module, function)
     model._after_recording(recorded.module, recorded.variables)
+    join_weights(recorded.module)
     return recorded
 
 

@@ -1,0 +1,27 @@
+"""How a process is asked: `train 3` comes in on a line, the seconds and losses of three steps go out; `memory` asks for
+what was measured of it. It is processor time, on one thread, which is little disturbed by what else runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+
+def serve(step: Callable[[], float], measured: Callable[[], dict[str, int]]) -> None:
+    """Answer the lines on stdin until it ends."""
+    out, sys.stdout = sys.stdout, sys.stderr  # what a framework prints is not an answer
+    print(json.dumps({"ready": True}), file=out, flush=True)
+    for line in sys.stdin:
+        kind, _, count = line.strip().partition(" ")
+        if kind == "memory":
+            print(json.dumps(measured()), file=out, flush=True)
+            continue
+        seconds: list[float] = []
+        losses: list[float] = []
+        for _ in range(int(count)):
+            start = time.process_time()
+            losses.append(step())
+            seconds.append(time.process_time() - start)
+        print(json.dumps({"seconds": seconds, "losses": losses}), file=out, flush=True)
