@@ -115,7 +115,7 @@ def linear_layer(op: Op) -> Layer | None:
     arguments = [rows if block == 32 else f"partial({rows}, block={block})", str(inputs)]
     if op.operands[4] is not None:
         weights["bias"] = (4, ())
-        arguments.append(f"nn.Parameter(torch.empty({outputs}))")
+        arguments.append(f"bias=nn.Parameter(torch.empty({outputs}))")
     for index, part in enumerate(form.parts((inputs, outputs)), 1):
         steps = (Permute((1, 0)),) if isinstance(form, Int8) and index == 1 else ()
         sizes = tuple(reversed(part.type.shape)) if steps else part.type.shape

@@ -1,1 +1,3 @@
-"""Quantization: weights stored as integers (`weights`), which of them (`targets`)."""
+"""Quantization as rewrites: which weights (`targets`), stored as integers (`weights`), activations (`activations`), what
+targets match late (`matching`), batch normalizations that go first (`batch_norm`), sizes on disk (`sizes`). What needs
+data is in `runtime/quantization`."""
