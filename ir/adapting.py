@@ -96,7 +96,7 @@ def uses_of(kernel: Value, done: Container[Op] = ()) -> Iterator[Use]:
                 todo.append((op.result, flipped))
             elif op.name == "transpose" and value.ndim == 2:
                 todo.append((op.result, not flipped))
-            elif op.name == "reshape" and op.result.ndim == 2 and not flipped:
+            elif op.name == "reshape" and not flipped:
                 todo.append((op.result, flipped))
             else:
                 found.append(Use(op, value, flipped, _kind(op, value)))

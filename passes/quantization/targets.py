@@ -34,7 +34,7 @@ def channel_axis(kernel: Value) -> int | None:
     axes = [
         0 if use.kind == "embedding" or use.flipped else -1
         for use in sorted(uses_of(kernel), key=lambda use: use.kind != "embedding")
-        if use.kind is not None
+        if use.kind is not None and (use.value.ndim == 2 or use.value.shape == kernel.shape)  # not: depthwise kernels
     ]
     for op in kernel.uses or ():
         place, axis = _WITH_ADAPTERS.get(op.name, (None, 0))

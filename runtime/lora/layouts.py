@@ -52,6 +52,12 @@ def tensor_name(names: Names, weight: str) -> str:
     return f"{module_name(names, layer_of(weight))}.{LEAVES.get(leaf, leaf)}"
 
 
+def flat(weight: str, array: Array) -> Array:
+    """A weight without products as PyTorch has it: a bias of heads has one axis there."""
+    leaf = weight.rpartition("/")[2]
+    return array.reshape(-1) if LEAVES.get(leaf, leaf) == "bias" else array
+
+
 def to_torch(array: Array, form: Form | None) -> Array:
     """A weight as PyTorch has it; `form` is how an adapter would lie beside it, None for one without products."""
     if form is None or form.kind == "embedding" or form.transposed:
@@ -61,7 +67,9 @@ def to_torch(array: Array, form: Form | None) -> Array:
 
 
 def from_torch(array: Array, form: Form | None, shape: tuple[int, ...]) -> Array:
-    """The inverse of `to_torch`, for a weight of this shape. Raises ValueError where the sizes do not fit."""
+    """The inverse of `to_torch` and of `flat`, for a weight of this shape. Raises ValueError where sizes do not fit."""
+    if form is None and array.ndim == 1 and array.size == np.prod(shape, dtype=int):
+        return array.reshape(shape)
     if form is None or form.kind == "embedding" or form.transposed:
         return array.reshape(shape) if array.shape == shape else _misfit(array, shape)
     if array.ndim != len(form.shape):
@@ -109,6 +117,7 @@ __all__ = [
     "Names",
     "factors_from_torch",
     "factors_to_torch",
+    "flat",
     "from_torch",
     "magnitude_to_torch",
     "module_name",

@@ -31,7 +31,7 @@ from graphc.runtime.lora.adapters import (
     state_of,
 )
 from graphc.runtime.lora.bounds import Merged, merge
-from graphc.runtime.lora.layouts import Names, tensor_name, to_torch
+from graphc.runtime.lora.layouts import Names, flat, tensor_name, to_torch
 
 Array = np.ndarray[Any, Any]
 FORMAT = "graphc-merge-certificate 1"
@@ -222,7 +222,7 @@ def save_merged(
         key = tensor_name(names, weight)
         if key in tensors:
             raise GraphcError(f"two weights would be written as {key!r}: give names that tell them apart")
-        tensors[key] = _laid_out(array, forms.get(weight), variable, dtype)
+        tensors[key] = flat(weight, _laid_out(array, forms.get(weight), variable, dtype))
     certificate = Certificate(found.name, found.base, {tensor_name(names, w): each for w, each in said.items()})
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "model.safetensors", save(tensors, {"format": "pt"}), overwrite=True)

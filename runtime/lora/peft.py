@@ -42,6 +42,7 @@ from graphc.runtime.lora.layouts import (
     Names,
     factors_from_torch,
     factors_to_torch,
+    flat,
     from_torch,
     magnitude_to_torch,
     module_name,
@@ -113,7 +114,8 @@ def save_adapter(
     forms = _forms(model)
     adapted = {layer_of(weight) for weight in found.parts}
     for weight in found.trained:
-        tensors[_kept_key(names, weight, adapted)] = to_torch(found.value_of(weight), forms.get(weight))
+        array = to_torch(found.value_of(weight), forms.get(weight))
+        tensors[_kept_key(names, weight, adapted)] = flat(weight, array)
     metadata = {"format": "pt", **({} if found.base is None else {DIGEST: found.base})}
     folder.mkdir(parents=True, exist_ok=True)
     data = save({key: np.ascontiguousarray(array) for key, array in tensors.items()}, metadata)

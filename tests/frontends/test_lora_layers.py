@@ -179,3 +179,16 @@ def test_an_adapter_comes_after_building_and_once() -> None:
     layer.enable_lora(2)
     with pytest.raises(GraphcError, match="has an adapter already"):
         layer.enable_lora(2)
+
+
+def test_depthwise_kernels_take_adapters_of_the_model() -> None:
+    model = Sequential([Input((5, 5, 3)), layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")])
+    model.add_adapter(r=2, targets="depthwise", dora=True)
+    drawn(*model.trainable_weights)
+    x = np.random.default_rng(0).standard_normal((2, 5, 5, 3)).astype(np.float32)
+    module = lower(model)
+    assert [op.name for op in module.walk() if op.name.startswith("lora_")] == ["lora_conv"]
+    np.testing.assert_allclose(interpret(module, x), model(x), rtol=1e-5, atol=1e-5)
+    adapted = model(x)
+    model.merge_adapter()
+    np.testing.assert_allclose(model(x), adapted, rtol=1e-5, atol=1e-5)

@@ -176,3 +176,23 @@ def test_a_merge_into_a_quantized_base_is_made_on_demand_only(tmp_path) -> None:
     np.testing.assert_array_equal(model.predict(x, verbose=0), adapted)
     floats = model.save_merged(tmp_path)
     assert floats.tensors["dense.weight"]["bound"] < 1e-6
+
+
+def test_weights_of_heads_are_matrices_and_vectors_in_a_merged_folder(tmp_path) -> None:
+    inputs = Input((5, 12))
+    attended = layers.MultiHeadAttention(3, 4, name="attention")(inputs, inputs)
+    model = graphc.Model(inputs, layers.Dense(2, name="out")(attended))
+    model.add_adapter(r=2, targets="attention/*", bias="lora_only")
+    model.save_merged(tmp_path / "merged")
+    model.save_adapter(tmp_path / "adapter")
+    from safetensors.numpy import load_file
+
+    found = load_file(tmp_path / "merged" / "model.safetensors")
+    assert found["attention.query.weight"].shape == (12, 12) and found["attention.query.bias"].shape == (12,)
+    bias = model.trainable_weights[0]
+    assert bias.shape == (3, 4)
+    bias.assign(np.arange(12.0).reshape(3, 4))
+    model.save_adapter(tmp_path / "adapter")
+    model.delete_adapter("default")
+    model.load_adapter(tmp_path / "adapter")
+    assert any(v is bias and (v.numpy().ravel() == np.arange(12)).all() for v in model.trainable_weights)
