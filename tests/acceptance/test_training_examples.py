@@ -1,8 +1,12 @@
 """The examples that train: the digits network from random weights, and a byte-level language model on the sources of
 Python's standard library. What is random is the same on every target, so their losses agree."""
 
+import fcntl
+import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +23,9 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
 
 
-def agree(losses: dict[str, list[float]], tolerance: float) -> None:
-    """All targets' losses are those of the first."""
+def agree(means: dict[str, list[float]], tolerance: float) -> None:
+    """All targets' losses are those of the first; what an example prints are means of all steps so far."""
+    losses = {name: np.diff(np.arange(1, len(found) + 1) * found, prepend=0) for name, found in means.items()}
     wanted = next(iter(losses.values()))
     for name, found in losses.items():
         np.testing.assert_allclose(found, wanted, rtol=tolerance, err_msg=name)
@@ -84,3 +89,48 @@ def test_the_digits_network_learns_on_every_target() -> None:
         assert len(losses[name]) == 20
         assert int(found[3].partition("right on ")[2].split()[0]) >= 0.98 * 450
     agree(losses, 1e-4)
+
+
+@pytest.fixture(scope="session")
+def language_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[list[float], float]]:
+    """The first mean losses of `examples/gpt_train.py` on a target, and its nats per byte; each is run once."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def trained(target: str) -> tuple[list[float], float]:
+        needs(target)
+        printed = shared / f"gpt-{target}.txt"
+        with open(shared / f"gpt-{target}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be at it
+            if not printed.exists():
+                script = [sys.executable, str(EXAMPLES / "gpt_train.py"), "--target", target]
+                text = subprocess.run(script, capture_output=True, text=True, check=True).stdout
+                print("", text, sep="\n", flush=True)
+                printed.write_text(text, encoding="utf-8")
+        text = printed.read_text(encoding="utf-8")
+        means = [float(loss) for loss in re.findall(r"mean loss ([\d.]+)", text)[:20]]
+        (nats,) = re.findall(r"held-out modules: ([\d.]+) nats", text)
+        return means, float(nats)
+
+    return trained
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["torch", "onnx", "jax", "numpy"])
+def test_the_language_model_learns(target: str, language_model: Callable[[str], tuple[list[float], float]]) -> None:
+    """At most 1.6 nats per byte on modules held out, by the schedule fixed on torch and with its first losses."""
+    means, nats = language_model(target)
+    assert nats <= 1.6 and len(means) == 20
+    wanted, of_torch = language_model("torch")
+    agree({"torch": wanted, target: means}, 1e-4)
+    assert abs(nats - of_torch) <= 0.03
+
+
+@pytest.mark.slow
+def test_the_language_model_learns_alike_on_all_targets(
+    language_model: Callable[[str], tuple[list[float], float]],
+) -> None:
+    found = {target: language_model(target) for target in TARGETS}
+    agree({target: means for target, (means, _) in found.items()}, 1e-4)
+    nats = [nats for _, nats in found.values()]
+    assert max(nats) - min(nats) <= 0.03
