@@ -66,9 +66,9 @@ def report(examples: Path, target: str, rounds: int, write: Callable[[str], None
     )
     write("| weights | activations | right, % | RMS of the logits' change | bits a weight | bytes of weights |")
     write("| --- | --- | --- | --- | --- | --- |")
-    plain = compile(net.model, target=target)(net.x)
+    plain = np.asarray(compile(net.model, target=target)(net.x))
     for name, activations, module in variants(net):
-        scores = compile(module, target=target)(net.x)
+        scores = np.asarray(compile(module, target=target)(net.x))
         sizes = stored_sizes(module)
         kernels = [size for size in sizes if not size.form.startswith("float")] or [s for s in sizes if s.elements > 32]
         change = float(np.sqrt(np.mean((scores - plain) ** 2)))
