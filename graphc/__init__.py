@@ -77,7 +77,7 @@ _MODULES = {
     "random": "graphc.frontends.random",
     "regularizers": "graphc.frontends.regularizers",
     "saving": "graphc.runtime.saving",
-    "utils": "graphc.runtime.utils",
+    "utils": "graphc.runtime.conveniences",
 }
 """Modules that are public under a shorter name. `graphc.passes` can also be called."""
 
@@ -126,11 +126,11 @@ if TYPE_CHECKING:
     from graphc.runtime import Sequential as Sequential
     from graphc.runtime import compile as compile
     from graphc.runtime import config as config
+    from graphc.runtime import conveniences as utils
     from graphc.runtime import load_artifact as load_artifact
     from graphc.runtime import models as models
     from graphc.runtime import saving as saving
     from graphc.runtime import targets as targets
-    from graphc.runtime import utils as utils
     from graphc.runtime.differentiation import grad as grad
     from graphc.runtime.differentiation import value_and_grad as value_and_grad
     from graphc.runtime.quantization.quantizing import quantize as quantize

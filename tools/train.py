@@ -15,6 +15,7 @@ from graphc.codegen.artifact import check_replaceable
 from graphc.codegen.compiler import write_artifact
 from graphc.frontends.lowering import lower
 from graphc.frontends.programs import defined_in
+from graphc.frontends.session import set_random_seed
 from graphc.frontends.structures import flatten, pack
 from graphc.frontends.whole_files import check_writable
 from graphc.ir.errors import GraphcError
@@ -26,7 +27,6 @@ from graphc.runtime.training import losses, metrics
 from graphc.runtime.training.callbacks import BackupAndRestore, Callback
 from graphc.runtime.training.data.arrays import length
 from graphc.runtime.training.fitting import ensure_built
-from graphc.runtime.utils import set_random_seed
 from graphc.tools.arrays import read_arrays
 
 Array = np.ndarray[Any, Any]
