@@ -84,15 +84,7 @@ def block(params, x, cos, sin):
     return x + mlp(params["mlp"], rms_norm(x, params["mlp_norm"]["scale"]))
 
 
-def adamw(parameter, gradient, momentum, velocity, learning_rate, alpha):
-    """The update of block/attention/query/kernel … block_2/mlp/down/kernel"""
-    momentum = momentum + (gradient - momentum) * 0.1
-    velocity = velocity + (jnp.square(gradient) - velocity) * 0.001
-    x = momentum * alpha / (jnp.sqrt(velocity) + 1e-07)
-    return parameter - parameter * (learning_rate * 0.1) - x, momentum, velocity
-
-
-def adamw_1(parameter, gradient, momentum, velocity, alpha):
+def adam(parameter, gradient, momentum, velocity, alpha):
     """The update of embedding/embeddings … norm/scale"""
     momentum = momentum + (gradient - momentum) * 0.1
     velocity = velocity + (jnp.square(gradient) - velocity) * 0.001
@@ -285,105 +277,76 @@ def train_step(params, tokens, target, learning_rate):
     step = new_optimizer_iteration.astype(jnp.float32)
     x = jnp.sqrt(1.0 - 0.999**step) / (1.0 - 0.9**step)
     alpha = learning_rate * x
+    (
+        params["embedding"]["embeddings"],
+        params["optimizer"]["embedding"]["embeddings"]["momentum"],
+        params["optimizer"]["embedding"]["embeddings"]["velocity"],
+    ) = adam(
+        params["embedding"]["embeddings"],
+        embedding_embeddings_gradient,
+        params["optimizer"]["embedding"]["embeddings"]["momentum"],
+        params["optimizer"]["embedding"]["embeddings"]["velocity"],
+        alpha,
+    )
     for i in range(3):
         layer, slots, gradient = params["blocks"][i], params["optimizer"]["blocks"][i], gradients.pop(i)
-        (
-            layer["attention"]["query"]["kernel"],
-            slots["attention"]["query"]["kernel"]["momentum"],
-            slots["attention"]["query"]["kernel"]["velocity"],
-        ) = adamw(
-            layer["attention"]["query"]["kernel"],
-            gradient["attention_query_kernel"],
-            slots["attention"]["query"]["kernel"]["momentum"],
-            slots["attention"]["query"]["kernel"]["velocity"],
-            learning_rate,
-            alpha,
-        )
-        (
-            layer["attention"]["key"]["kernel"],
-            slots["attention"]["key"]["kernel"]["momentum"],
-            slots["attention"]["key"]["kernel"]["velocity"],
-        ) = adamw(
-            layer["attention"]["key"]["kernel"],
-            gradient["attention_key_kernel"],
-            slots["attention"]["key"]["kernel"]["momentum"],
-            slots["attention"]["key"]["kernel"]["velocity"],
-            learning_rate,
-            alpha,
-        )
-        (
-            layer["attention"]["value"]["kernel"],
-            slots["attention"]["value"]["kernel"]["momentum"],
-            slots["attention"]["value"]["kernel"]["velocity"],
-        ) = adamw(
-            layer["attention"]["value"]["kernel"],
-            gradient["attention_value_kernel"],
-            slots["attention"]["value"]["kernel"]["momentum"],
-            slots["attention"]["value"]["kernel"]["velocity"],
-            learning_rate,
-            alpha,
-        )
-        (
-            layer["attention"]["out"]["kernel"],
-            slots["attention"]["out"]["kernel"]["momentum"],
-            slots["attention"]["out"]["kernel"]["velocity"],
-        ) = adamw(
-            layer["attention"]["out"]["kernel"],
-            gradient["attention_out_kernel"],
-            slots["attention"]["out"]["kernel"]["momentum"],
-            slots["attention"]["out"]["kernel"]["velocity"],
-            learning_rate,
-            alpha,
-        )
-        (
-            layer["mlp"]["gate"]["kernel"],
-            slots["mlp"]["gate"]["kernel"]["momentum"],
-            slots["mlp"]["gate"]["kernel"]["velocity"],
-        ) = adamw(
-            layer["mlp"]["gate"]["kernel"],
-            gradient["mlp_gate_kernel"],
-            slots["mlp"]["gate"]["kernel"]["momentum"],
-            slots["mlp"]["gate"]["kernel"]["velocity"],
-            learning_rate,
-            alpha,
-        )
-        (
-            layer["mlp"]["up"]["kernel"],
-            slots["mlp"]["up"]["kernel"]["momentum"],
-            slots["mlp"]["up"]["kernel"]["velocity"],
-        ) = adamw(
-            layer["mlp"]["up"]["kernel"],
-            gradient["mlp_up_kernel"],
-            slots["mlp"]["up"]["kernel"]["momentum"],
-            slots["mlp"]["up"]["kernel"]["velocity"],
-            learning_rate,
-            alpha,
-        )
-        (
-            layer["mlp"]["down"]["kernel"],
-            slots["mlp"]["down"]["kernel"]["momentum"],
-            slots["mlp"]["down"]["kernel"]["velocity"],
-        ) = adamw(
-            layer["mlp"]["down"]["kernel"],
-            gradient["mlp_down_kernel"],
-            slots["mlp"]["down"]["kernel"]["momentum"],
-            slots["mlp"]["down"]["kernel"]["velocity"],
-            learning_rate,
-            alpha,
-        )
         (
             layer["attention_norm"]["scale"],
             slots["attention_norm"]["scale"]["momentum"],
             slots["attention_norm"]["scale"]["velocity"],
-        ) = adamw_1(
+        ) = adam(
             layer["attention_norm"]["scale"],
             gradient["attention_norm_scale"],
             slots["attention_norm"]["scale"]["momentum"],
             slots["attention_norm"]["scale"]["velocity"],
             alpha,
         )
+        (
+            layer["attention"]["query"]["kernel"],
+            slots["attention"]["query"]["kernel"]["momentum"],
+            slots["attention"]["query"]["kernel"]["velocity"],
+        ) = adam(
+            layer["attention"]["query"]["kernel"],
+            gradient["attention_query_kernel"],
+            slots["attention"]["query"]["kernel"]["momentum"],
+            slots["attention"]["query"]["kernel"]["velocity"],
+            alpha,
+        )
+        (
+            layer["attention"]["key"]["kernel"],
+            slots["attention"]["key"]["kernel"]["momentum"],
+            slots["attention"]["key"]["kernel"]["velocity"],
+        ) = adam(
+            layer["attention"]["key"]["kernel"],
+            gradient["attention_key_kernel"],
+            slots["attention"]["key"]["kernel"]["momentum"],
+            slots["attention"]["key"]["kernel"]["velocity"],
+            alpha,
+        )
+        (
+            layer["attention"]["value"]["kernel"],
+            slots["attention"]["value"]["kernel"]["momentum"],
+            slots["attention"]["value"]["kernel"]["velocity"],
+        ) = adam(
+            layer["attention"]["value"]["kernel"],
+            gradient["attention_value_kernel"],
+            slots["attention"]["value"]["kernel"]["momentum"],
+            slots["attention"]["value"]["kernel"]["velocity"],
+            alpha,
+        )
+        (
+            layer["attention"]["out"]["kernel"],
+            slots["attention"]["out"]["kernel"]["momentum"],
+            slots["attention"]["out"]["kernel"]["velocity"],
+        ) = adam(
+            layer["attention"]["out"]["kernel"],
+            gradient["attention_out_kernel"],
+            slots["attention"]["out"]["kernel"]["momentum"],
+            slots["attention"]["out"]["kernel"]["velocity"],
+            alpha,
+        )
         layer["mlp_norm"]["scale"], slots["mlp_norm"]["scale"]["momentum"], slots["mlp_norm"]["scale"]["velocity"] = (
-            adamw_1(
+            adam(
                 layer["mlp_norm"]["scale"],
                 gradient["mlp_norm_scale"],
                 slots["mlp_norm"]["scale"]["momentum"],
@@ -391,22 +354,44 @@ def train_step(params, tokens, target, learning_rate):
                 alpha,
             )
         )
-    (
-        params["embedding"]["embeddings"],
-        params["optimizer"]["embedding"]["embeddings"]["momentum"],
-        params["optimizer"]["embedding"]["embeddings"]["velocity"],
-    ) = adamw_1(
-        params["embedding"]["embeddings"],
-        embedding_embeddings_gradient,
-        params["optimizer"]["embedding"]["embeddings"]["momentum"],
-        params["optimizer"]["embedding"]["embeddings"]["velocity"],
-        alpha,
-    )
+        (
+            layer["mlp"]["gate"]["kernel"],
+            slots["mlp"]["gate"]["kernel"]["momentum"],
+            slots["mlp"]["gate"]["kernel"]["velocity"],
+        ) = adam(
+            layer["mlp"]["gate"]["kernel"],
+            gradient["mlp_gate_kernel"],
+            slots["mlp"]["gate"]["kernel"]["momentum"],
+            slots["mlp"]["gate"]["kernel"]["velocity"],
+            alpha,
+        )
+        (
+            layer["mlp"]["up"]["kernel"],
+            slots["mlp"]["up"]["kernel"]["momentum"],
+            slots["mlp"]["up"]["kernel"]["velocity"],
+        ) = adam(
+            layer["mlp"]["up"]["kernel"],
+            gradient["mlp_up_kernel"],
+            slots["mlp"]["up"]["kernel"]["momentum"],
+            slots["mlp"]["up"]["kernel"]["velocity"],
+            alpha,
+        )
+        (
+            layer["mlp"]["down"]["kernel"],
+            slots["mlp"]["down"]["kernel"]["momentum"],
+            slots["mlp"]["down"]["kernel"]["velocity"],
+        ) = adam(
+            layer["mlp"]["down"]["kernel"],
+            gradient["mlp_down_kernel"],
+            slots["mlp"]["down"]["kernel"]["momentum"],
+            slots["mlp"]["down"]["kernel"]["velocity"],
+            alpha,
+        )
     (
         params["norm"]["scale"],
         params["optimizer"]["norm"]["scale"]["momentum"],
         params["optimizer"]["norm"]["scale"]["velocity"],
-    ) = adamw_1(
+    ) = adam(
         params["norm"]["scale"],
         norm_scale_gradient,
         params["optimizer"]["norm"]["scale"]["momentum"],

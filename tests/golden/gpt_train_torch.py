@@ -25,13 +25,26 @@ from safetensors.torch import load_model
 from torch import nn
 
 
-def attention_with_logsumexp(*operands, **options):
+def attention_with_logsumexp(*operands, is_causal=False, scale=None):
     """Attention, and what PyTorch's own gradient of it needs besides; on a GPU it has several forms of that."""
     query, key, value = (x.transpose(1, 2) for x in operands)
     if query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, key, value, **options).transpose(1, 2), None
-    y, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, **options)
-    return y.transpose(1, 2), logsumexp
+        y = F.scaled_dot_product_attention(query, key, value, is_causal=is_causal, scale=scale)
+        return y.transpose(1, 2), None
+    forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    if not is_causal or query.shape[2] != key.shape[2]:
+        y, logsumexp = forward(query, key, value, is_causal=is_causal, scale=scale)
+        return y.transpose(1, 2), logsumexp
+    found = []  # blocks of queries, each with the keys up to its end: PyTorch goes through those that are not seen too
+    for start, end in causal_blocks(query.shape[2]):
+        unseen = query.new_full((end - start, end), -torch.inf).triu(start + 1)
+        found.append(forward(query[:, :, start:end], key[:, :, :end], value[:, :, :end], attn_mask=unseen, scale=scale))
+    return torch.cat([y.transpose(1, 2) for y, _ in found], dim=1), torch.cat([sums for _, sums in found], dim=2)
+
+
+def causal_blocks(places, size=128):
+    """Where blocks of places start and end."""
+    return [(start, min(start + size, places)) for start in range(0, places, size)]
 
 
 def attention_gradient_with_logsumexp(dy, y, logsumexp, *operands, is_causal=False, scale=None):
@@ -44,8 +57,19 @@ def attention_gradient_with_logsumexp(dy, y, logsumexp, *operands, is_causal=Fal
         return torch.autograd.grad(y.transpose(1, 2), operands, dy)
     dy, y, query, key, value = (x.transpose(1, 2) for x in (dy, y, *operands))
     backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    found = backward(dy, query, key, value, y, logsumexp, 0.0, is_causal, scale=scale)
-    return tuple(x.transpose(1, 2) for x in found)
+    if not is_causal or query.shape[2] != key.shape[2]:
+        found = backward(dy, query, key, value, y, logsumexp, 0.0, is_causal, scale=scale)
+        return tuple(x.transpose(1, 2) for x in found)
+    d_query, d_key, d_value = (torch.zeros_like(x) for x in operands)
+    for start, end in causal_blocks(query.shape[2]):
+        rows = [x[:, :, start:end] for x in (y, logsumexp)]
+        unseen = query.new_full((end - start, end), -torch.inf).triu(start + 1)
+        given = (dy[:, :, start:end], query[:, :, start:end], key[:, :, :end], value[:, :, :end])
+        found = backward(*given, *rows, 0.0, False, attn_mask=unseen, scale=scale)
+        d_query[:, start:end] = found[0].transpose(1, 2)
+        d_key[:, :end] += found[1].transpose(1, 2)
+        d_value[:, :end] += found[2].transpose(1, 2)
+    return d_query, d_key, d_value
 
 
 def rope(x, cos, sin):
@@ -312,15 +336,7 @@ class Block(nn.Module):
         }
 
 
-def adamw(parameter, gradient, momentum, velocity, learning_rate, alpha):
-    """The update of block/attention/query/kernel … block_2/mlp/down/kernel, in place."""
-    parameter.addcmul_(parameter, learning_rate * 0.1, value=-1)
-    momentum.lerp_(gradient, 0.1)
-    velocity.lerp_(torch.square(gradient), 0.001)
-    parameter.addcdiv_(momentum * alpha, torch.sqrt(velocity) + 1e-07, value=-1)
-
-
-def adamw_1(parameter, gradient, momentum, velocity, alpha):
+def adam(parameter, gradient, momentum, velocity, alpha):
     """The update of embedding/embeddings … norm/scale, in place."""
     momentum.lerp_(gradient, 0.1)
     velocity.lerp_(torch.square(gradient), 0.001)
@@ -431,79 +447,7 @@ class Model(nn.Module):
         step = new_optimizer_iteration.float()
         x = torch.sqrt(1.0 - 0.999**step) / (1.0 - 0.9**step)
         alpha = learning_rate * x
-        for i in range(3):
-            block, gradient = self.blocks[i], gradients.pop(i)
-            adamw(
-                block.attention.query.weight,
-                gradient.pop("attention_query_kernel"),
-                block.attention.query_kernel_momentum,
-                block.attention.query_kernel_velocity,
-                learning_rate,
-                alpha,
-            )
-            adamw(
-                block.attention.key.weight,
-                gradient.pop("attention_key_kernel"),
-                block.attention.key_kernel_momentum,
-                block.attention.key_kernel_velocity,
-                learning_rate,
-                alpha,
-            )
-            adamw(
-                block.attention.value.weight,
-                gradient.pop("attention_value_kernel"),
-                block.attention.value_kernel_momentum,
-                block.attention.value_kernel_velocity,
-                learning_rate,
-                alpha,
-            )
-            adamw(
-                block.attention.out.weight,
-                gradient.pop("attention_out_kernel"),
-                block.attention.out_kernel_momentum,
-                block.attention.out_kernel_velocity,
-                learning_rate,
-                alpha,
-            )
-            adamw(
-                block.mlp.gate.weight,
-                gradient.pop("mlp_gate_kernel"),
-                block.mlp.gate_kernel_momentum,
-                block.mlp.gate_kernel_velocity,
-                learning_rate,
-                alpha,
-            )
-            adamw(
-                block.mlp.up.weight,
-                gradient.pop("mlp_up_kernel"),
-                block.mlp.up_kernel_momentum,
-                block.mlp.up_kernel_velocity,
-                learning_rate,
-                alpha,
-            )
-            adamw(
-                block.mlp.down.weight,
-                gradient.pop("mlp_down_kernel"),
-                block.mlp.down_kernel_momentum,
-                block.mlp.down_kernel_velocity,
-                learning_rate,
-                alpha,
-            )
-            adamw_1(
-                block.attention_norm.weight,
-                gradient.pop("attention_norm_scale"),
-                block.attention_norm_scale_momentum,
-                block.attention_norm_scale_velocity,
-                alpha,
-            )
-            adamw_1(
-                block.mlp_norm.weight,
-                gradient.pop("mlp_norm_scale"),
-                block.mlp_norm_scale_momentum,
-                block.mlp_norm_scale_velocity,
-                alpha,
-            )
-        adamw_1(
+        adam(
             self.embedding_embeddings,
             embedding_embeddings_gradient,
             self.optimizer_embedding_embeddings_momentum,
@@ -511,7 +455,72 @@ class Model(nn.Module):
             alpha,
         )
         del embedding_embeddings_gradient
-        adamw_1(
+        for i in range(3):
+            block, gradient = self.blocks[i], gradients.pop(i)
+            adam(
+                block.attention_norm.weight,
+                gradient.pop("attention_norm_scale"),
+                block.attention_norm_scale_momentum,
+                block.attention_norm_scale_velocity,
+                alpha,
+            )
+            adam(
+                block.attention.query.weight,
+                gradient.pop("attention_query_kernel"),
+                block.attention.query_kernel_momentum,
+                block.attention.query_kernel_velocity,
+                alpha,
+            )
+            adam(
+                block.attention.key.weight,
+                gradient.pop("attention_key_kernel"),
+                block.attention.key_kernel_momentum,
+                block.attention.key_kernel_velocity,
+                alpha,
+            )
+            adam(
+                block.attention.value.weight,
+                gradient.pop("attention_value_kernel"),
+                block.attention.value_kernel_momentum,
+                block.attention.value_kernel_velocity,
+                alpha,
+            )
+            adam(
+                block.attention.out.weight,
+                gradient.pop("attention_out_kernel"),
+                block.attention.out_kernel_momentum,
+                block.attention.out_kernel_velocity,
+                alpha,
+            )
+            adam(
+                block.mlp_norm.weight,
+                gradient.pop("mlp_norm_scale"),
+                block.mlp_norm_scale_momentum,
+                block.mlp_norm_scale_velocity,
+                alpha,
+            )
+            adam(
+                block.mlp.gate.weight,
+                gradient.pop("mlp_gate_kernel"),
+                block.mlp.gate_kernel_momentum,
+                block.mlp.gate_kernel_velocity,
+                alpha,
+            )
+            adam(
+                block.mlp.up.weight,
+                gradient.pop("mlp_up_kernel"),
+                block.mlp.up_kernel_momentum,
+                block.mlp.up_kernel_velocity,
+                alpha,
+            )
+            adam(
+                block.mlp.down.weight,
+                gradient.pop("mlp_down_kernel"),
+                block.mlp.down_kernel_momentum,
+                block.mlp.down_kernel_velocity,
+                alpha,
+            )
+        adam(
             self.norm.weight,
             norm_scale_gradient,
             self.optimizer_norm_scale_momentum,
