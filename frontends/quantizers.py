@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphc.frontends import ops
+from graphc.frontends.custom_gradient import custom_gradient
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import DTypeError, GraphcError
 from graphc.ir.suggestions import nearest
@@ -97,6 +98,46 @@ def quantize_and_dequantize(inputs: Any, scale: Any, quantized_dtype: Any, compu
     factor = ops.cast(scale, compute_dtype)
     kept = ops.cast(ops.clip(inputs / factor, -limit, limit), quantized_dtype)
     return ops.cast(kept, compute_dtype) * factor
+
+
+def fake_quant_with_min_max_vars(
+    inputs: Any,
+    min_vals: Any,
+    max_vals: Any,
+    num_bits: int = 8,
+    narrow_range: bool = False,
+    axis: int | None = None,
+) -> Any:
+    """`inputs` quantized to `num_bits` between `min_vals` and `max_vals` and dequantized; with `axis`, a range for each
+    index along it. Ranges are moved a little so that 0 is a value; `narrow_range` leaves the least integer out.
+
+    The gradient goes straight through inside the range, to `min_vals` below and to `max_vals` above it.
+    """
+    least, most = int(narrow_range), 2**num_bits - 1
+    rank = len(inputs.shape)
+    kept = None if axis is None else axis % rank
+
+    @custom_gradient
+    def quantized(x: Any, low: Any, high: Any) -> Any:
+        shape = [1 if i != kept else -1 for i in range(rank)] if kept is not None else ()
+        lower, upper = ops.reshape(low, shape), ops.reshape(high, shape)
+        scale = (upper - lower) / (most - least)
+        zero = ops.round(ops.clip(least - lower / scale, least, most))
+        bottom, top = (least - zero) * scale, (most - zero) * scale
+        inverse = (most - least) / (upper - lower)
+        moved = (ops.clip(x, bottom, top) - bottom) * inverse - ops.floor(-bottom * inverse + 0.5)
+        found = ops.cast(ops.floor(moved + 0.5) * scale, x.dtype)
+
+        def gradient(upstream: Any) -> tuple[Any, Any, Any]:
+            axes = [i for i in range(rank) if i != kept]
+            inside = ops.logical_and(x >= bottom, x <= top)
+            parts = [ops.sum(ops.where(there, upstream, 0.0), axis=axes) for there in (x <= bottom, x >= top)]
+            d_low, d_high = (ops.reshape(part, of.shape) for part, of in zip(parts, (low, high), strict=True))
+            return ops.where(inside, upstream, 0.0), d_low, d_high
+
+        return found, gradient
+
+    return quantized(inputs, min_vals, max_vals)
 
 
 def pack_int4(arr: Any, axis: int = 0, dtype: str = "int8") -> tuple[Array, tuple[int, ...], int]:

@@ -428,3 +428,25 @@ def test_emitted_torch_can_be_exported() -> None:
         exported = torch.export.export(emitted.load(), (torch.from_numpy(x),))
         found = exported.module()(torch.from_numpy(x)).detach().numpy()
         np.testing.assert_allclose(found, exe(x), rtol=1e-5, atol=1e-6)
+
+
+def test_fake_quantization_as_in_keras() -> None:
+    """Results and gradients of Keras 3.15."""
+    x = np.array([[0.8, -1.4, -2.75], [-3, 2.5, 1.0], [1.6, 0.3, 2.9]], np.float32)
+    low, high = np.array([-1, -2.5, 0], np.float32), np.array([1.5, 2, 2.7], np.float32)
+    fake = quantizers.fake_quant_with_min_max_vars
+    wanted = [[0.833333, -1.5, 0.0], [-1.0, 2.1, 1.08], [1.5, 0.3, 2.7]]
+    np.testing.assert_allclose(fake(x, low, high, num_bits=4, axis=1), wanted, atol=1e-6)
+    narrow = [[0.806299, -1.19685, -1.19685], [-1.19685, 2.00315, 0.995276], [1.6, 0.302362, 2.00315]]
+    found = fake(x, np.float32(-1.2), np.float32(2), narrow_range=True)
+    np.testing.assert_allclose(found, narrow, atol=1e-6)
+
+    def weighted(x: Any, low: Any, high: Any) -> Any:
+        weights = np.arange(1, 10, dtype=np.float32).reshape(3, 3)
+        return graphc.ops.sum(fake(x, low, high, num_bits=4, axis=1) * weights)
+
+    module = graphc.trace(weighted, graphc.Spec((3, 3)), graphc.Spec((3,)), graphc.Spec((3,)))
+    gradients = [[[1.0, 2.0, 0.0], [0.0, 0.0, 6.0], [0.0, 8.0, 0.0]], [4.0, 0.0, 3.0], [7.0, 5.0, 9.0]]
+    for number, gradient in enumerate(gradients):
+        found = graphc.compile(graphc.grad(module, wrt=number))(x, low, high)
+        np.testing.assert_allclose(found, gradient, atol=1e-6)
