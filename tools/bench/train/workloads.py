@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontends import Input, layers, lower, utils
+from graphc.frontends import Input, layers, lower
 from graphc.ir.errors import GraphcError
 from graphc.runtime import Sequential
+from graphc.runtime import conveniences as utils
 
 BATCHES = 8
 """Different batches, taken in turn."""
