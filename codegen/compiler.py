@@ -12,7 +12,7 @@ from graphc.passes import run_passes
 from graphc.passes.dce import dce
 from graphc.passes.driver import apply_rules, rules_in
 from graphc.passes.legalize import legalize
-from graphc.passes.partition.remat import planning_for, within_budget
+from graphc.passes.partition.remat import by_policy, planning_for, within_budget
 from graphc.passes.quantization.matching import match_linear
 from graphc.passes.registry import Observer, collector_paused
 from graphc.passes.rules import arithmetic
@@ -38,13 +38,16 @@ def write_artifact(
     `passes` is a pipeline as text (None: the usual one), `check` as in `run_passes`; `observe` sees the module after
     each pass, after the target's preparation (`prepare`) and after `legalize`. Functions with a backward part are
     planned so that their peak beside the parameters keeps `memory_budget` bytes at these `sizes` of symbols; `observe`
-    then sees `remat` too. Raises `TargetError`, `UnsupportedError`, and `GraphcError` for a budget that cannot be kept.
+    then sees `remat` too. Without one, and with the usual passes, steps that train adapters save no more than they need
+    for no product to run again, where the target runs ops as they stand. Raises `TargetError`, `UnsupportedError`, and
+    `GraphcError` for a budget that cannot be kept.
     """
     chosen = target(target_name)
     with collector_paused():
         with planning_for(chosen.memory):
             passed = run_passes(module, DEFAULT_PASSES if passes is None else passes, check, observe)
         match_linear(passed)
+        adapted = passes is None and chosen.in_order and any(op.name.startswith("lora_") for op in passed.walk())
         legal = chosen.prepare(passed)
         if observe is not None:
             observe("prepare", legal)
@@ -57,8 +60,11 @@ def write_artifact(
             observe("legalize", legal)
         if memory_budget is not None:
             within_budget(legal, memory_budget, sizes or {}, chosen.memory)
-            if observe is not None:
-                observe("remat", legal)
+        elif adapted:
+            with planning_for(chosen.memory):
+                by_policy(legal, "products")
+        if observe is not None and (adapted or memory_budget is not None):
+            observe("remat", legal)
         with atomic_folder(Path(folder)) as temporary:
             stored = chosen.write(legal, temporary)
             return write_manifest(temporary, target_name, legal, stored)

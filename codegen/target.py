@@ -115,6 +115,8 @@ class Target(ABC):
 
     memory: ClassVar[Memory] = PLAIN
     """How it holds values, for plans of memory: what is a view, and which workspace an op needs."""
+    in_order: ClassVar[bool] = False
+    """Whether it runs ops one after another as they stand, and lets go of each value after its last reader."""
 
     def available(self) -> bool:
         """Whether everything in `modules` is installed here."""

@@ -26,6 +26,7 @@ class NumpyTarget(Target):
     name = "numpy"
     modules = ("numpy", "scipy", "safetensors")
     memory = MEMORY
+    in_order = True
 
     def __init__(self) -> None:
         self.dialect = NumpyDialect()

@@ -34,6 +34,7 @@ class TorchTarget(Target):
     extra = "torch"
     modules = ("torch", "safetensors")
     memory = MEMORY
+    in_order = True
 
     def __init__(self) -> None:
         self.dialect = TorchDialect()

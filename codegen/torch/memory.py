@@ -14,7 +14,13 @@ from graphc.ir.types import TensorType
 KERNELS = {"conv": 3, "convolution": 3, "convolution_input_gradient": 3}
 """Copies of the kernel that an op holds: in the order of axes torch wants, and in oneDNN's blocks."""
 
-RESULTS = {"convolution_kernel_gradient": 4, "rope": 1}
+RESULTS = {
+    "convolution_kernel_gradient": 4,
+    "rope": 1,
+    "attention_with_logsumexp": 1,
+    "attention_gradient_with_logsumexp": 3,
+    "glu_gradient": 1,
+}
 """Copies of the result that an op holds besides; half as many of a kernel with its filters first, as oneDNN has it."""
 
 LABELS = 6
@@ -34,6 +40,8 @@ def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
         places = POOLS[op.name] * 8 * size(smallest) // smallest.dtype.bits
         reordered = [v for v in (*op.operands, *op.results) if v is not None] if is_reordered(op) else []
         return places + sum(size(v.type) for v in reordered)
+    if op.name == "lora_mlp" and (kernel := op.operands[2]) is not None:
+        return size(op.results[1].type.with_shape([*op.results[1].shape[:-1], kernel.shape[0]]))
     if op.name == "sparse_cross_entropy_gradient" and (labels := op.operands[2]) is not None:
         return LABELS * size(labels.type)
     copies = RESULTS.get(op.name, 0)

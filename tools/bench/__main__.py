@@ -144,6 +144,29 @@ def quantize(
     report(examples, target, rounds, lambda line: print(line, flush=True))
 
 
+@app.command("lora")
+def lora(
+    quick: Annotated[bool, typer.Option("--quick", help="Three rounds instead of fifteen.")] = False,
+    depth: Annotated[int, typer.Option(metavar="LAYERS")] = 12,
+    quantized: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", help="The format of graphc's frozen kernels, such as int4{block=32}."),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
+    examples: Annotated[Path, typer.Option(metavar="FOLDER", help="Where graphc's examples are.")] = EXAMPLES,
+) -> None:
+    """Train adapters of a Llama, 512 wide, in graphc and in PEFT: step time and memory; Markdown."""
+    from graphc.tools.bench.lora.report import report
+    from graphc.tools.bench.lora.task import Sizes
+
+    def write(line: str) -> None:
+        print(line, flush=True)
+
+    found = report(examples, Sizes(depth=depth), 3 if quick else 15, quantized, write)
+    if json_file is not None:
+        json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
 def _table(name: str, sizes: tuple[int, ...], records: list[dict[str, Any]]) -> Any:
     """µs an op for each stage and size, the aim, how the largest grows, and the peers at the largest."""
     from rich.table import Table

@@ -44,7 +44,9 @@ def weights(sizes: Sizes) -> Arrays:
     """Random weights of the base."""
     rng = np.random.default_rng(0)
     return {
-        name: np.ones(shape, np.float32) if len(shape) == 1 else rng.standard_normal(shape, np.float32) * np.float32(0.04)
+        name: np.ones(shape, np.float32)
+        if len(shape) == 1
+        else rng.standard_normal(shape, np.float32) * np.float32(0.04)
         for name, shape in shapes(sizes).items()
     }
 

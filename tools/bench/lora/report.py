@@ -1,0 +1,99 @@
+"""The race: graphc and PEFT in turns, one process each, on one thread of one core; and what each holds in memory."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc.tools.bench.lora.task import Sizes
+from graphc.tools.bench.train.measuring import Contestant, Process, one_core, ratio
+
+SAVING_PRODUCTS = "canonicalize,share_random,fold_weights,remat{policy=products}"
+"""No product runs again; norms and activations do."""
+STEPS = 2
+"""Of each contestant in a round."""
+PARTS = (0.5, 0.25)
+"""Of the peak of plain PEFT, as budgets."""
+
+
+def ours(name: str, examples: Path, sizes: Sizes, **options: Any) -> Contestant:
+    """graphc, with passes, a memory budget, or kernels in a format."""
+    command = [sys.executable, "-m", "graphc.tools.bench.lora.ours"]
+    return Contestant(name, command, after=[str(examples), json.dumps(options), json.dumps(asdict(sizes))])
+
+
+def theirs(name: str, mode: str, sizes: Sizes) -> Contestant:
+    """PEFT, or the products alone."""
+    command = [sys.executable, "-m", "graphc.tools.bench.lora.peft_worker"]
+    return Contestant(name, command, after=[mode, json.dumps(asdict(sizes))])
+
+
+def race(contestants: Sequence[Contestant], rounds: int) -> dict[str, dict[str, Any]]:
+    """Milliseconds of each contestant in each round, its first losses, saved and peak bytes."""
+    found: dict[str, dict[str, Any]] = {}
+    with one_core(), tempfile.TemporaryDirectory(prefix="graphc-bench-") as folder, ExitStack() as stack:
+        running: dict[str, Process] = {}
+        for each in contestants:
+            process = running[each.name] = Process(each, Path(folder))
+            stack.callback(process.close)
+            process.answer()
+            first = process.run("train", 3)
+            found[each.name] = {"losses": first["losses"], "train": []}
+        order = list(running)
+        for _ in range(rounds):
+            order = order[1:] + order[:1]
+            for name in order:
+                seconds = running[name].run("train", STEPS)["seconds"]
+                found[name]["train"].append(1e3 * float(np.median(seconds)))
+        for name, process in running.items():
+            found[name] |= process.run("memory", 1)
+    return found
+
+
+PLAIN, CHECKPOINTING, FLOOR = "PEFT", "PEFT, checkpointing", "the frozen products alone"
+
+
+def contestants(examples: Path, sizes: Sizes, peaks: Mapping[str, int], quantized: str | None) -> list[Contestant]:
+    """All of them; budgets are parts of PEFT's `peaks`, which were measured before."""
+    more = {} if quantized is None else {"quantized": quantized}
+    budgets = {"graphc, checkpointing's peak": peaks[CHECKPOINTING]}
+    budgets |= {f"graphc, {part:.0%} of PEFT's peak": int(part * peaks[PLAIN]) for part in PARTS}
+    return [
+        theirs(FLOOR, "floor", sizes),
+        theirs(PLAIN, "plain", sizes),
+        theirs(CHECKPOINTING, "checkpointing", sizes),
+        ours("graphc, all saved", examples, sizes, passes="canonicalize,share_random,fold_weights", **more),
+        ours("graphc", examples, sizes, **more),
+        *(ours(name, examples, sizes, memory_budget=budget, **more) for name, budget in budgets.items()),
+    ]
+
+
+def report(
+    examples: Path, sizes: Sizes, rounds: int, quantized: str | None, write: Callable[[str], object]
+) -> dict[str, dict[str, Any]]:
+    """Measure everything and `write` it as lines of Markdown; megabytes are 10⁶ bytes."""
+    first = race([theirs(PLAIN, "plain", sizes), theirs(CHECKPOINTING, "checkpointing", sizes)], 0)
+    peaks = {name: each["peak"] for name, each in first.items()}
+    found = race(contestants(examples, sizes, peaks, quantized), rounds)
+    write("| | ms a step | PEFT's time / its own | saved, MB | of PEFT's | peak, MB | third loss |")
+    write("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for name, each in found.items():
+        speed = ratio(found[PLAIN]["train"], each["train"])
+        cells = [name, f"{float(np.median(each['train'])):.0f}", str(speed)]
+        if name == FLOOR:
+            cells += [""] * 4
+        else:
+            cells += [f"{each['saved'] / 1e6:.1f}", f"{each['saved'] / found[PLAIN]['saved']:.2f}"]
+            cells += [f"{each['peak'] / 1e6:.1f}", f"{each['losses'][2]:.6f}"]
+        write(f"| {' | '.join(cells)} |")
+    tight = ratio(found["graphc, checkpointing's peak"]["train"], found[CHECKPOINTING]["train"])
+    write(f"\nAt no more than checkpointing's peak graphc takes {tight} of its time.")
+    return found
