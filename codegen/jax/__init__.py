@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graphc.codegen.jax.dialect import JaxDialect
+from graphc.codegen.jax.memory import MEMORY
 from graphc.codegen.source.loading import TreeArtifact
 from graphc.codegen.source.support import can_write, check_inputs
 from graphc.codegen.source.writer import write_source
@@ -15,7 +16,7 @@ from graphc.ir.dtypes import ALL, i4, u4
 from graphc.ir.graph import Op
 from graphc.ir.module import Module
 from graphc.ir.recipes import Recipe
-from graphc.passes.partition.groups import in_conditionals
+from graphc.passes.partition.ties import with_ties
 
 DTYPES = ALL - {i4, u4}
 
@@ -26,12 +27,13 @@ class JaxTarget(Target):
     name = "jax"
     extra = "jax"
     modules = ("jax", "safetensors")
+    memory = MEMORY
 
     def supports(self, op: Op) -> bool:
         return can_write(JaxDialect(), op, DTYPES)
 
     def write(self, module: Module, folder: Path) -> Mapping[str, Recipe]:
-        in_conditionals(module)
+        with_ties(module)
         check_inputs(module, DTYPES, self.name)
         return write_source(module, JaxDialect(has_wide_types(module)), folder)
 

@@ -12,8 +12,8 @@ from graphc.ir.dtypes import DType
 from graphc.ir.graph import Op
 
 
-def _function(op: Op) -> str:
-    """The helper that convolves. XLA's own takes a hundred times as long for images that the window hardly fits in."""
+def is_small(op: Op) -> bool:
+    """Whether the window hardly fits into the image, for which XLA's own convolution takes a hundred times as long."""
     attributes = op.attribute_dict
     y = op.results[0] if op.name in ("conv", "convolution") else op.operands[0]
     assert y is not None
@@ -21,9 +21,14 @@ def _function(op: Op) -> str:
     *window, _, _ = kernel_shape(op)
     known = all(isinstance(size, int) for size in (*counts, *window))
     plain = known and attributes["groups"] == 1 and attributes["channels_last"] and y.dtype.is_float
-    if plain and math.prod(counts) < math.prod(window):  # type: ignore[type-var]
+    return plain and math.prod(counts) < math.prod(window)  # type: ignore[type-var]
+
+
+def _function(op: Op) -> str:
+    """The helper that convolves."""
+    if is_small(op):
         return "convolution_of_small"
-    return "convolution" if attributes["channels_last"] else "convolution_channels_first"
+    return "convolution" if op.attribute_dict["channels_last"] else "convolution_channels_first"
 
 
 def _kernel(op: Op) -> str:

@@ -195,12 +195,12 @@ def selections(x, best, least, counts, window, strides, pairs, dilation):
     padded = jnp.pad(x, pairs, constant_values=least)
     inside = jnp.pad(jnp.ones(x.shape, bool), pairs)
     top = functools.reduce(best, [padded[place] for place in places])
-    taken = jnp.zeros(counts, bool)
-    for place in places:
+    first = jnp.full(counts, -1)
+    for number, place in reversed(list(enumerate(places))):
         found = padded[place]
-        chosen = ((found == top) | (found != found)) & inside[place] & ~taken
-        taken |= chosen
-        yield place, chosen
+        first = jnp.where(((found == top) | (found != found)) & inside[place], number, first)
+    for number, place in enumerate(places):
+        yield place, first == number
 ''',
     "select_and_scatter": '''
 def select_and_scatter(x, dy, best, least, window, strides, padding, dilation):

@@ -38,6 +38,10 @@ def _renames(op: Op) -> bool:
     return op.name in VIEWS
 
 
+def _never(op: Op) -> bool:
+    return False
+
+
 def _nothing(op: Op, size: Callable[[TensorType], int]) -> int:
     return 0
 
@@ -49,19 +53,38 @@ class Memory:
     `is_view` says whether the results of an op share its operands' buffers: each that of the operand of its place, or
     all that of the first where there are more or fewer results. `workspace` is how many bytes an op holds beside its
     operands and results while it runs; it is given the bytes of a type. `slack` is the part of a budget to leave free,
-    for small arrays and what allocators round up.
+    for small arrays and what allocators round up. `is_free` says which ops cost nothing to run again, as the target's
+    compiler runs them inside those that read their results. With `in_place` the new value of a weight takes the place
+    of the old one where nothing reads that later.
     """
 
     is_view: Callable[[Op], bool] = _renames
     workspace: Callable[[Op, Callable[[TensorType], int]], int] = _nothing
     slack: float = 0.0
+    is_free: Callable[[Op], bool] = _never
+    in_place: bool = False
 
     def sources(self, op: Op) -> Sequence[Value] | None:
-        """For each result of `op` the operand whose buffer it shares, if they do."""
+        """For each result of `op` the value whose buffer it shares, if they do."""
+        if self.in_place and (old := _replaced(op)) is not None:
+            return [old]
         if not self.is_view(op):
             return None
         operands = list(operand_values(op))
         return operands if len(operands) == len(op.results) else [operands[0]] * len(op.results)
+
+
+def _replaced(op: Op) -> Value | None:
+    """The weight whose new value `op` makes, if nothing but it reads the old value then or later."""
+    function, last = op.block.function, op.block.last
+    if function is None or last is None or len(op.results) != 1 or last not in (op.results[0].uses or ()):
+        return None
+    for result, value in zip(function.results, last.operands, strict=False):
+        if value is op.results[0] and result.updates is not None:
+            old = result.updates.value
+            same = old.type == op.results[0].type and op.block is function.block
+            return old if same and all(user is op or user.is_before(op) for user in old.uses or ()) else None
+    return None
 
 
 PLAIN = Memory()

@@ -118,7 +118,7 @@ def joint_graph(function: Function, sizes: Mapping[str, int], memory: Memory = P
             graph.maker.append(i)
         if free:
             given.update(op.results)
-        graph.flops.append(0 if sources is not None else flops_of(op))
+        graph.flops.append(0 if sources is not None or memory.is_free(op) else flops_of(op))
         graph.workspace.append(memory.workspace(op, size_of))
         graph.shares.append(None if sources is None else [number[value] for value in sources])
         graph.fixed.append(op.name in NEVER_AGAIN or op.definition.has_effect or op.definition.introduces_symbols)

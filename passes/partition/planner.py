@@ -142,6 +142,10 @@ class Planner:
                     break
         return best
 
+    def unlimited(self) -> Plan:
+        """The plan of the lowest peak among those of the fewest extra FLOPs."""
+        return min(self.candidates(), key=lambda plan: (plan.extra_flops, plan.peak))
+
     def within(self, budget: int, saved_bytes: int | None = None) -> Plan | None:
         """The plan of the fewest extra FLOPs found whose peak keeps `budget`; None if there is none.
 

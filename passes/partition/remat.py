@@ -18,6 +18,7 @@ from graphc.passes.partition.backward import is_backward
 from graphc.passes.partition.joint_graph import JointGraph, joint_graph
 from graphc.passes.partition.planner import Plan, Planner
 from graphc.passes.partition.rewrite import apply_plan
+from graphc.passes.partition.updates import settle_updates
 
 _memory: ContextVar[Memory] = ContextVar("graphc_target_memory", default=PLAIN)
 
@@ -57,6 +58,8 @@ def within_budget(module: Module, budget: int, sizes: Mapping[str, int], memory:
     for function in functions:
         complete = complete_sizes(function, sizes)
         held = memory or _memory.get()
+        if held.in_place:
+            settle_updates(function)
         planner = Planner(function, complete, held)
         plan = planner.within(int(budget * (1 - held.slack)))
         if plan is None:

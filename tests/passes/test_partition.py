@@ -12,9 +12,10 @@ from artifacts import needs
 import graphc
 from graphc import codegen, layers
 from graphc.codegen.compiler import write_artifact
+from graphc.codegen.source.loading import import_model
 from graphc.frontends import lower
 from graphc.ir import ops
-from graphc.ir.analysis.liveness import live_bytes
+from graphc.ir.analysis.liveness import Memory, live_bytes
 from graphc.ir.builder import Builder
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Result
@@ -26,6 +27,8 @@ from graphc.passes.autodiff import differentiate
 from graphc.passes.partition.planner import Planner, frontier
 from graphc.passes.partition.remat import within_budget
 from graphc.passes.partition.rewrite import group_of
+from graphc.passes.partition.ties import with_ties
+from graphc.passes.partition.updates import settle_updates
 
 SIZES = {"B": 2048}
 
@@ -139,6 +142,70 @@ def test_other_targets_compute_the_same(target: str, tmp_path: Path) -> None:
     found = codegen.target(target).load(tmp_path / "step").entries[network().main.name](x)
     for got, want in zip(found, interpret(network(), x), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+
+def temporaries(budget: int | None, folder: Path, size: int) -> int:
+    """What XLA allocates for the network's step within a budget."""
+    write_artifact(network(), "jax", folder, passes="", memory_budget=budget, sizes={"B": size})
+    loaded = import_model(folder)
+    return loaded.forward.lower(loaded.load(folder).params, drawn(size)).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_jax_needs_as_much_as_planned(tmp_path: Path) -> None:
+    needs("jax")
+    memory = codegen.target("jax").memory
+    planner = Planner(network().main, SIZES, memory)
+    most, least = planner.unlimited(), planner.least()
+    assert least.peak < 0.7 * most.peak
+    first, last = (
+        temporaries(int(plan.peak / (1 - memory.slack)) + 1, tmp_path / str(plan.peak), SIZES["B"])
+        for plan in (most, least)
+    )
+    assert 0.75 <= (last / first) / (least.peak / most.peak) <= 1.25
+    assert 0.75 <= last / least.peak <= 1.25
+
+
+def test_ties_change_no_bits() -> None:
+    planner = Planner(network().main, SIZES)
+    module = run_passes(network(), f"remat{{budget={planner.least().peak},sizes={{B:2048}}}}")
+    with_ties(module)
+    module.verify()
+    names = [op.name for op in module.main.block]
+    assert "barrier" not in names
+    assert names.count("select") > 6
+    for got, want in zip(interpret(module, drawn()), interpret(network(), drawn()), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+UPDATE = """
+weight "w" : f32[64, 64] trainable
+func @f(%w: f32[64, 64] param "w", %x: f32[64, 64] input) -> (s: f32[], new: f32[64, 64] updates %w) {
+  %y = matmul %x, %w : f32[64, 64]
+  %loss = reduce_sum %y {axes = [0, 1]} : f32[]
+  %dw = matmul %x, %y : f32[64, 64] @ "gradient"
+  %dx = matmul %y, %w : f32[64, 64] @ "gradient"
+  %dv = matmul %dx, %dx : f32[64, 64] @ "gradient"
+  %s = reduce_sum %dv {axes = [0, 1]} : f32[] @ "gradient"
+  %rate = constant {value = 0.5} : f32[]
+  %step = mul %dw, %rate : f32[64, 64]
+  %new = sub %w, %step : f32[64, 64]
+  return %s, %new
+}
+"""
+
+
+def test_updates_settle_where_the_old_value_was_read() -> None:
+    module = graphc.parse(UPDATE)
+    in_place = Memory(in_place=True)
+    settle_updates(module.main)
+    module.verify()
+    assert [op.name for op in module.main.block] == [
+        *("matmul", "reduce_sum", "matmul", "constant", "mul", "matmul", "sub", "matmul", "reduce_sum", "return")
+    ]
+    new = module.main.outputs[1].op
+    assert new is not None
+    assert in_place.sources(new) == [module.main.parameters[0].value]
+    assert Memory().sources(new) is None
 
 
 # --- policies -------------------------------------------------------------------------------------------------------
