@@ -224,10 +224,162 @@ class Int4QuantizationConfig(QuantizationConfig):
         return {"block_size": self.block_size}
 
 
+class _CalibratedConfig(QuantizationConfig):
+    """What GPTQ and AWQ are told: `dataset` has texts for `tokenizer`, arrays of tokens, or arrays of examples for a
+    model that reads no tokens; `num_samples` windows of `sequence_length` are looked at."""
+
+    def __init__(
+        self,
+        dataset: Any,
+        tokenizer: Any = None,
+        *,
+        weight_bits: int = 4,
+        num_samples: int = 128,
+        sequence_length: int = 512,
+        group_size: int = 128,
+        quantization_layer_structure: Any = None,
+    ) -> None:
+        super().__init__()
+        for name, number in (("num_samples", num_samples), ("sequence_length", sequence_length)):
+            if number <= 0:
+                raise GraphcError(f"{name} is a positive number, not {number}")
+        if group_size < -1 or group_size == 0:
+            raise GraphcError(f"group_size is a positive number, or -1 for one group a channel, not {group_size}")
+        self.dataset, self.tokenizer = dataset, tokenizer
+        self.weight_bits, self.group_size = weight_bits, group_size
+        self.num_samples, self.sequence_length = num_samples, sequence_length
+        self.quantization_layer_structure = quantization_layer_structure
+        """Keras's; layers go in the order in which the model calls them, whatever it says."""
+
+    @property
+    def asymmetric(self) -> bool:
+        """Whether blocks have zero points."""
+        return True
+
+    @property
+    def format(self) -> str:
+        """The format of weights."""
+        if self.weight_bits == 8:
+            return "int8{asymmetric}" if self.asymmetric else "int8"
+        block = self.group_size if self.group_size > 0 else 1 << 24  # larger than a channel: its own size is taken
+        return f"{'u' if self.asymmetric else ''}int{self.weight_bits}{{block={block}}}"
+
+    def get_config(self) -> dict[str, Any]:
+        kept = ("weight_bits", "num_samples", "sequence_length", "group_size", "quantization_layer_structure")
+        return {"dataset": None, "tokenizer": None, **{name: getattr(self, name) for name in kept}}
+
+
+class GPTQConfig(_CalibratedConfig):
+    """Weights of 3, 4 or 8 bits by GPTQ, under Keras's names. With 8 bits each output has one scale.
+
+    `hessian_damping` is the part of the mean that is added to the Hessian's diagonal; `activation_order` rounds the
+    inputs with the largest activations first. graphc's own: `search` narrows the ranges of blocks where that loses
+    less, `sweeps` rounds all once more so many times.
+    """
+
+    mode = "gptq"
+
+    def __init__(
+        self,
+        dataset: Any,
+        tokenizer: Any = None,
+        *,
+        weight_bits: int = 4,
+        num_samples: int = 128,
+        per_channel: bool = True,
+        sequence_length: int = 512,
+        hessian_damping: float = 0.01,
+        group_size: int = 128,
+        symmetric: bool = False,
+        activation_order: bool = False,
+        quantization_layer_structure: Any = None,
+        search: bool = True,
+        sweeps: int = 0,
+    ) -> None:
+        super().__init__(
+            dataset,
+            tokenizer,
+            weight_bits=weight_bits,
+            num_samples=num_samples,
+            sequence_length=sequence_length,
+            group_size=group_size,
+            quantization_layer_structure=quantization_layer_structure,
+        )
+        if weight_bits not in (3, 4, 8):
+            raise GraphcError(f"GPTQ here has weight_bits 3, 4 or 8, not {weight_bits}")
+        if not 0 <= hessian_damping <= 1:
+            raise GraphcError(f"hessian_damping is from 0 to 1, not {hessian_damping}")
+        if not per_channel:
+            raise GraphcError("per_channel=False, one scale for a whole tensor, loses too much and is not offered")
+        self.per_channel, self.symmetric = per_channel, symmetric
+        self.hessian_damping, self.activation_order = hessian_damping, activation_order
+        self.search, self.sweeps = search, sweeps
+
+    @property
+    def asymmetric(self) -> bool:
+        return not self.symmetric
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the algorithm is told."""
+        return {
+            "damping": self.hessian_damping,
+            "act_order": self.activation_order,
+            "search": self.search,
+            "sweeps": self.sweeps,
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        own = ("per_channel", "hessian_damping", "symmetric", "activation_order", "search", "sweeps")
+        return super().get_config() | {name: getattr(self, name) for name in own}
+
+
+class AWQConfig(_CalibratedConfig):
+    """Weights of 4 (here also 3) bits by AWQ, under Keras's names; `num_grid_points` scales of inputs are tried."""
+
+    mode = "awq"
+
+    def __init__(
+        self,
+        dataset: Any,
+        tokenizer: Any = None,
+        *,
+        weight_bits: int = 4,
+        num_samples: int = 128,
+        sequence_length: int = 512,
+        group_size: int = 128,
+        num_grid_points: int = 20,
+        quantization_layer_structure: Any = None,
+    ) -> None:
+        super().__init__(
+            dataset,
+            tokenizer,
+            weight_bits=weight_bits,
+            num_samples=num_samples,
+            sequence_length=sequence_length,
+            group_size=group_size,
+            quantization_layer_structure=quantization_layer_structure,
+        )
+        if weight_bits not in (3, 4):
+            raise GraphcError(f"AWQ has weight_bits 3 or 4, not {weight_bits}")
+        if num_grid_points <= 0:
+            raise GraphcError(f"num_grid_points is a positive number, not {num_grid_points}")
+        self.num_grid_points = num_grid_points
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the algorithm is told."""
+        return {"points": self.num_grid_points}
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"num_grid_points": self.num_grid_points}
+
+
 # --- by name --------------------------------------------------------------------------------------------------------
 
 CLASSES: dict[str, type[Any]] = {
-    each.__name__: each for each in (Quantizer, AbsMaxQuantizer, Int8QuantizationConfig, Int4QuantizationConfig)
+    each.__name__: each
+    for each in (Quantizer, AbsMaxQuantizer, Int8QuantizationConfig, Int4QuantizationConfig, GPTQConfig, AWQConfig)
 }
 _NAMES = {"abs_max_quantizer": AbsMaxQuantizer, "quantizer": Quantizer}
 

@@ -12,6 +12,8 @@ from graphc.ir.errors import GraphcError
 from graphc.ir.formats import AWQ, BlockFormat, Format
 from graphc.ir.formats.shapes import as_rows
 from graphc.ir.module import Module
+from graphc.passes.quantization.matching import absorb_transposes
+from graphc.passes.quantization.weights import quantize_weights
 from graphc.runtime.quantization.awq import AWQOptions, foldable, input_scales
 from graphc.runtime.quantization.gptq import GPTQ, gptq
 from graphc.runtime.quantization.moments import Moments, measured, readers
@@ -35,6 +37,18 @@ class Found:
         self.formats[name], self.arrays[name] = form, arrays
         whole = form.dequantize(*arrays, shape=work.weights.info(name).type.shape)  # type: ignore[arg-type]
         work.weights.set(name, whole)
+
+    def store(self, module: Module) -> None:
+        """Store all this in the module that it was found for, in place."""
+        for name, value in self.folded.items():
+            module.weights.set(name, value)
+        quantize_weights(module, self.formats, self.arrays)
+        absorb_transposes(module)
+
+
+def in_place(form: Format, axis: int, rank: int) -> Format:
+    """The format with its channels along an axis of a tensor, left open where it is the last."""
+    return form if axis % rank == rank - 1 else form.of_channels(axis)
 
 
 def by_layer(
@@ -139,4 +153,4 @@ def options_of(algorithm: str, given: Mapping[str, Any]) -> GPTQ | AWQOptions:
     return kind(**given)
 
 
-__all__ = ["Algorithm", "Found", "by_layer", "groups", "options_of"]
+__all__ = ["Algorithm", "Found", "by_layer", "groups", "in_place", "options_of"]

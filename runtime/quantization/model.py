@@ -14,7 +14,7 @@ from graphc.frontends.layer_paths import layer_paths
 from graphc.frontends.lowering import lower_forward
 from graphc.frontends.variable import Variable
 from graphc.ir.errors import GraphcError, UnsupportedError
-from graphc.ir.formats import FORMATS, Format, Int4, parse_format
+from graphc.ir.formats import FORMATS, BlockFormat, Format, parse_format
 from graphc.ir.formats.blocks import SMALLEST
 from graphc.ir.formats.shapes import columns
 from graphc.ir.module import Array, Module
@@ -24,8 +24,11 @@ from graphc.passes.quantization.activations import quantize_dynamically
 from graphc.passes.quantization.matching import absorb_transposes
 from graphc.passes.quantization.targets import channel_axes
 from graphc.passes.quantization.weights import quantize_weights
+from graphc.runtime.config import target as active_target
+from graphc.runtime.quantization.layerwise import Found, by_layer, options_of
+from graphc.runtime.quantization.samples import samples
 
-MODES = ("int8", "int4", "nf4")
+MODES = ("int8", "int4", "nf4", "gptq", "awq")
 Filters = str | Sequence[str] | Callable[[Any], bool] | None
 
 
@@ -51,11 +54,14 @@ class Quantizable:
 
         `mode` is Keras's `"int8"` (a scale for each output; products read their input in int8 as well, a scale for each
         row) or `"int4"` (blocks of 128 inputs with a scale and a zero point; floats go in), or `"nf4"`, or a format as
-        text (`"int4{block=32}"`). `config` is one of `graphc.quantizers` instead. `filters` chooses layers, by regular
-        expressions that are searched for in their names, or by a function. Reading a weight gives what it stands for.
+        text (`"int4{block=32}"`). `"gptq"` and `"awq"` look at the dataset of their configuration, layer by layer; AWQ
+        also changes the normalizations that take its factors in. `config` is one of `graphc.quantizers` instead.
+        `filters` chooses layers, by regular expressions that are searched for in their names, or by a function. Reading
+        a weight gives what it stands for.
 
         Raises `GraphcError` for a mode or filters that match nothing, and for layers that are quantized already.
         """
+        config = quantizers.get(config)
         form, rows = _mode(mode, config)
         lowering = lower_forward(self)  # type: ignore[arg-type]
         module, variables = lowering.module, lowering.variables
@@ -65,13 +71,19 @@ class Quantizable:
         again = [name for name in chosen if id(variables[name]) in kept]
         if again:
             raise GraphcError(f"{again[0]!r} is quantized already, as {kept[id(variables[again[0]])].format}")
+        formats = {name: _fitting(form, variables[name].shape, axes[name]) for name in chosen}
+        found = Found(formats)
+        if isinstance(config, (quantizers.GPTQConfig, quantizers.AWQConfig)):
+            options = options_of(config.mode, config.options)
+            found = by_layer(module, formats, axes, samples(module.main, config), options, active_target())
         for name in chosen:
-            variable = variables[name]
-            own = _fitting(form, variable.shape, axes[name])
+            variable, own = variables[name], found.formats[name]
             array = variable.numpy()
-            arrays = own.quantize(array)
+            arrays = found.arrays.get(name) or own.quantize(array)
             values = own.dequantize(*arrays, shape=array.shape).astype(array.dtype)
             kept[id(variable)] = Quantized(variable, own, arrays, values)
+        for name, value in found.folded.items():
+            variables[name].assign(value)
         for name in chosen:
             variables[name].assign(kept[id(variables[name])].values)
             variables[name].trainable = False
@@ -118,13 +130,17 @@ def _kept(model: Any) -> dict[int, Quantized]:
 
 def _mode(mode: str | None, config: Any) -> tuple[Format, bool]:
     """The format, and whether products read integers."""
-    config = quantizers.get(config)
     if config is not None:
         if mode is not None and mode != config.mode:
             raise GraphcError(f"the mode {mode!r} is not that of the config, {config.mode!r}: give one of them")
         mode = config.mode
     if mode is None:
         raise GraphcError(f"quantize takes a mode ({', '.join(MODES)}), a format, or a config of graphc.quantizers")
+    if mode in ("gptq", "awq"):
+        if config is None:
+            name = "GPTQConfig" if mode == "gptq" else "AWQConfig"
+            raise GraphcError(f"{mode} looks at examples: give config=graphc.quantizers.{name}(dataset, tokenizer)")
+        return parse_format(config.format), False
     if mode == "int8":
         chosen = quantizers.Int8QuantizationConfig() if config is None else config
         weights = chosen.weight_quantizer
@@ -141,7 +157,7 @@ def _mode(mode: str | None, config: Any) -> tuple[Format, bool]:
 def _fitting(form: Format, shape: tuple[int, ...], axis: int) -> Format:
     """The format for a weight: its channels, and blocks no larger than they need be."""
     own = form if axis == len(shape) - 1 else form.of_channels(axis)
-    if not isinstance(own, Int4):
+    if not isinstance(own, BlockFormat):
         return own
     width = int(columns(shape, own.channel_axis(len(shape))))
     return replace(own, block=min(own.block, max(SMALLEST, 1 << (width - 1).bit_length())))

@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from graphc.ir.errors import GraphcError
-from graphc.ir.formats import Int8, parse_format
+from graphc.ir.formats import Format, Int8, parse_format
 from graphc.ir.module import Module
 from graphc.passes import run_passes
 from graphc.passes.quantization.activations import Range, points, quantize_activations, quantize_dynamically
 from graphc.passes.quantization.batch_norm import fold_batch_norms
 from graphc.passes.quantization.matching import absorb_transposes
-from graphc.passes.quantization.targets import chosen_weights
+from graphc.passes.quantization.targets import channel_axes, chosen_weights
 from graphc.passes.quantization.weights import quantize_weights
+from graphc.runtime import config
 from graphc.runtime.quantization.calibration import PERCENTILE, Method, calibrated
+from graphc.runtime.quantization.layerwise import Algorithm, Found, by_layer, in_place, options_of
 from graphc.runtime.quantization.observing import BATCH, batches
 from graphc.runtime.quantization.processor import wants_reduced_range
 from graphc.runtime.sources import module_of
@@ -24,17 +26,18 @@ Activations = Literal["dynamic", "static"] | None
 
 def quantize(
     source: Any,
-    format: str = "int8",
+    format: str | Mapping[str, str] = "int8",
     *,
     activations: Activations = None,
     data: Any = None,
-    method: Method = "minmax",
+    method: Method | Algorithm = "minmax",
     percentile: float = PERCENTILE,
     ranges: Mapping[str, Range] | None = None,
     targets: str | Sequence[str] = "*",
     exclude: str | Sequence[str] = (),
     reduced: bool | None = None,
     batch_size: int = BATCH,
+    options: Mapping[str, Any] | None = None,
 ) -> Module:
     """A module of `source` whose kernels and tables are stored in `format`; what `graphc.compile` takes.
 
@@ -44,11 +47,23 @@ def quantize(
     then folded first. `reduced`: weights from −63 to 63, so that the 16-bit sums of processors without VNNI do not
     overflow; None: as this processor wants it, where activations are quantized.
 
+    `format` may also have a format for each weight, by their names, as `graphc.quantization_plan` chooses them. With
+    `method="gptq"` or `"awq"` only weights are quantized, to integers that keep what layers give on `data`; `options`
+    are those of `runtime/quantization/gptq.py` or `awq.py`. AWQ moves factors into normalizations before a layer, so
+    that weights are not the source's any more.
+
     Raises `GraphcError` for patterns that match nothing, for weights that are quantized already, and for data that is
     empty, misshapen or not finite.
     """
     if activations not in (None, "dynamic", "static"):
         raise GraphcError(f"activations are quantized 'static', 'dynamic' or not at all (None), not {activations!r}")
+    algorithm = method if method in ("gptq", "awq") else None
+    if algorithm is not None or not isinstance(format, str):
+        if activations is not None or ranges is not None:
+            raise GraphcError("gptq, awq and formats for each weight leave activations as they are")
+        return _weights(source, format, algorithm, data, _patterns(targets), _patterns(exclude), batch_size, options)
+    if options:
+        raise GraphcError(f"options are those of gptq and awq; {method} has none")
     static = activations == "static" or (activations is None and (data is not None or ranges is not None))
     if static and data is None and ranges is None:
         raise GraphcError("static activations need ranges: give `data`, an array of examples, or `ranges`")
@@ -74,6 +89,49 @@ def quantize(
     elif activations == "dynamic":
         quantize_dynamically(module)
     return module
+
+
+def _weights(
+    source: Any,
+    format: str | Mapping[str, str],
+    algorithm: str | None,
+    data: Any,
+    targets: Sequence[str],
+    exclude: Sequence[str],
+    batch_size: int,
+    options: Mapping[str, Any] | None,
+) -> Module:
+    """Weights alone, by an algorithm that looks at data, or in formats of their own."""
+    module = run_passes(module_of(source), "inline,canonicalize")
+    formats = _formats(module, format, targets, exclude)
+    found = Found(formats)
+    if algorithm is not None:
+        if data is None:
+            raise GraphcError(f"{algorithm} looks at what layers read: give `data`, an array of examples or batches")
+        calls = batches(module.main, data, batch_size)
+        chosen = options_of(algorithm, options or {})
+        found = by_layer(module, formats, channel_axes(module), calls, chosen, config.target())
+    found.store(module)
+    return module
+
+
+def _formats(
+    module: Module, format: str | Mapping[str, str], targets: Sequence[str], exclude: Sequence[str]
+) -> dict[str, Format]:
+    """The format of each weight, its channels in place."""
+    axes = channel_axes(module)
+    if isinstance(format, str):
+        given = dict.fromkeys(chosen_weights(module, targets, exclude), parse_format(format))
+    elif list(targets) != ["*"] or exclude:
+        raise GraphcError("formats are given by the names of weights: leave targets and exclude out")
+    else:
+        given = {}
+        for name, text in format.items():
+            names = [name] if name in axes else chosen_weights(module, [name], ())
+            given |= dict.fromkeys(names, parse_format(text))
+        if not given:
+            raise GraphcError("there is no weight in the formats that are given")
+    return {name: in_place(form, axes[name], module.weights.info(name).type.ndim) for name, form in given.items()}
 
 
 def _patterns(given: str | Sequence[str]) -> list[str]:
