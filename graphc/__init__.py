@@ -53,6 +53,7 @@ _NAMES = {
     "compile": "graphc.runtime",
     "gradients": "graphc.runtime.training.gradients",
     "load_artifact": "graphc.runtime",
+    "quantization_plan": "graphc.runtime.quantization.planning",
     "quantize": "graphc.runtime.quantization.quantizing",
     "targets": "graphc.runtime",
     "value_and_grad": "graphc.runtime.differentiation",
@@ -133,6 +134,7 @@ if TYPE_CHECKING:
     from graphc.runtime import targets as targets
     from graphc.runtime.differentiation import grad as grad
     from graphc.runtime.differentiation import value_and_grad as value_and_grad
+    from graphc.runtime.quantization.planning import quantization_plan as quantization_plan
     from graphc.runtime.quantization.quantizing import quantize as quantize
     from graphc.runtime.training import callbacks as callbacks
     from graphc.runtime.training import constraints as constraints

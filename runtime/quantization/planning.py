@@ -202,8 +202,8 @@ def _check_budget(sizes: Mapping[str, Sequence[int]], elements: int, budget: flo
     least = sum(min(each) for each in sizes.values())
     if least > limit:
         raise GraphcError(
-            f"a budget of {limit:,} bytes ({8 * limit / elements:.2f} bits a weight) cannot be kept: with these formats "
-            f"{len(sizes)} weights take at least {least:,} bytes ({8 * least / elements:.2f} bits)"
+            f"a budget of {limit:,} bytes ({8 * limit / elements:.2f} bits a weight) cannot be kept: with these "
+            f"formats {len(sizes)} weights take at least {least:,} bytes ({8 * least / elements:.2f} bits)"
         )
     return limit
 
