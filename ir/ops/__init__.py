@@ -146,6 +146,7 @@ from graphc.ir.ops.quantization import (
     dequantize,
     dynamic_quantize,
     fake_quantize,
+    fake_quantize_weight,
     integer_linear,
     quantize,
     quantize_rows,

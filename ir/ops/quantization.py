@@ -10,7 +10,7 @@ from graphc.ir.dims import product
 from graphc.ir.dtypes import DType, f32, f64, i8, u8
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import DTypeError, ShapeError
-from graphc.ir.formats import parse_format
+from graphc.ir.formats import parse_format, trained
 from graphc.ir.inference import require_equal
 from graphc.ir.opdef import AnyTensor, Draw, Tensor, composite
 from graphc.ir.ops.casting import integer_limits
@@ -123,6 +123,34 @@ for op in (quantize, fake_quantize):
     op.sample((3, 4), Draw((4,), 0.01, 0.1), Draw((4,), -20, 20, i8))
     op.sample((3, 4, 2), Draw((4,), 0.01, 0.1), Draw((4,), 0, 9, u8), axis=1, dtype="uint8", low=0, high=15)
     op.sample((0, 2), Draw((), 0.1, 1), axis=0, low=-7, high=7)
+
+
+@composite(dtypes=frozenset({f32, f64}))
+def fake_quantize_weight(x: Tensor, *, format: str) -> Tensor:
+    """What is left of a weight that is stored in `format` (int8, int4, int3 and theirs with zero points) and read
+    again, its scales being those of `x` as it is. The gradient goes straight through."""
+    return trained.rounded(x, parse_format(format))
+
+
+@fake_quantize_weight.canonical
+def _(x, *, format):
+    return {"format": str(parse_format(format))}
+
+
+@fake_quantize_weight.reference
+def _(x, *, format):
+    return trained.reference(x, parse_format(format))
+
+
+@fake_quantize_weight.vjp
+def _(dy, y, x, *, format):
+    return dy
+
+
+fake_quantize_weight.widens = False
+for _text in ("int8", "int8{asymmetric}", "int8{axis=0}", "int8{tensor}", "int4", "uint4{axis=0,block=16}", "int3"):
+    fake_quantize_weight.sample((5, 7, 6), format=_text)
+fake_quantize_weight.sample(np.zeros((4, 3), np.float32), format="int4")
 
 
 @composite(dtypes=frozenset({f32}))

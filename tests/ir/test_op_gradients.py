@@ -35,6 +35,7 @@ WITHOUT_GRADIENT = {
 NOT_ITS_DERIVATIVE = {
     "dora_norm": "counts as a constant, as in the paper",
     "fake_quantize": "goes straight through the rounding, which has none",
+    "fake_quantize_weight": "goes straight through the rounding, which has none",
     "stop_gradient": "declares no gradient although it is the identity",
 }
 """Ops whose declared gradient is meant to differ from the derivative, and why."""
