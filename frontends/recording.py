@@ -6,6 +6,7 @@ A recording is active while a model is lowered, a function traced, or a layer's 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -84,6 +85,8 @@ class Recording:
         """What gradients were taken of so far."""
         self.host_inputs: dict[str, Callable[[], Any]] = {}
         """The inputs that the host computes for each call, by name."""
+        self.applied = Counter[int]()
+        """How often each optimizer was applied so far, by id."""
         self._outer_values: list[dict[int, Value]] = []
         self.captured: list[SymbolicTensor] = []
         self.unreached: list[Variable] = []

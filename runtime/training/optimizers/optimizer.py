@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,17 @@ SCALAR = TensorType.of(f32, ())
 
 COUNT = "weight_accumulator"
 """The name of the variable that says what was accumulated so far counts for; one for each part of a loss."""
+
+
+@dataclass(frozen=True)
+class LaterRate:
+    """The rate of a schedule after `ahead` more updates than were made when a step begins."""
+
+    optimizer: Optimizer
+    ahead: int
+
+    def __call__(self) -> Any:
+        return self.optimizer._rate_of(int(self.optimizer._iterations.numpy()) + self.ahead)
 
 
 class LearningRate(Variable):
@@ -113,7 +125,7 @@ class Optimizer:
         self._excluded_names: tuple[str, ...] = ()
         self._iterations = self.add_variable((), dtype=i32, name="iteration")
         self.skips_steps = False
-        """Whether a step may be left out, so that only the target knows how many were made."""
+        """Whether a call of the target may make no step, or several, so that only the target knows how many there were."""
         self._next_step, self._counted_at = 0, -1
         self._gradient_accumulators: list[Accumulator] = []
         self._learning_rate: Any = None
@@ -131,7 +143,9 @@ class Optimizer:
             return self._learning_rate
         recording = current_recording() if Builder.current() is not None else None
         if recording is not None:
-            return recording.host_input("learning_rate", SCALAR, self._next_rate)
+            ahead = recording.applied[id(self)]
+            counted = recording.training and not ahead
+            return recording.host_input("learning_rate", SCALAR, self._next_rate if counted else LaterRate(self, ahead))
         return float(self._rate_of(int(self._iterations.numpy())))
 
     @learning_rate.setter
@@ -306,6 +320,10 @@ class Optimizer:
                 self._average(variables)
             self._constrain(variables)
             self._iterations.assign_add(1)
+        recording = current_recording()
+        if recording is not None:
+            recording.applied[id(self)] += 1
+            self.skips_steps = self.skips_steps or recording.applied[id(self)] > 1
 
     def _unscaled(self, gradient: Any, variable: Variable) -> Any:
         if gradient is None:

@@ -60,3 +60,49 @@ def test_a_step_takes_the_rate_of_its_number(wrap):
     model.optimizer.iterations.assign(0)
     model.train_on_batch(x, x)
     np.testing.assert_allclose(-model.get_weights()[0][0, 0] - seen[-1], rates[0])
+
+
+class TwoUpdates(Sequential):
+    """A step that makes two updates of one batch; both steps log the rate."""
+
+    def train_step(self, data):
+        x, y = data
+        for _ in range(2):
+            loss = self.compute_loss(x, y, self(x, training=True))
+            variables = self.trainable_variables
+            self.optimizer.apply(graphc.gradients(self.optimizer.scale_loss(loss), variables), variables)
+        return {"loss": loss, "rate": self.optimizer.learning_rate}
+
+    def test_step(self, data):
+        return {"rate": self.optimizer.learning_rate}
+
+
+@pytest.mark.parametrize("target", ["numpy", "torch"])
+@pytest.mark.parametrize("wrap", [lambda o: o, optimizers.LossScaleOptimizer])
+def test_each_update_of_a_step_takes_the_rate_of_its_number(wrap, target):
+    """As in Keras, and evaluation in between counts nothing."""
+    model = TwoUpdates([Input((1,)), layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+    rate = optimizers.schedules.ExponentialDecay(1.0, 1, 0.5)
+    model.compile(wrap(optimizers.SGD(rate)), lambda y_true, y_pred: graphc.ops.mean(y_pred, -1), target=target)
+    x, seen = np.ones((2, 1), np.float32), [0.0]
+    for step in range(3):
+        logs = model.train_on_batch(x, x, return_dict=True)
+        seen.append(-float(model.get_weights()[0][0, 0]))
+        assert logs["rate"] == 0.25 ** (step + 1)
+        assert model.test_on_batch(x, x) == model.evaluate(x, x, verbose=0) == 0.25 ** (step + 1)
+    np.testing.assert_allclose(np.diff(seen), [1.5, 0.375, 0.09375])
+
+
+def test_what_evaluation_reads_is_no_step():
+    class Logging(Sequential):
+        def test_step(self, data):
+            return {"rate": self.optimizer.learning_rate}
+
+    model = Logging([Input((1,)), layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+    rate = optimizers.schedules.ExponentialDecay(1.0, 1, 0.5)
+    model.compile(optimizers.SGD(rate), lambda y_true, y_pred: graphc.ops.mean(y_pred, -1))
+    x = np.ones((2, 1), np.float32)
+    for step in range(3):
+        assert [model.test_on_batch(x, x) for _ in range(2)] == [0.5**step] * 2
+        model.train_on_batch(x, x)
+    np.testing.assert_allclose(model.get_weights()[0][0, 0], -1.75)
