@@ -284,7 +284,7 @@ def _assign(
     names = layer_paths(model).names
     variables = {names[id(variable)]: variable for variable in model.weights}
     wrong = [f"{name} is missing" for name in variables if name not in arrays]
-    wrong += [f"{name} is unknown to the model" for name in arrays if name not in variables]
+    wrong += [f"{name} is unknown to the model" for name in sorted(arrays) if name not in variables]
     fitting = {name for name in variables if name in arrays and tuple(variables[name].shape) == arrays[name].shape}
     wrong += [
         f"{name} has shape {arrays[name].shape}, the model's has {tuple(variables[name].shape)}"

@@ -209,7 +209,7 @@ def validation_adapter(model: Any, validation: Any, batch_size: int | None, step
     """The adapter of `validation_data`: `(x, y)`, `(x, y, sample_weight)`, or what gives batches."""
     x, y, sample_weight = unpacked(validation, "validation_data")
     try:
-        return adapter(
+        made = adapter(
             x,
             y,
             sample_weight,
@@ -221,6 +221,8 @@ def validation_adapter(model: Any, validation: Any, batch_size: int | None, step
         )
     except GraphcError as error:
         raise error.at("validation_data") from None
+    made.what = "validation_data" if isinstance(made, ArrayAdapter) else f"{made.what} of validation_data"
+    return made
 
 
 def validated_epochs(frequency: Any) -> Callable[[int], bool]:

@@ -70,12 +70,13 @@ def test_labels_that_are_no_classes(label):
 # --- numbers that are not finite ----------------------------------------------------------------------------------
 
 
-def test_nan_in_the_data_is_found_on_demand():
+@pytest.mark.parametrize("target", TARGETS)
+def test_nan_in_the_data_is_found_on_demand(target):
     broken = X.copy()
     broken[7, 1] = np.nan
     message = r"x has 1 values that are NaN or infinite at epoch 1, step 2, the first \(nan\) at \[2, 1\] of the batch"
-    refused(classifier(check_finite=True), message, x=broken, changed=True)
-    model = classifier()
+    refused(classifier(target, check_finite=True), message, x=broken, changed=True)
+    model = classifier(target)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         history = model.fit(broken, Y, verbose=0, epochs=3, callbacks=[callbacks.TerminateOnNaN()])
@@ -224,6 +225,13 @@ def test_a_generator_that_is_too_short():
     assert history.epoch == [0, 1]
     with pytest.raises(GraphcError, match="gives no batches"):
         classifier().fit(batches(0), steps_per_epoch=3, verbose=0)
+
+
+def test_a_generator_of_validation_data():
+    with pytest.raises(GraphcError, match="the generator of validation_data raised ValueError at epoch 1, step 2: no"):
+        classifier().fit(X, Y, validation_data=batches(1, ValueError("no")), validation_steps=3, verbose=0)
+    with pytest.warns(UserWarning, match="the generator of validation_data ran out: 3 batches were asked for, 1 came"):
+        classifier().fit(X, Y, validation_data=batches(1), validation_steps=3, verbose=0)
 
 
 def test_a_generator_whose_batches_change():

@@ -98,7 +98,7 @@ MISTAKES = {
     "lengths": (lambda: fit(y=Y[:5]), "data differs in length: x has 12, y has 5"),
     "a generator read twice": (
         lambda: fit(validation_data=batches(3), epochs=2),
-        "nothing to evaluate on: the generator gives no batches any more. A generator is read once",
+        "nothing to evaluate on: the generator of validation_data gives no batches any more. A generator is read once",
     ),
     "misspelt hook": (
         lambda: callbacks.LambdaCallback(on_epoch_ends=print),
@@ -218,7 +218,7 @@ def test_a_last_axis_of_size_1_comes_and_goes():
         (lambda: fit(batches(5), None, epochs=2, steps_per_epoch=3), "the generator ran out: epoch 2 needs 3 batches"),
         (
             lambda: fit(validation_data=batches(3), validation_steps=5),
-            "the generator ran out: 5 batches were asked for",
+            "the generator of validation_data ran out: 5 batches were asked for",
         ),
         (lambda: callbacks_of_another_run(), "has the state of a CSVLogger"),
         (lambda: classifier().evaluate(X, Y, steps=9, verbose=0), "the data ran out: 9 batches were asked for"),
