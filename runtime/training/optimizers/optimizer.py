@@ -125,7 +125,7 @@ class Optimizer:
         self._excluded_names: tuple[str, ...] = ()
         self._iterations = self.add_variable((), dtype=i32, name="iteration")
         self.skips_steps = False
-        """Whether a call of the target may make no step, or several, so that only the target knows how many there were."""
+        """Whether a call of the target makes no step, or several, so that only the target knows how many there were."""
         self._next_step, self._counted_at = 0, -1
         self._gradient_accumulators: list[Accumulator] = []
         self._learning_rate: Any = None
