@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphc.frontends import initializers
 from graphc.frontends.recording import Recording
+from graphc.frontends.rounding import apply_rounding
 from graphc.ir.adapting import AdapterValues, Form, adapt, merged_weight, uses_of
 from graphc.ir.builder import Builder
 from graphc.ir.errors import GraphcError
@@ -177,12 +178,13 @@ def check_rank(rank: Any, form: Form, layer: str) -> None:
 
 
 def apply_adapters(recording: Recording) -> None:
-    """Rewrite what the recording has of variables with an active adapter so far."""
+    """Rewrite what the recording has so far of variables that are rounded or have an active adapter."""
     for variable in list(recording.adapted.values()):
+        values = apply_rounding(recording, variable)
         adapter = variable.adapter
         if adapter is not None:
-            kernel = recording.values[id(variable)]
-            adapt(kernel, _values(recording, adapter), recording.name_of(variable), recording.past_adapters)
+            for kernel in values:
+                adapt(kernel, _values(recording, adapter), recording.name_of(variable), recording.past_adapters)
 
 
 def end_of_forward(recording: Recording) -> None:

@@ -23,6 +23,7 @@ from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from graphc.frontends.adapters import Adapter
+    from graphc.frontends.rounding import VariableRounding
 
 Array = np.ndarray[Any, Any]
 
@@ -114,6 +115,8 @@ class Variable(Operators):
         self.adapters: dict[str, Adapter] = {}
         """Low-rank adapters by name; see `frontends/adapters.py`."""
         self._adapter: Adapter | None = None
+        self.rounding: VariableRounding | None = None
+        """How it is rounded where it is read as a kernel; see `frontends/rounding.py`."""
         self.frozen = False
         """Whether it is not trained only because an adapter is."""
         self._array: Array | None = None
@@ -242,7 +245,7 @@ class Variable(Operators):
         if recording is None:
             raise GraphcError(f"the variable {self.name!r} is read outside `graphc.lower` and `graphc.trace`")
         value = recording.variable_value(self)
-        if self.adapter is not None:
+        if self.adapter is not None or self.rounding is not None:
             recording.adapted.setdefault(id(self), self)
         wanted = self._wanted()
         return value if wanted is None else convert(value, dtype=wanted)

@@ -28,8 +28,7 @@ from graphc.ir.formats.shapes import (
 )
 from graphc.ir.inference import shape_text
 
-_LEAST = {True: 2.0**-24, False: 2.0**-126}
-_MOST = {True: 65504.0, False: float(np.finfo(np.float32).max)}
+F16_LEAST, F16_MOST, F32_LEAST = 2.0**-24, 65504.0, 2.0**-126
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,9 @@ def _rounding(
     least = ops.minimum(ops.reduce_min(x, axes=axes, keepdims=True), 0)
     most = ops.maximum(ops.reduce_max(x, axes=axes, keepdims=True), 0)
     spread = most - least if asymmetric else ops.maximum(most, -least)
-    scales = ops.clip(spread / steps, low=_LEAST[half], high=_MOST[half])
+    scales = ops.maximum(spread / steps, F16_LEAST if half else F32_LEAST)
     if half:
+        scales = ops.minimum(scales, F16_MOST)
         scales = ops.convert(ops.convert(scales, dtype=f16), dtype=x.dtype)
     scales = ops.select(ops.eq(spread, 0), 1, scales)
     if not asymmetric:
@@ -128,8 +128,10 @@ def reference(array: Array, form: Format) -> Array:
         steps = high - low if form.asymmetric else high
     least, most = (f(x, axes, initial=0, keepdims=True) for f in (np.min, np.max))
     spread = most - least if form.asymmetric else np.maximum(most, -least)
-    scales = np.clip(spread / kind(steps), kind(_LEAST[half]), kind(_MOST[half]))
-    scales = np.where(spread == 0, kind(1), scales.astype(np.float16).astype(kind) if half else scales)
+    scales = np.maximum(spread / kind(steps), kind(F16_LEAST if half else F32_LEAST))
+    if half:
+        scales = np.minimum(scales, kind(F16_MOST)).astype(np.float16).astype(kind)
+    scales = np.where(spread == 0, kind(1), scales)
     zeros = np.clip(np.rint(low - least / scales), low, high) if form.asymmetric else kind(0)
     values = (np.clip(np.rint(x / scales) + zeros, low, high) - zeros) * scales
     if not isinstance(form, BlockFormat):

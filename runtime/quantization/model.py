@@ -12,11 +12,13 @@ import numpy as np
 from graphc.frontends import quantizers
 from graphc.frontends.layer_paths import layer_paths
 from graphc.frontends.lowering import lower_forward
+from graphc.frontends.rounding import InputRange, VariableRounding
 from graphc.frontends.variable import Variable
 from graphc.ir.errors import GraphcError, UnsupportedError
-from graphc.ir.formats import FORMATS, BlockFormat, Format, parse_format
+from graphc.ir.formats import FORMATS, BlockFormat, Format, Int8, parse_format
 from graphc.ir.formats.blocks import SMALLEST
 from graphc.ir.formats.shapes import columns
+from graphc.ir.formats.trained import can_be_trained
 from graphc.ir.module import Array, Module
 from graphc.ir.suggestions import nearest
 from graphc.passes.lora.settings import layer_of
@@ -25,7 +27,16 @@ from graphc.passes.quantization.matching import absorb_transposes
 from graphc.passes.quantization.targets import channel_axes
 from graphc.passes.quantization.weights import quantize_weights
 from graphc.runtime.config import target as active_target
+from graphc.runtime.quantization.aware import (
+    converted,
+    input_ranges,
+    keep_input_range,
+    rounded_variables,
+    store_activations,
+)
+from graphc.runtime.quantization.calibration import Method
 from graphc.runtime.quantization.layerwise import Found, by_layer, options_of
+from graphc.runtime.quantization.processor import wants_reduced_range
 from graphc.runtime.quantization.samples import samples
 
 MODES = ("int8", "int4", "nf4", "gptq", "awq")
@@ -56,11 +67,15 @@ class Quantizable:
         row) or `"int4"` (blocks of 128 inputs with a scale and a zero point; floats go in), or `"nf4"`, or a format as
         text (`"int4{block=32}"`). `"gptq"` and `"awq"` look at the dataset of their configuration, layer by layer; AWQ
         also changes the normalizations that take its factors in. `config` is one of `graphc.quantizers` instead.
+        `"trained"` stores what `quantize_aware` had trained with rounding.
         `filters` chooses layers, by regular expressions that are searched for in their names, or by a function. Reading
         a weight gives what it stands for.
 
         Raises `GraphcError` for a mode or filters that match nothing, and for layers that are quantized already.
         """
+        if mode == "trained":
+            _store_trained(self)
+            return
         config = quantizers.get(config)
         form, rows = _mode(mode, config)
         lowering = lower_forward(self)  # type: ignore[arg-type]
@@ -88,11 +103,46 @@ class Quantizable:
             variables[name].assign(kept[id(variables[name])].values)
             variables[name].trainable = False
         object.__setattr__(self, "_integer_rows", rows or getattr(self, "_integer_rows", False))
-        object.__setattr__(self, "_forward", None)
-        compiled = self.__dict__.get("_compiled")
-        if compiled is not None:
-            compiled.programs.clear()
-            compiled.steps.clear()
+        _forget_programs(self)
+
+    def quantize_aware(
+        self,
+        format: str = "int4{block=32}",
+        filters: Filters = None,
+        *,
+        activations: Any = None,
+        activation_bits: int = 8,
+        method: Method = "minmax",
+    ) -> None:
+        """Round kernels to a format (int8, int4, int3 and theirs with zero points) wherever the model reads them, in
+        training and after it; they stay floats that are trained on, and gradients go straight through the rounding.
+
+        With `activations`, examples to calibrate by `method`, what products and convolutions read is rounded to
+        `activation_bits` too, by ranges that then stay; beside them int8 is `int8{reduced}` where the processor wants
+        that. `filters` chooses layers as in `quantize`. After training
+        `quantize("trained")` stores the kernels as the integers that they were rounded to.
+
+        Raises `GraphcError` for filters that match nothing, and for layers that are quantized already.
+        """
+        form = parse_format(format)
+        if not can_be_trained(form):
+            raise GraphcError(f"training rounds weights to int8, int4 and int3, not to {form}")
+        lowering = lower_forward(self)  # type: ignore[arg-type]
+        module, variables = lowering.module, lowering.variables
+        axes = channel_axes(module)
+        again = rounded_variables(variables)
+        if again:
+            raise GraphcError(f"{next(iter(again))!r} is trained with rounding already: quantize('trained') ends that")
+        chosen = _chosen(self, list(axes), filters)
+        ranges: dict[str, InputRange] = {}
+        if activations is not None:
+            ranges = input_ranges(module, {n: axes[n] for n in chosen}, activations, activation_bits, method)
+        if ranges and form == Int8() and wants_reduced_range():
+            form = Int8(reduced=True)
+        for name in chosen:
+            own = _fitting(form, variables[name].shape, axes[name])
+            variables[name].rounding = VariableRounding(own, ranges.get(name))
+        _forget_programs(self)
 
     def save(self, filepath: Any, overwrite: bool = True, include_optimizer: bool = True) -> None:
         if _kept(self):
@@ -113,11 +163,38 @@ class Quantizable:
                 formats[name] = found.format
                 if np.array_equal(variable.numpy(), found.values):
                     arrays[name] = found.arrays
+        if any(v.rounding is not None and v.rounding.format is None for v in variables.values()):
+            store_activations(module)
         if formats:
             quantize_weights(module, formats, arrays)
             absorb_transposes(module)
             if getattr(self, "_integer_rows", False):
                 quantize_dynamically(module)
+
+
+def _store_trained(model: Any) -> None:
+    """Store what was trained with rounding as the integers that it was rounded to."""
+    found = rounded_variables(lower_forward(model).variables)
+    if not found:
+        raise GraphcError(f"{model.name!r} was not trained with rounding: quantize_aware comes before training")
+    kept = _kept(model)
+    for variable in found.values():
+        form, arrays = converted(variable)
+        values = form.dequantize(*arrays, shape=variable.shape).astype(variable.numpy().dtype)
+        kept[id(variable)] = Quantized(variable, form, arrays, values)
+        keep_input_range(variable)
+        variable.assign(values)
+        variable.trainable = False
+    _forget_programs(model)
+
+
+def _forget_programs(model: Any) -> None:
+    """Let what was compiled of the model be compiled again."""
+    object.__setattr__(model, "_forward", None)
+    compiled = model.__dict__.get("_compiled")
+    if compiled is not None:
+        compiled.programs.clear()
+        compiled.steps.clear()
 
 
 def _kept(model: Any) -> dict[int, Quantized]:

@@ -1,0 +1,99 @@
+"""Training that knows of quantization: where a function reads a variable as a kernel, it reads it rounded.
+
+A variable keeps how in `rounding`. As adapters are, roundings are put into what was recorded before gradients are
+taken, and when the recording ends (`apply_rounding`); updates of the variable see its floats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc.ir import ops
+from graphc.ir.adapting import Use, uses_of
+from graphc.ir.dtypes import f32, u8
+from graphc.ir.formats import Format
+from graphc.ir.graph import Op, Value
+from graphc.ir.rewriter import Rewriter
+
+if TYPE_CHECKING:
+    from graphc.frontends.recording import Recording
+    from graphc.frontends.variable import Variable
+
+
+@dataclass(frozen=True)
+class InputRange:
+    """Scale and zero point (f32[], u8[]) of what is multiplied with a kernel, and the greatest of its integers."""
+
+    scale: Any
+    zero_point: Any
+    high: int = 255
+
+
+@dataclass(frozen=True)
+class VariableRounding:
+    """The format that a kernel is rounded to, None if it is not, and how what is multiplied with it is."""
+
+    format: Format | None
+    inputs: InputRange | None = None
+
+
+def apply_rounding(recording: Recording, variable: Variable) -> list[Value]:
+    """Let the uses of a variable so far as a kernel read it rounded, and their other operand, where that is asked.
+
+    Returns the values that stand for the variable now, in whose place adapters are to be put.
+    """
+    rounding, kernel = variable.rounding, recording.values[id(variable)]
+    values = [kernel]
+    if rounding is None or kernel.op is not None:  # it was assigned: what reads it now is past training
+        return values
+    with Rewriter() as rewriter:
+        for use in list(uses_of(kernel, recording.past_adapters)):
+            if use.kind is None or _is_rounded(use.value):
+                continue
+            if rounding.format is not None:
+                first = _direct(use, kernel)
+                with rewriter.before(first):
+                    found: Any = ops.fake_quantize_weight(kernel, format=str(rounding.format))
+                recording.past_adapters.add(found.op)
+                values.append(found)
+                _exchange(rewriter, first, kernel, found)
+            if rounding.inputs is not None and use.kind != "embedding":
+                _round_input(rewriter, use.op, rounding.inputs)
+    return values
+
+
+def _is_rounded(value: Value) -> bool:
+    return value.op is not None and value.op.definition is ops.fake_quantize_weight
+
+
+def _direct(use: Use, kernel: Value) -> Op:
+    """The op on the way to a use that reads the kernel itself."""
+    op, value = use.op, use.value
+    while value is not kernel:
+        assert value.op is not None
+        op = value.op
+        operand = op.operands[0]
+        assert operand is not None
+        value = operand
+    return op
+
+
+def _round_input(rewriter: Rewriter, op: Op, inputs: InputRange) -> None:
+    x = op.operands[0]
+    assert x is not None
+    if x.dtype is not f32 or (x.op is not None and x.op.definition is ops.fake_quantize):
+        return
+    with rewriter.before(op):
+        scale, zero = np.float32(inputs.scale), np.uint8(inputs.zero_point)
+        found = ops.fake_quantize(x, scale, zero, dtype=u8, high=None if inputs.high == 255 else inputs.high)
+    rewriter.set_operands(op, [found, *op.operands[1:]])  # type: ignore[list-item]
+
+
+def _exchange(rewriter: Rewriter, op: Op, old: Value, new: Any) -> None:
+    rewriter.set_operands(op, [new if operand is old else operand for operand in op.operands])
+
+
+__all__ = ["InputRange", "VariableRounding", "apply_rounding"]
