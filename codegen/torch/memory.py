@@ -11,8 +11,9 @@ from graphc.ir.analysis.liveness import Memory
 from graphc.ir.graph import Op
 from graphc.ir.types import TensorType
 
-KERNELS = {"conv": 3, "convolution": 3, "convolution_input_gradient": 3}
-"""Copies of the kernel that an op holds: in the order of axes torch wants, and in oneDNN's blocks."""
+KERNELS = {"conv": 2, "convolution": 2, "convolution_input_gradient": 2}
+"""Copies of the kernel that an op holds: in the order of axes torch wants, and in oneDNN's blocks; only the latter of a
+kernel with its filters first."""
 
 RESULTS = {
     "convolution_kernel_gradient": 4,
@@ -34,7 +35,8 @@ gradients also have in another order."""
 def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
     """Bytes beside operands and results."""
     if op.name in KERNELS and (kernel := op.operands[1]) is not None:
-        return KERNELS[op.name] * size(kernel.type)
+        copies = KERNELS[op.name]
+        return (copies // 2 if op.attribute_dict["filters_first"] else copies) * size(kernel.type)
     if op.name in POOLS:
         smallest = min((v.type for v in (*op.operands, *op.results) if v is not None and v.ndim), key=size)
         places = POOLS[op.name] * 8 * size(smallest) // smallest.dtype.bits
