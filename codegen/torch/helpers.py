@@ -31,7 +31,7 @@ def lora_linears(x, weight, *factors, scaling):
     y, a = x @ weight, torch.cat(factors[::2], dim=1)
     rows, small = y.view(-1, y.shape[-1]), (x @ a).view(-1, a.shape[1])
     column = row = 0
-    for b, factor in zip(factors[1::2], scaling):
+    for b, factor in zip(factors[1::2], scaling, strict=True):
         rank, outputs = b.shape
         rows[:, column : column + outputs].addmm_(small[:, row : row + rank], b, alpha=factor)
         column, row = column + outputs, row + rank
@@ -41,7 +41,7 @@ def lora_linears(x, weight, *factors, scaling):
 def lora_small_gradient(dy, *b, scaling):
     """The gradients of x @ a for all adapters: dy @ b.T * scaling, each for its columns of dy."""
     parts = dy.split([each.shape[1] for each in b], dim=-1)
-    return torch.cat([part @ each.T * factor for part, each, factor in zip(parts, b, scaling)], dim=-1)
+    return torch.cat([part @ each.T * factor for part, each, factor in zip(parts, b, scaling, strict=True)], dim=-1)
 ''',
     "lora_input_gradient": '''
 def lora_input_gradient(dy, small, weight, *a):
@@ -57,10 +57,11 @@ def lora_factor_gradients(dy, small, x, *factors, scaling):
     ranks = [a.shape[1] for a in factors[::2]]
     again = x @ torch.cat(factors[::2], dim=1)
     parts = zip(
-        (x.T @ small).split(ranks, dim=1),
+        (small.T @ x).T.split(ranks, dim=1),
         again.split(ranks, dim=1),
         dy.split([b.shape[1] for b in factors[1::2]], dim=1),
         scaling,
+        strict=True,
     )
     return [d for da, s, d_part, factor in parts for d in (da, (s * factor).T @ d_part)]
 ''',
@@ -107,7 +108,7 @@ def attention_with_logsumexp(*operands, is_causal=False, scale=None):
     return torch.cat([y.transpose(1, 2) for y, _ in found], dim=1), torch.cat([sums for _, sums in found], dim=2)
 ''',
     "causal_blocks": '''
-def causal_blocks(places, size=128):
+def causal_blocks(places, size=64):
     """Where blocks of places start and end."""
     return [(start, min(start + size, places)) for start in range(0, places, size)]
 ''',
@@ -230,7 +231,8 @@ def rope(x, cos, sin):
     """The halves of the last axis of `x` [B, T, H, D], turned by angles of [T, D / 2] or [B, T, D / 2]."""
     first, second = x.chunk(2, dim=-1)
     cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    first, second = (first * cos).addcmul_(second, sin, value=-1), (second * cos).addcmul_(first, sin)
+    return torch.cat([first, second], dim=-1)
 ''',
     "sparse_cross_entropy": '''
 def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0):

@@ -508,7 +508,7 @@ def _(dy, y, x, cos, sin, *, interleaved):
     da, db = map(_wide, _pairs(dy, turned, interleaved)[:2])
     d_cos, d_sin = da * a + db * b, db * a - da * b
     return (
-        _turned(dy, cos, -sin, interleaved),
+        rope(dy, cos, -sin, interleaved=interleaved),
         _like(unbroadcast(ops.reduce_sum(d_cos, axes=(2,)), cos), cos),
         _like(unbroadcast(ops.reduce_sum(d_sin, axes=(2,)), sin), sin),
     )

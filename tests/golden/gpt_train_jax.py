@@ -166,20 +166,15 @@ def block_backward(params, dy, residuals, cos, sin):
     dz = lax.dot_general(dz, dy_1, (((2,), (2,)), ((0, 1), (0, 1)))).transpose((0, 2, 1, 3))
     dz = dz.reshape(-1, 16, 32)
     attention_value_kernel_gradient = lax.dot_general(attention_norm, dz, (((0, 1), (0, 1)), ((), ())))
+    dy_1 = -sin
     dy_2 = lax.dot_general(dx, dy_2, (((2,), (2,)), ((0, 1), (0, 1)))).transpose((0, 2, 1, 3))
-    dy_2, dy_1 = jnp.split(dy_2, [8], 3)
-    dy_3 = cos.reshape(16, 1, 8)
-    dy_4 = (-sin).reshape(16, 1, 8)
-    dy_5 = dy_2 * dy_3 - dy_1 * dy_4
-    dy_5 = jnp.concatenate([dy_5, dy_1 * dy_3 + dy_2 * dy_4], axis=3).reshape(-1, 16, 32)
-    attention_key_kernel_gradient = lax.dot_general(attention_norm, dy_5, (((0, 1), (0, 1)), ((), ())))
+    dy_2 = rope(dy_2, cos, dy_1).reshape(-1, 16, 32)
+    attention_key_kernel_gradient = lax.dot_general(attention_norm, dy_2, (((0, 1), (0, 1)), ((), ())))
     dx = lax.dot_general(dx, key, (((3,), (1,)), ((0, 1), (0, 2)))).reshape(-1, 2, 16, 16).transpose((0, 2, 1, 3))
-    dx, dy_1 = jnp.split(dx, [8], 3)
-    dy_2 = dx * dy_3 - dy_1 * dy_4
-    dy_2 = jnp.concatenate([dy_2, dy_1 * dy_3 + dx * dy_4], axis=3).reshape(-1, 16, 32)
-    attention_query_kernel_gradient = lax.dot_general(attention_norm, dy_2, (((0, 1), (0, 1)), ((), ())))
-    dz = dz @ params["attention"]["value"]["kernel"].T + dy_5 @ params["attention"]["key"]["kernel"].T
-    dz = dz + dy_2 @ params["attention"]["query"]["kernel"].T
+    dx = rope(dx, cos, dy_1).reshape(-1, 16, 32)
+    attention_query_kernel_gradient = lax.dot_general(attention_norm, dx, (((0, 1), (0, 1)), ((), ())))
+    dz = dz @ params["attention"]["value"]["kernel"].T + dy_2 @ params["attention"]["key"]["kernel"].T
+    dz = dz + dx @ params["attention"]["query"]["kernel"].T
 
     # attention_norm
     dx = jnp.square(x).mean(axis=2, keepdims=True) + 1e-06

@@ -244,38 +244,21 @@ def block_backward(params, dy, residuals, cos, sin):
     dy_1 = dy_2 @ params["attention"]["value"]["kernel"].T
     attention_value_kernel_gradient = np.einsum("abc,abd->cd", attention_norm, dy_2, optimize=True)
     del dy_2
-    dz, dy_2 = np.split(dz, [8], 3)
-    dy_3 = cos.reshape(16, 1, 8)
-    dy_4 = (-sin).reshape(16, 1, 8)
-    dy_5 = dz * dy_3
-    dy_5 = dy_5 - dy_2 * dy_4
-    dy_2 = dy_2 * dy_3
-    dz = dz * dy_4
-    dy_2 = dy_2 + dz
+    dy_2 = -sin
+    dz = rope(dz, cos, dy_2)
+    dz = dz.reshape(-1, 16, 32)
+    dy_3 = dz @ params["attention"]["key"]["kernel"].T
+    attention_key_kernel_gradient = np.einsum("abc,abd->cd", attention_norm, dz, optimize=True)
     del dz
-    dy_5 = np.concatenate([dy_5, dy_2], axis=3)
-    del dy_2
-    dy_5 = dy_5.reshape(-1, 16, 32)
-    dz = dy_5 @ params["attention"]["key"]["kernel"].T
-    attention_key_kernel_gradient = np.einsum("abc,abd->cd", attention_norm, dy_5, optimize=True)
-    del dy_5
+    dy_1 = dy_1 + dy_3
+    del dy_3
+    dx = rope(dx, cos, dy_2)
+    dx = dx.reshape(-1, 16, 32)
+    dz = dx @ params["attention"]["query"]["kernel"].T
+    attention_query_kernel_gradient = np.einsum("abc,abd->cd", attention_norm, dx, optimize=True)
+    del attention_norm, dx
     dy_1 = dy_1 + dz
     del dz
-    dx, dz = np.split(dx, [8], 3)
-    dy_2 = dx * dy_3
-    dy_2 = dy_2 - dz * dy_4
-    dz = dz * dy_3
-    dx = dx * dy_4
-    dz = dz + dx
-    del dx
-    dy_2 = np.concatenate([dy_2, dz], axis=3)
-    del dz
-    dy_2 = dy_2.reshape(-1, 16, 32)
-    dx = dy_2 @ params["attention"]["query"]["kernel"].T
-    attention_query_kernel_gradient = np.einsum("abc,abd->cd", attention_norm, dy_2, optimize=True)
-    del attention_norm, dy_2
-    dy_1 = dy_1 + dx
-    del dx
 
     # attention_norm
     dx = 1 / np.sqrt(np.square(x).mean(axis=2, keepdims=True) + 1e-06)

@@ -42,7 +42,7 @@ def attention_with_logsumexp(*operands, is_causal=False, scale=None):
     return torch.cat([y.transpose(1, 2) for y, _ in found], dim=1), torch.cat([sums for _, sums in found], dim=2)
 
 
-def causal_blocks(places, size=128):
+def causal_blocks(places, size=64):
     """Where blocks of places start and end."""
     return [(start, min(start + size, places)) for start in range(0, places, size)]
 
@@ -76,7 +76,8 @@ def rope(x, cos, sin):
     """The halves of the last axis of `x` [B, T, H, D], turned by angles of [T, D / 2] or [B, T, D / 2]."""
     first, second = x.chunk(2, dim=-1)
     cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    first, second = (first * cos).addcmul_(second, sin, value=-1), (second * cos).addcmul_(first, sin)
+    return torch.cat([first, second], dim=-1)
 
 
 def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0):
@@ -278,38 +279,21 @@ class Block(nn.Module):
         dy_2 = dy_1 @ self.attention.value.weight
         attention_value_kernel_gradient = dy_1.flatten(0, 1).T @ attention_norm.flatten(0, 1)
         del dy_1
-        dz, dy_1 = dz.split(8, dim=3)
-        dy_3 = cos.reshape(16, 1, 8)
-        dy_4 = (-sin).reshape(16, 1, 8)
-        dy_5 = dz * dy_3
-        dy_5 = dy_5 - dy_1 * dy_4
-        dy_1 = dy_1 * dy_3
-        dz = dz * dy_4
-        dy_1 = dy_1 + dz
+        dy_1 = -sin
+        dz = rope(dz, cos, dy_1)
+        dz = dz.flatten(2)
+        dy_3 = dz @ self.attention.key.weight
+        attention_key_kernel_gradient = dz.flatten(0, 1).T @ attention_norm.flatten(0, 1)
         del dz
-        dy_5 = torch.cat([dy_5, dy_1], dim=3)
-        del dy_1
-        dy_5 = dy_5.flatten(2)
-        dz = dy_5 @ self.attention.key.weight
-        attention_key_kernel_gradient = dy_5.flatten(0, 1).T @ attention_norm.flatten(0, 1)
-        del dy_5
+        dy_2 = dy_2 + dy_3
+        del dy_3
+        dx = rope(dx, cos, dy_1)
+        dx = dx.flatten(2)
+        dz = dx @ self.attention.query.weight
+        attention_query_kernel_gradient = dx.flatten(0, 1).T @ attention_norm.flatten(0, 1)
+        del attention_norm, dx
         dy_2 = dy_2 + dz
         del dz
-        dx, dz = dx.split(8, dim=3)
-        dy_1 = dx * dy_3
-        dy_1 = dy_1 - dz * dy_4
-        dz = dz * dy_3
-        dx = dx * dy_4
-        dz = dz + dx
-        del dx
-        dy_1 = torch.cat([dy_1, dz], dim=3)
-        del dz
-        dy_1 = dy_1.flatten(2)
-        dx = dy_1 @ self.attention.query.weight
-        attention_query_kernel_gradient = dy_1.flatten(0, 1).T @ attention_norm.flatten(0, 1)
-        del attention_norm, dy_1
-        dy_2 = dy_2 + dx
-        del dx
 
         # attention_norm
         dx = torch.square(x).mean(dim=2, keepdim=True) + 1e-06

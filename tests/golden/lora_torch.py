@@ -36,7 +36,38 @@ class LoRALinear(nn.Linear):
         self.scaling = scaling
 
     def forward(self, x):
-        return super().forward(x) + F.linear(F.linear(x, self.lora_a) * self.scaling, self.lora_b)
+        y = super().forward(x)
+        rows, small = y.view(-1, y.shape[-1]), F.linear(x, self.lora_a).view(-1, self.lora_a.shape[0])
+        rows.addmm_(small, self.lora_b.T, alpha=self.scaling)
+        return y
+
+
+def lora_small_gradient(dy, *b, scaling):
+    """The gradients of x @ a for all adapters: dy @ b.T * scaling, each for its columns of dy."""
+    parts = dy.split([each.shape[1] for each in b], dim=-1)
+    return torch.cat([part @ each.T * factor for part, each, factor in zip(parts, b, scaling, strict=True)], dim=-1)
+
+
+def lora_input_gradient(dy, small, weight, *a):
+    """dy @ weight.T, plus what came through the adapters: small @ a.T."""
+    dx, a = dy @ weight.T, torch.cat(a, dim=1)
+    dx.view(-1, dx.shape[-1]).addmm_(small.reshape(-1, a.shape[1]), a.T)
+    return dx
+
+
+def lora_factor_gradients(dy, small, x, *factors, scaling):
+    """The gradients of each a and b in turn: x.T @ small, and (x @ a * scaling).T @ dy."""
+    x, dy, small = (each.reshape(-1, each.shape[-1]) for each in (x, dy, small))
+    ranks = [a.shape[1] for a in factors[::2]]
+    again = x @ torch.cat(factors[::2], dim=1)
+    parts = zip(
+        (small.T @ x).T.split(ranks, dim=1),
+        again.split(ranks, dim=1),
+        dy.split([b.shape[1] for b in factors[1::2]], dim=1),
+        scaling,
+        strict=True,
+    )
+    return [d for da, s, d_part, factor in parts for d in (da, (s * factor).T @ d_part)]
 
 
 def sgd(parameter, gradient, learning_rate):
@@ -67,58 +98,65 @@ class Model(nn.Module):
         b = x.shape[0]
 
         # forward
-        up = F.relu(self.up(x))
-        y = x + self.down(up)
+        y = x + self.down(F.relu(self.up(x)))
+        y = self.head(y)
 
         # loss
-        loss = target - self.head(y)
-        loss_1 = torch.square(loss).mean(dim=1)
-        loss_1 = loss_1.mean()
+        loss = target - y
+        del y
+        loss = torch.square(loss)
+        loss = loss.mean(dim=1)
+        loss = loss.mean()
+
+        # optimizer
+        new_optimizer_iteration = self.optimizer_iteration + 1
+
+        # metrics
+        new_metrics_loss_total = self.metrics_loss_total + loss * b
+        new_metrics_loss_count = self.metrics_loss_count + b
+        condition = new_metrics_loss_count == 0.0
 
         # backward: loss
-        dx = torch.tensor(1 / b, dtype=torch.float32) / 4.0 * 2.0 * loss
-        del loss
+        dx = torch.tensor(1 / b, dtype=torch.float32) / 4.0 * 2.0
+
+        # backward: recompute
+        dy = F.relu(self.up(x))
+        dz = x + self.down(dy)
+        dy_1 = target - self.head(dz)
+        dx = dx * dy_1
+        del dy_1
         dx = -dx
 
         # backward: head
-        dy = dx @ self.head.weight
-        head_kernel_gradient = dx.T @ y
-        del y
+        dy_1 = dx @ self.head.weight
+        head_kernel_gradient = dx.T @ dz
+        del dz
         head_bias_gradient = dx.sum(dim=0)
         del dx
 
         # backward: down
-        dx = up @ self.down.lora_a.T * 2.0
-        dz = dy @ self.down.lora_b * 2.0
-        dy_1 = dz @ self.down.lora_a
-        dy_1 = dy @ self.down.weight + dy_1
-        down_lora_kernel_a_gradient = dz.T @ up
-        del dz
-        down_lora_kernel_b_gradient = dy.T @ dx
-        del dx, dy
-
-        # backward: up
-        dy_1 = torch.ops.aten.threshold_backward(dy_1, up, 0)
-        del up
-        dx = x @ self.up.lora_a.T * 2.0
-        up_lora_kernel_a_gradient = (dy_1 @ self.up.lora_b * 2.0).T @ x
-        up_lora_kernel_b_gradient = dy_1.T @ dx
+        dx = lora_small_gradient(dy_1, self.down.lora_b.T, scaling=(2.0,))
+        dz = lora_input_gradient(dy_1, dx, self.down.weight.T, self.down.lora_a.T)
+        down_lora_kernel_a_gradient, down_lora_kernel_b_gradient = lora_factor_gradients(
+            dy_1, dx, dy, self.down.lora_a.T, self.down.lora_b.T, scaling=(2.0,)
+        )
         del dx, dy_1
 
-        # optimizer
-        sgd(self.up.lora_a, up_lora_kernel_a_gradient, learning_rate)
-        sgd(self.up.lora_b, up_lora_kernel_b_gradient, learning_rate)
-        sgd(self.down.lora_a, down_lora_kernel_a_gradient, learning_rate)
-        sgd(self.down.lora_b, down_lora_kernel_b_gradient, learning_rate)
+        # backward: up
+        dz = torch.ops.aten.threshold_backward(dz, dy, 0)
+        del dy
+        dx = lora_small_gradient(dz, self.up.lora_b.T, scaling=(2.0,))
+        up_lora_kernel_a_gradient, up_lora_kernel_b_gradient = lora_factor_gradients(
+            dz, dx, x, self.up.lora_a.T, self.up.lora_b.T, scaling=(2.0,)
+        )
+        del dx, dz
+        loss = torch.where(condition, 0.0, new_metrics_loss_total / torch.where(condition, 1.0, new_metrics_loss_count))
+        sgd(self.up.lora_a, up_lora_kernel_a_gradient.T, learning_rate)
+        sgd(self.up.lora_b, up_lora_kernel_b_gradient.T, learning_rate)
+        sgd(self.down.lora_a, down_lora_kernel_a_gradient.T, learning_rate)
+        sgd(self.down.lora_b, down_lora_kernel_b_gradient.T, learning_rate)
         sgd(self.head.weight, head_kernel_gradient, learning_rate)
         sgd(self.head.bias, head_bias_gradient, learning_rate)
-        new_optimizer_iteration = self.optimizer_iteration + 1
-
-        # metrics
-        new_metrics_loss_total = self.metrics_loss_total + loss_1 * b
-        new_metrics_loss_count = self.metrics_loss_count + b
-        condition = new_metrics_loss_count == 0.0
-        loss = torch.where(condition, 0.0, new_metrics_loss_total / torch.where(condition, 1.0, new_metrics_loss_count))
         self.optimizer_iteration.copy_(new_optimizer_iteration)
         self.metrics_loss_total.copy_(new_metrics_loss_total)
         self.metrics_loss_count.copy_(new_metrics_loss_count)
