@@ -14,6 +14,7 @@ import numpy as np
 from graphc.ir import ops
 from graphc.ir.adapting import Use, uses_of
 from graphc.ir.dtypes import f32, u8
+from graphc.ir.errors import UnsupportedError
 from graphc.ir.formats import Format
 from graphc.ir.graph import Op, Value
 from graphc.ir.rewriter import Rewriter
@@ -49,6 +50,11 @@ def apply_rounding(recording: Recording, variable: Variable) -> list[Value]:
     values = [kernel]
     if rounding is None or kernel.op is not None:  # it was assigned: what reads it now is past training
         return values
+    if recording.training and recording.gradients == "native":
+        raise UnsupportedError(
+            f"{recording.name_of(variable)!r} is rounded in training, whose gradient goes straight through; a "
+            "framework's own does not: compile the model with gradients='ir'"
+        )
     with Rewriter() as rewriter:
         for use in list(uses_of(kernel, recording.past_adapters)):
             if use.kind is None or _is_rounded(use.value):

@@ -76,15 +76,20 @@ def state_of(model: Any) -> AdapterState:
 
 @contextmanager
 def without_adapters(model: Any) -> Iterator[None]:
-    """The model as it is without adapters inside."""
+    """The model as it is without adapters, and without rounding of its kernels, inside."""
     active = [(variable, variable.adapter) for variable in model.weights if variable.adapter is not None]
+    rounded = [(variable, variable.rounding) for variable in model.weights if variable.rounding is not None]
     for variable, _ in active:
         variable.adapter = None
+    for variable, _ in rounded:
+        variable.rounding = None
     try:
         yield
     finally:
         for variable, adapter in active:
             variable.adapter = adapter
+        for variable, rounding in rounded:
+            variable.rounding = rounding
 
 
 def candidates(model: Any) -> tuple[dict[str, Form], dict[str, Variable]]:

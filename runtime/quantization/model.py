@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from graphc.frontends import quantizers
 from graphc.frontends.layer_paths import layer_paths
 from graphc.frontends.lowering import lower_forward
 from graphc.frontends.rounding import InputRange, VariableRounding
+from graphc.frontends.storage import Storage
 from graphc.frontends.variable import Variable
-from graphc.ir.errors import GraphcError, UnsupportedError
+from graphc.ir.errors import GraphcError
 from graphc.ir.formats import FORMATS, BlockFormat, Format, Int8, parse_format
 from graphc.ir.formats.blocks import SMALLEST
 from graphc.ir.formats.shapes import columns
 from graphc.ir.formats.trained import can_be_trained
-from graphc.ir.module import Array, Module
+from graphc.ir.module import Module
 from graphc.ir.suggestions import nearest
 from graphc.passes.lora.settings import layer_of
 from graphc.passes.quantization.activations import quantize_dynamically
@@ -41,16 +40,6 @@ from graphc.runtime.quantization.samples import samples
 
 MODES = ("int8", "int4", "nf4", "gptq", "awq")
 Filters = str | Sequence[str] | Callable[[Any], bool] | None
-
-
-@dataclass
-class Quantized:
-    """How one variable is stored: the format, the arrays, and the values that these stand for."""
-
-    variable: Variable
-    format: Format
-    arrays: tuple[Array, ...]
-    values: Array
 
 
 class Quantizable:
@@ -81,28 +70,21 @@ class Quantizable:
         lowering = lower_forward(self)  # type: ignore[arg-type]
         module, variables = lowering.module, lowering.variables
         axes = channel_axes(module)
+        _refuse_rounded(variables)
         chosen = _chosen(self, list(axes), filters)
-        kept = _kept(self)
-        again = [name for name in chosen if id(variables[name]) in kept]
-        if again:
-            raise GraphcError(f"{again[0]!r} is quantized already, as {kept[id(variables[again[0]])].format}")
+        _refuse_stored({name: variables[name] for name in chosen})
         formats = {name: _fitting(form, variables[name].shape, axes[name]) for name in chosen}
         found = Found(formats)
         if isinstance(config, (quantizers.GPTQConfig, quantizers.AWQConfig)):
             options = options_of(config.mode, config.options)
             found = by_layer(module, formats, axes, samples(module.main, config), options, active_target())
-        for name in chosen:
-            variable, own = variables[name], found.formats[name]
-            array = variable.numpy()
-            arrays = found.arrays.get(name) or own.quantize(array)
-            values = own.dequantize(*arrays, shape=array.shape).astype(array.dtype)
-            kept[id(variable)] = Quantized(variable, own, arrays, values)
         for name, value in found.folded.items():
             variables[name].assign(value)
         for name in chosen:
-            variables[name].assign(kept[id(variables[name])].values)
-            variables[name].trainable = False
-        object.__setattr__(self, "_integer_rows", rows or getattr(self, "_integer_rows", False))
+            variable = variables[name]
+            storage = Storage.of(found.formats[name], variable.numpy(), rows, found.arrays.get(name))
+            variable.store(storage)
+            variable.freeze("quantized")
         _forget_programs(self)
 
     def quantize_aware(
@@ -130,10 +112,9 @@ class Quantizable:
         lowering = lower_forward(self)  # type: ignore[arg-type]
         module, variables = lowering.module, lowering.variables
         axes = channel_axes(module)
-        again = rounded_variables(variables)
-        if again:
-            raise GraphcError(f"{next(iter(again))!r} is trained with rounding already: quantize('trained') ends that")
+        _refuse_rounded(variables)
         chosen = _chosen(self, list(axes), filters)
+        _refuse_stored({name: variables[name] for name in chosen})
         ranges: dict[str, InputRange] = {}
         if activations is not None:
             ranges = input_ranges(module, {n: axes[n] for n in chosen}, activations, activation_bits, method)
@@ -144,32 +125,21 @@ class Quantizable:
             variables[name].rounding = VariableRounding(own, ranges.get(name))
         _forget_programs(self)
 
-    def save(self, filepath: Any, overwrite: bool = True, include_optimizer: bool = True) -> None:
-        if _kept(self):
-            raise UnsupportedError(
-                f"{self.name!r} is quantized, and a .graphc file holds floats: save what is compiled of it "
-                "(graphc.compile(model).save(folder)), or save before quantizing"
-            )
-        super().save(filepath, overwrite, include_optimizer)  # type: ignore[misc]
-
     def _after_recording(self, module: Module, variables: Mapping[str, Variable]) -> None:
         """Store what is quantized as integers in a module that was recorded of the model."""
-        kept = _kept(self)
-        formats: dict[str, Format] = {}
-        arrays: dict[str, tuple[Array, ...]] = {}
+        kept: dict[str, Storage] = {}
         for name, variable in variables.items():
-            found = kept.get(id(variable))
-            if found is not None and name in module.weights:
-                formats[name] = found.format
-                if np.array_equal(variable.numpy(), found.values):
-                    arrays[name] = found.arrays
+            if variable.storage is not None and name in module.weights:
+                kept[name] = variable.storage.rounded(variable.numpy())
         if any(v.rounding is not None and v.rounding.format is None for v in variables.values()):
             store_activations(module)
-        if formats:
-            quantize_weights(module, formats, arrays)
+        if kept:
+            formats = {name: storage.format for name, storage in kept.items()}
+            stored = quantize_weights(module, formats, {name: storage.arrays for name, storage in kept.items()})
             absorb_transposes(module)
-            if getattr(self, "_integer_rows", False):
-                quantize_dynamically(module)
+            rows = {array for name, each in stored.items() if kept[name].rows for array in each.names}
+            if rows:
+                quantize_dynamically(module, rows)
 
 
 def _store_trained(model: Any) -> None:
@@ -177,15 +147,24 @@ def _store_trained(model: Any) -> None:
     found = rounded_variables(lower_forward(model).variables)
     if not found:
         raise GraphcError(f"{model.name!r} was not trained with rounding: quantize_aware comes before training")
-    kept = _kept(model)
     for variable in found.values():
         form, arrays = converted(variable)
-        values = form.dequantize(*arrays, shape=variable.shape).astype(variable.numpy().dtype)
-        kept[id(variable)] = Quantized(variable, form, arrays, values)
         keep_input_range(variable)
-        variable.assign(values)
-        variable.trainable = False
+        variable.store(Storage.of(form, variable.numpy(), arrays=arrays))
+        variable.freeze("quantized")
     _forget_programs(model)
+
+
+def _refuse_rounded(variables: Mapping[str, Variable]) -> None:
+    again = rounded_variables(variables)
+    if again:
+        raise GraphcError(f"{next(iter(again))!r} is trained with rounding already: quantize('trained') ends that")
+
+
+def _refuse_stored(variables: Mapping[str, Variable]) -> None:
+    for name, variable in variables.items():
+        if variable.storage is not None:
+            raise GraphcError(f"{name!r} is quantized already, as {variable.storage.format}")
 
 
 def _forget_programs(model: Any) -> None:
@@ -195,14 +174,6 @@ def _forget_programs(model: Any) -> None:
     if compiled is not None:
         compiled.programs.clear()
         compiled.steps.clear()
-
-
-def _kept(model: Any) -> dict[int, Quantized]:
-    found = model.__dict__.get("_quantized")
-    if found is None:
-        found = {}
-        object.__setattr__(model, "_quantized", found)
-    return found
 
 
 def _mode(mode: str | None, config: Any) -> tuple[Format, bool]:
