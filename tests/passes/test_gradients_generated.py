@@ -29,8 +29,12 @@ from graphc.passes.autodiff import differentiate
 Array = np.ndarray[Any, Any]
 STEP = 1e-5
 
+STRAIGHT_THROUGH = "it goes straight through the rounding, whose derivative is zero"
+
 NOT_ITS_DERIVATIVE = {
     "dora_norm": "it counts as a constant",
+    "fake_quantize": STRAIGHT_THROUGH,
+    "fake_quantize_weight": STRAIGHT_THROUGH,
     "stop_gradient": "it has none on purpose",
 }
 
@@ -45,8 +49,10 @@ NO_SECOND_DERIVATIVE: dict[str, str] = {}
 
 NOT_IN_TORCH = {
     "attention_gradient": "it is spelled by torch.autograd.grad, whose result torch does not differentiate again",
+    "fake_quantize": STRAIGHT_THROUGH,
+    "fake_quantize_weight": STRAIGHT_THROUGH,
 }
-"""Ops whose emitted form torch cannot differentiate, and why."""
+"""Ops whose emitted form torch cannot differentiate, or does otherwise, and why."""
 
 
 class Subject:
