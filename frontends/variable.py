@@ -24,6 +24,7 @@ from graphc.ir.types import TensorType
 if TYPE_CHECKING:
     from graphc.frontends.adapters import Adapter
     from graphc.frontends.rounding import VariableRounding
+    from graphc.frontends.storage import Storage
 
 Array = np.ndarray[Any, Any]
 
@@ -104,6 +105,7 @@ class Variable(Operators):
     ) -> None:
         self.name = name or "variable"
         self.path = self.name
+        self._frozen_for: set[str] = set()
         self.trainable = trainable
         self.autocast = autocast
         self.aggregation = aggregation
@@ -117,8 +119,8 @@ class Variable(Operators):
         self._adapter: Adapter | None = None
         self.rounding: VariableRounding | None = None
         """How it is rounded where it is read as a kernel; see `frontends/rounding.py`."""
-        self.frozen = False
-        """Whether it is not trained only because an adapter is."""
+        self.storage: Storage | None = None
+        """How it is stored where it is quantized; see `store`."""
         self._array: Array | None = None
         self._held: tuple[MutableMapping[str, Array], str] | None = None
         self._draw: Callable[[], Array] | None = None
@@ -149,7 +151,13 @@ class Variable(Operators):
     @trainable.setter
     def trainable(self, value: bool) -> None:
         self._trainable = value
+        self._frozen_for.clear()
         rearranged()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it is not trained only because `freeze` said so: it is part of a base that stays as it is."""
+        return bool(self._frozen_for)
 
     @property
     def value(self) -> Any:
@@ -180,6 +188,9 @@ class Variable(Operators):
             recording.assign(self, new)
             return new
         array = _fitting(value, self.tensor_type, f"a value for variable {self.name!r}")
+        if self.storage is not None:
+            self.storage = self.storage.rounded(array)
+            array = self.storage.values
         global _changes
         _changes += 1
         if self._held is not None:
@@ -200,15 +211,27 @@ class Variable(Operators):
         _adapter_changes += 1
         self._adapter = adapter
 
-    def freeze(self) -> None:
-        """Train it no more, for an adapter is trained in its place."""
-        if self.trainable:
-            self.trainable, self.frozen = False, True
+    def freeze(self, reason: str = "adapter") -> None:
+        """Train it no more, for an adapter is trained in its place, or for it is quantized."""
+        if self._trainable or self._frozen_for:
+            self._trainable = False
+            self._frozen_for.add(reason)
+            rearranged()
 
-    def unfreeze(self) -> None:
-        """Undo `freeze`."""
-        if self.frozen:
-            self.trainable, self.frozen = True, False
+    def unfreeze(self, reason: str = "adapter") -> None:
+        """Undo `freeze`. What was frozen for another reason too stays so."""
+        if reason in self._frozen_for:
+            self._frozen_for.discard(reason)
+            self._trainable = not self._frozen_for
+            rearranged()
+
+    def store(self, storage: Storage | None) -> None:
+        """Let the value be what integers stand for, and what is assigned from now on be rounded to them; with None it
+        is floats again."""
+        self.storage = None
+        if storage is not None:
+            self.assign(storage.values)
+            self.storage = storage
 
     def hold(self, weights: MutableMapping[str, Array], name: str) -> None:
         """Let `weights[name]` be the value from now on, to read and to assign to: what a target holds of it."""

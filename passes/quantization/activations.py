@@ -6,7 +6,7 @@ reads that. Targets with integer kernels match `linear(dequantize(…), dequanti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -156,9 +156,10 @@ def _replace(function: Function, value: Value, scale: Array, zero_point: Array, 
 # --- dynamic --------------------------------------------------------------------------------------------------------
 
 
-def quantize_dynamically(module: Module) -> int:
+def quantize_dynamically(module: Module, weights: Container[str] | None = None) -> int:
     """Quantize what products with an int8 kernel read, each row by its own largest magnitude, in place; returns how
-    many products there are. They become `integer_linear`; examples of a batch do not depend on each other."""
+    many products there are. They become `integer_linear`; examples of a batch do not depend on each other. With
+    `weights`, names of kernels' integers, products with other kernels stay."""
     count = 0
     rewriter = Rewriter()
     for function in module.functions.values():
@@ -171,6 +172,8 @@ def quantize_dynamically(module: Module) -> int:
             if kernel.op.attribute_dict["format"] not in INT8 or kernel.ndim != 2 or x.dtype is not f32 or x.ndim < 2:
                 continue
             values, scales = kernel.op.operands
+            if weights is not None and _weight_of(function, values) not in weights:
+                continue
             with rewriter.before(op):
                 if x not in made:
                     made[x] = ops.quantize_rows(x)
@@ -183,6 +186,13 @@ def quantize_dynamically(module: Module) -> int:
     if count:
         dce(module)
     return count
+
+
+def _weight_of(function: Function, value: Value | None) -> str | None:
+    """The weight that a value is, or is moved from."""
+    while value is not None and value.op is not None:
+        value = value.op.operands[0]
+    return next((p.weight for p in function.parameters if p.value is value), None)
 
 
 __all__ = ["FORMAT", "Range", "points", "quantize_activations", "quantize_dynamically", "scale_of"]

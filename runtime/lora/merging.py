@@ -158,7 +158,7 @@ def merge_adapter(
 
 def quantized_formats(model: Any) -> dict[int, Any]:
     """The formats in which variables of the model are stored (`Model.quantize`), by their ids."""
-    return {key: each.format for key, each in (model.__dict__.get("_quantized") or {}).items()}
+    return {id(variable): variable.storage.format for variable in model.weights if variable.storage is not None}
 
 
 def _differences(model: Any, inputs: Any, before: list[Array]) -> dict[str, Any]:
