@@ -118,7 +118,7 @@ class _Ties:
 
     def _tie(self, value: Value, link: Value, before: Op) -> Value:
         with Builder(self.block, before, before.location, function=self.function):
-            tied = ops.select(self._ready(link), value, ops.full((), 0, value.dtype))
+            tied = ops.select(self._ready(link), value, ops.full((), False if value.dtype.is_bool else 0, value.dtype))
         self._made([tied], self.late.get(link, -1))
         return tied
 

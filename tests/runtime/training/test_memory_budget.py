@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from artifacts import needs
 
 import graphc
 from graphc import Input, Sequential, layers, losses
@@ -34,3 +35,18 @@ def test_a_budget_that_a_small_batch_keeps_is_too_small_for_a_larger_one():
     model = trained("160kB", batch_size=8)
     with pytest.raises(graphc.GraphcError, match=r"B = 96.*least possible is"):
         model.fit(X, Y, batch_size=96, verbose=0)
+
+
+@pytest.mark.parametrize("target", ["torch", "jax", "onnx"])
+def test_masks_of_dropout_are_saved_and_computed_again(target):
+    needs(target)
+    found = {}
+    for name, budget in ((target, None), (target, "270kB"), ("numpy", None)):
+        graphc.utils.set_random_seed(0)
+        hidden = [[layers.Dense(64, activation="tanh"), layers.Dropout(0.2)] for _ in range(6)]
+        model = Sequential([Input((32,)), *(layer for pair in hidden for layer in pair), layers.Dense(2)])
+        loss = losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss, target=name, memory_budget=budget)
+        found[name, budget] = model.fit(X, Y, batch_size=96, epochs=3, verbose=0).history["loss"]
+    for losses_of_a_run in found.values():
+        np.testing.assert_allclose(losses_of_a_run, found["numpy", None], rtol=1e-5)
