@@ -7,7 +7,6 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from graphc.ir.analysis.remat_blocks import remat_blocks, remat_border
-from graphc.ir.dims import evaluate, product
 from graphc.ir.graph import Op
 from graphc.ir.location import Scope
 from graphc.passes.partition.cut import Cutter
@@ -24,8 +23,8 @@ def nothing(graph: JointGraph) -> list[int]:
     return _saved(graph, lambda op: True)
 
 
-CHEAP = 32
-"""FLOPs for each number that an op reads or makes; contractions have more, norms and activations less."""
+PRODUCTS = ("dot_general", "matmul", "einsum", "linear", "quantized_linear", "convolution", "attention", "lora_")
+"""How the names of ops begin that are products, or hold some."""
 
 
 def products(graph: JointGraph) -> list[int]:
@@ -33,12 +32,11 @@ def products(graph: JointGraph) -> list[int]:
 
     Views are computed again too, from the values whose buffers they share. A minimum cut, see `cut.py`.
     """
-    dear: set[int] = set()
-    for number, op in enumerate(graph.ops[: graph.forward]):
-        numbers = {*graph.reads[number], *graph.makes[number]}
-        size = sum(_elements(graph, value) for value in numbers)
-        if op.regions or op.name == "call" or graph.flops[number] > CHEAP * size:
-            dear.add(number)
+    dear = {
+        number
+        for number, op in enumerate(graph.ops[: graph.forward])
+        if op.regions or op.name in ("call", "conv") or op.name.startswith(PRODUCTS)
+    }
     views = {
         made
         for number, sources in enumerate(graph.shares)
@@ -56,10 +54,6 @@ VIEWS = frozenset({"reshape", "transpose", "split", "slice"})
 """Ops whose results may share the buffer of what they read, depending on how it lies."""
 SMALLEST = 1e-3
 """What all FLOPs of the forward part weigh against a byte: they only choose among cuts of as many bytes."""
-
-
-def _elements(graph: JointGraph, value: int) -> int:
-    return evaluate(product(graph.values[value].shape), dict(graph.sizes))
 
 
 def by_tags(graph: JointGraph, tags: Collection[str]) -> list[int]:

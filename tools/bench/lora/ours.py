@@ -1,4 +1,4 @@
-"""`python -m graphc.tools.bench.lora.ours EXAMPLES OPTIONS [SIZES]`: the same by graphc, in a process of its own.
+"""`python -m graphc.tools.bench.lora.ours FOLDER EXAMPLES OPTIONS [SIZES]`: the same by graphc, in a process of its own.
 
 OPTIONS are JSON: `passes`, `memory_budget`, `quantized` (a format for the kernels).
 """
@@ -40,7 +40,7 @@ def adapted_model(examples: Path, sizes: Sizes) -> Any:
     return model
 
 
-def main(examples: str, given: str = "{}", size: str = "{}") -> None:
+def main(_: str, examples: str, given: str = "{}", size: str = "{}") -> None:
     torch.set_num_threads(1)
     sizes, options = Sizes(**json.loads(size)), json.loads(given)
     model = adapted_model(Path(examples), sizes)

@@ -1,4 +1,4 @@
-"""`python -m graphc.tools.bench.lora.peft_worker plain|checkpointing|floor [SIZES]`: transformers' Llama
+"""`python -m graphc.tools.bench.lora.peft_worker FOLDER plain|checkpointing|floor [SIZES]`: transformers' Llama
 under PEFT, in a process of its own, or the products with the frozen weights alone.
 
 Answers lines on stdin, see `answers.py`.
@@ -99,7 +99,7 @@ def floor(sizes: Sizes) -> tuple[Callable[[], float], Callable[[], dict[str, int
     return step, dict
 
 
-def main(mode: str, given: str = "{}") -> None:
+def main(_: str, mode: str, given: str = "{}") -> None:
     torch.set_num_threads(1)
     sizes = Sizes(**json.loads(given))
     step, measured = floor(sizes) if mode == "floor" else training(sizes, mode == "checkpointing")

@@ -1,0 +1,173 @@
+"""Adapters of a Llama in fused blocks: PEFT's gradients, the bytes that are saved, one product for each block."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from artifacts import needs
+
+import graphc
+from graphc import codegen, losses, optimizers
+from graphc.codegen.compiler import write_artifact
+from graphc.ir.interpreter import interpret
+from graphc.passes.partition.planner import Planner
+from graphc.runtime.training.batches import batch_types
+from graphc.runtime.training.step import record_training
+
+WORKER = Path(__file__).with_name("llama_worker.py")
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+SIZES = {"depth": 2, "width": 32, "heads": 4, "groups": 2, "hidden": 48, "vocabulary": 20}
+PLACES = 12
+
+
+@pytest.fixture
+def llama(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import llama
+
+    return llama
+
+
+def adapted(llama, rank=4, alpha=8.0, places=PLACES, **sizes):
+    """A compiled model with random adapters in all projections, and a batch."""
+    graphc.utils.set_random_seed(0)
+    model = llama.llama(context=places, **SIZES | sizes)
+    model.add_adapter("default", r=rank, alpha=alpha, targets=llama.TARGETS)
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        draws = rng.standard_normal(variable.shape).astype(np.float32)
+        variable.assign(1 + 0.1 * draws if len(variable.shape) == 1 else 0.2 * draws)
+    model.compile(optimizers.SGD(1.0), losses.SparseCategoricalCrossentropy(from_logits=True), target="numpy")
+    tokens = rng.integers(0, SIZES["vocabulary"], (3, places + 1)).astype(np.int32)
+    return model, tokens
+
+
+def recorded(model, tokens):
+    return record_training(model, batch_types(model, tokens[:, :-1], tokens[:, 1:]), None).module
+
+
+def names_of(module, entry="train_step"):
+    return [op.name for op in module.functions[entry].block]
+
+
+def test_layers_of_one_input_and_gated_mlps_become_blocks_with_joined_kernels(llama):
+    model, tokens = adapted(llama)
+    module = graphc.run_passes(recorded(model, tokens), "dce")
+    for entry in ("forward", "train_step", "test_step"):
+        names = names_of(module, entry) if entry in module.functions else []
+        assert [names.count(name) for name in ("lora_mlp", "lora_linears", "lora_linear")] in ([2, 2, 2], [0, 0, 0])
+    assert module.weights.info("layers_0/self_attn/qkv_proj/kernel").type.shape == (32, 64)
+    assert module.weights.info("layers_1/mlp/gate_up_proj/kernel").type.shape == (32, 96)
+    recipe = module.weights.info("layers_1/mlp/gate_up_proj/kernel").recipe
+    assert recipe.sources == ("layers_1/mlp/gate_proj/kernel", "layers_1/mlp/up_proj/kernel")
+    assert "layers_0/mlp/up_proj/kernel" not in module.weights
+
+
+def test_weights_are_read_and_written_by_their_own_names(llama):
+    model, tokens = adapted(llama)
+    model.train_on_batch(tokens[:, :-1], tokens[:, 1:])
+    names = list(graphc.lower(model).weights)
+    kernel = model.weights[names.index("layers_0/mlp/up_proj/kernel")]
+    assert kernel.shape == (32, 48)
+    before = float(model.test_on_batch(tokens[:, :-1], tokens[:, 1:]))
+    kernel.assign(np.zeros((32, 48), np.float32))
+    assert float(model.test_on_batch(tokens[:, :-1], tokens[:, 1:])) != before
+
+
+def test_gradients_are_pefts_in_float64(llama, tmp_path):
+    if not all(importlib.util.find_spec(name) for name in ("peft", "transformers")):
+        pytest.skip("peft and transformers are not installed")
+    model, tokens = adapted(llama)
+    arrays = llama.weights_for(model) | {"tokens": tokens}
+    names = [name for name in graphc.lower(model).weights if "/lora_" in name]
+    for name, variable in zip(graphc.lower(model).weights, model.weights, strict=True):
+        if name in names:
+            arrays[factor_name(llama, name)] = variable.numpy().T
+    np.savez(tmp_path / "weights.npz", **arrays)
+    (tmp_path / "sizes.json").write_text(json.dumps(SIZES | {"rank": 4, "alpha": 8.0}))
+    environment = os.environ | {"USE_TF": "0", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, str(WORKER), str(tmp_path)], check=True, env=environment, capture_output=True)
+    theirs = np.load(tmp_path / "gradients.npz")
+
+    module = recorded(model, tokens)
+    function = module.functions["train_step"]
+    found = interpret(module, tokens[:, :-1], tokens[:, 1:], np.float32(1.0), dtype="float64", entry="train_step")
+    worst = 0.0
+    for result, array in zip(function.results, found, strict=True):
+        name = None if result.updates is None else result.updates.weight
+        if name in names:
+            gradient = (module.weights[name].astype(np.float64) - array).T
+            wanted = theirs[factor_name(llama, name)]
+            worst = max(worst, np.linalg.norm(gradient - wanted) / np.linalg.norm(wanted))
+    assert worst <= 1e-10
+    assert float(found[0]) == pytest.approx(float(theirs["loss"]), rel=1e-12)
+
+
+def factor_name(llama, name: str) -> str:
+    layer, _, leaf = name.rpartition("/")
+    return f"{llama.name_in_transformers(f'{layer}/kernel')}.{leaf[-1]}"
+
+
+def saved_by_a_layer(bytes_of) -> tuple[int, int]:
+    """What one more layer adds, and what the formula says."""
+    width, hidden, heads = SIZES["width"], SIZES["hidden"], SIZES["heads"]
+    return bytes_of(3) - bytes_of(2), 3 * PLACES * 4 * (6 * width + 2 * hidden + heads)
+
+
+def test_a_layer_saves_its_streams_and_projections_and_no_product_runs_again(llama, tmp_path):
+    """6 H + 2 I numbers a token (12 H + 4 I bytes in bfloat16), and a sum of exponentials for each head."""
+    needs("torch")
+
+    def simulated(depth: int) -> int:
+        model, tokens = adapted(llama, depth=depth, groups=4)
+        module, found = recorded(model, tokens), {}
+        write_artifact(
+            module, "torch", tmp_path / str(depth), observe=lambda stage, m: found.update({stage: m.clone()})
+        )
+        function = found["remat"].functions["train_step"]
+        names = [op.name for op in function.block]
+        assert [names.count(each) for each in ("lora_linears", "lora_mlp", "lora_linear")] == [depth] * 3
+        assert names.count("attention_with_logsumexp") == depth
+        planner = Planner(function, {"B": 3}, codegen.target("torch").memory)
+        return planner.plan(planner.everything).saved_bytes
+
+    found, formula = saved_by_a_layer(simulated)
+    assert found == formula
+
+
+def test_torch_holds_what_the_formula_says(llama):
+    needs("torch")
+    import torch
+
+    from graphc.codegen.source.loading import import_model
+    from graphc.tools.bench.lora.memory import live_at_loss
+
+    def measured(depth: int) -> int:
+        model, tokens = adapted(llama, depth=depth, groups=4)
+        model.compile(optimizers.SGD(1.0), losses.SparseCategoricalCrossentropy(from_logits=True), target="torch")
+        model.train_on_batch(tokens[:, :-1], tokens[:, 1:])
+        executable = model.executable()
+        loaded = import_model(executable.folder).load(executable.folder)
+        given = [torch.from_numpy(tokens[:, :-1].copy()), torch.from_numpy(tokens[:, 1:].copy()), torch.tensor(1.0)]
+        known = [*given, *loaded.parameters(), *loaded.buffers()]
+        return live_at_loss(type(loaded).train_step.__wrapped__, lambda: loaded.train_step(*given), iter(known))
+
+    found, formula = saved_by_a_layer(measured)
+    assert found == formula
+
+
+@pytest.mark.parametrize("target", ["onnx", "torch", "jax"])
+def test_losses_are_the_same_on_every_target(llama, target):
+    needs(target)
+    curves = []
+    for each in ("numpy", target):
+        model, tokens = adapted(llama)
+        model.compile(optimizers.SGD(0.1), losses.SparseCategoricalCrossentropy(from_logits=True), target=each)
+        curves.append([float(model.train_on_batch(tokens[:, :-1], tokens[:, 1:])) for _ in range(4)])
+    np.testing.assert_allclose(curves[1], curves[0], rtol=2e-5)
+    assert curves[0][-1] < curves[0][0]
