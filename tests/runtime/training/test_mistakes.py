@@ -174,3 +174,14 @@ def test_a_step_returns_scalars_by_name():
 def test_gradients_outside_of_a_step():
     with pytest.raises(graphc.GraphcError, match="of a function there is graphc\\.grad"):
         graphc.gradients(np.float32(1), [])
+
+
+def test_openvino_has_no_steps_of_training():
+    """It is a probe of inference: it has no uint32, of which keys are, nor the ops of a loss."""
+    needs("openvino")
+    layer = layers.Dropout(0.5)
+    for hidden, message in (([layer], r"does not take 'key' of @train_step \(u32"), ([], "lacks these ops.*exp")):
+        model = Sequential([Input((3,)), *hidden, layers.Dense(4)])
+        model.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True), target="openvino")
+        with pytest.raises(graphc.UnsupportedError, match=rf"(?s){message}"):
+            model.fit(X, LABELS, verbose=0)
