@@ -1,5 +1,7 @@
 """`python llama_worker.py FOLDER`: gradients of PEFT's adapters of a Llama in float64, in a process of its own.
 
+With a `rate` in the sizes it trains instead, in float32, and writes `curve.npy`, the losses of its steps.
+
 Reads `sizes.json` and `weights.npz` (the base by its names, factors as `<kernel>.a` [r, in] and `.b` [out, r], and the
 `tokens`), writes `gradients.npz` and the loss. What transformers computes in float32 whatever the dtype (RMS norm, the
 angles of positions) is replaced by what computes in float64.
@@ -25,7 +27,21 @@ def angles(self, x, position_ids):
     rates = 10000.0 ** (-np.arange(0, size, 2) / size)
     found = position_ids[..., None].double() * torch.from_numpy(rates)
     found = torch.cat([found, found], -1)
-    return found.cos(), found.sin()
+    return found.cos().to(x.dtype), found.sin().to(x.dtype)
+
+
+def curve(model, trained, batches, rate):
+    """The losses of training in float32, a step for each batch."""
+    optimizer = torch.optim.SGD(trained, rate, momentum=0.9)
+    found = []
+    for tokens in batches:
+        scores = model(tokens[:, :-1], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), tokens[:, 1:].flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss.item())
+    return found
 
 
 def main(folder):
@@ -56,6 +72,9 @@ def main(folder):
     for name, parameter in trained.items():
         parameter.data = torch.from_numpy(given[name]).double()
     tokens = torch.from_numpy(given["tokens"]).long()
+    if "rate" in sizes:
+        np.save(folder / "curve.npy", curve(model.float(), list(trained.values()), tokens, sizes["rate"]))
+        return
     scores = model(tokens[:, :-1], use_cache=False).logits
     loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), tokens[:, 1:].flatten())
     loss.backward()

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -80,18 +81,8 @@ def test_weights_are_read_and_written_by_their_own_names(llama):
 
 
 def test_gradients_are_pefts_in_float64(llama, tmp_path):
-    if not all(importlib.util.find_spec(name) for name in ("peft", "transformers")):
-        pytest.skip("peft and transformers are not installed")
     model, tokens = adapted(llama)
-    arrays = llama.weights_for(model) | {"tokens": tokens}
-    names = [name for name in graphc.lower(model).weights if "/lora_" in name]
-    for name, variable in zip(graphc.lower(model).weights, model.weights, strict=True):
-        if name in names:
-            arrays[factor_name(llama, name)] = variable.numpy().T
-    np.savez(tmp_path / "weights.npz", **arrays)
-    (tmp_path / "sizes.json").write_text(json.dumps(SIZES | {"rank": 4, "alpha": 8.0}))
-    environment = os.environ | {"USE_TF": "0", "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, str(WORKER), str(tmp_path)], check=True, env=environment, capture_output=True)
+    names = run_peft(llama, model, tokens, tmp_path)
     theirs = np.load(tmp_path / "gradients.npz")
 
     module = recorded(model, tokens)
@@ -106,6 +97,46 @@ def test_gradients_are_pefts_in_float64(llama, tmp_path):
             worst = max(worst, np.linalg.norm(gradient - wanted) / np.linalg.norm(wanted))
     assert worst <= 1e-10
     assert float(found[0]) == pytest.approx(float(theirs["loss"]), rel=1e-12)
+
+
+def run_peft(llama, model, tokens, folder: Path, **more) -> list[str]:
+    """Let PEFT work with the model's weights; returns the names of the factors."""
+    if not all(importlib.util.find_spec(name) for name in ("peft", "transformers")):
+        pytest.skip("peft and transformers are not installed")
+    arrays, names = llama.weights_for(model) | {"tokens": tokens}, []
+    for name, variable in zip(graphc.lower(model).weights, model.weights, strict=True):
+        if "/lora_" in name:
+            names.append(name)
+            arrays[factor_name(llama, name)] = variable.numpy().T
+    np.savez(folder / "weights.npz", **arrays)
+    (folder / "sizes.json").write_text(json.dumps(SIZES | {"rank": 4, "alpha": 8.0} | more))
+    environment = os.environ | {"USE_TF": "0", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, str(WORKER), str(folder)], check=True, env=environment, capture_output=True)
+    return names
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_c_headers_follows_pefts_losses_on_every_target(llama, tmp_path):
+    headers = sorted(Path(sysconfig.get_paths()["include"]).glob("*.h"))[:20]
+    if not headers:
+        pytest.skip("Python's C headers are not installed")
+    text = np.frombuffer(b"".join(path.read_bytes() for path in headers), np.uint8).astype(np.int32)
+    batches = np.lib.stride_tricks.sliding_window_view(text, PLACES + 1)[:: len(text) // 130][:120]
+    batches = batches.reshape(30, 4, PLACES + 1)
+    curves = {}
+    for target in ("numpy", "onnx", "torch", "jax"):
+        needs(target)
+        model, _ = adapted(llama, vocabulary=256)
+        if not curves:
+            run_peft(llama, model, batches, tmp_path, vocabulary=256, rate=0.01)
+            curves["PEFT"] = np.load(tmp_path / "curve.npy")
+        loss = losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizers.SGD(0.01, momentum=0.9), loss, target=target)
+        curves[target] = np.array([float(model.train_on_batch(b[:, :-1], b[:, 1:])) for b in batches])
+        model.reset_metrics()
+    for target, curve in curves.items():
+        np.testing.assert_allclose(curve, curves["PEFT"], rtol=1e-4, err_msg=target)
+    assert curves["torch"][-5:].mean() < curves["torch"][:5].mean()
 
 
 def factor_name(llama, name: str) -> str:
