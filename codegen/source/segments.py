@@ -152,12 +152,12 @@ def segmented(items: Sequence[Item], blocks: Blocks) -> Blocked:
             if not isinstance(last, Segment) or last.owner != owner or last.backward != backward:
                 if isinstance(last, Segment):
                     waiting = _updated(last, waiting, blocks)
-                if any(isinstance(each, UpdateCall) for each in waiting):
+                if any(isinstance(each, UpdateCall) or _is_elsewhere(each, owner, blocks) for each in waiting):
                     out += waiting
                     waiting = []
                 last = Segment(owner, blocks.paths[owner], backward, [])
                 out.append(last)
-            elif any(isinstance(each, UpdateCall) and not _is_of(each, owner, blocks) for each in waiting):
+            elif any(not _may_stand(each, owner, blocks) for each in waiting):
                 out += waiting
                 waiting = []
                 last = Segment(owner, blocks.paths[owner], backward, [])
@@ -186,6 +186,20 @@ def _updated(last: Segment, waiting: list[Op | UpdateCall], blocks: Blocks) -> l
         count += 1
     last.items += waiting[:count]
     return waiting[count:]
+
+
+def _may_stand(item: Op | UpdateCall, owner: str, blocks: Blocks) -> bool:
+    """Whether an update, or what runs again, may be in a segment of the block."""
+    return _is_of(item, owner, blocks) if isinstance(item, UpdateCall) else not _is_elsewhere(item, owner, blocks)
+
+
+def _is_elsewhere(item: Op | UpdateCall, owner: str, blocks: Blocks) -> bool:
+    """Whether what runs again is of a layer outside of the block, whose class knows nothing of that."""
+    if isinstance(item, UpdateCall):
+        return False
+    found = blocks.of_path("/".join(part.name for part in _scope(item).parts if part.name not in (MARK, AGAIN)))
+    reads_weight = any(value.op is None for value in operand_values(item))
+    return found != owner and (found is not None or reads_weight)
 
 
 def _is_of(item: Op | UpdateCall, owner: str, blocks: Blocks) -> bool:
