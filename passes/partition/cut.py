@@ -24,6 +24,9 @@ _flows: Any = csgraph  # it has no types
 LARGEST = 2**29
 """Capacities are scaled so that all together come to this: scipy's flows are 32-bit integers."""
 
+INFINITE = 1e30
+"""What is not to be cut."""
+
 
 class Cutter:
     """Cuts one graph at any price; `pinned` values are saved at no cost, `never` ops are not run again."""
@@ -48,52 +51,41 @@ class Cutter:
         self.values, self.ops = values, ops
         self.never = {op for op in ops if graph.fixed[op]} | set(never)
         self.bytes_total = sum(graph.bytes[value] for value in values)
+        self._write()
+
+    def _write(self) -> None:
+        """The edges: from the source to each op, from ops to values, from values to the ops that read them, and to the
+        sink."""
+        graph, values, ops = self.graph, self.values, self.ops
+        edges: list[tuple[int, int, int, float]] = []  # from, to, the value they stand for (or -1), capacity
+        for op, node in ops.items():
+            edges += [(values[read], node, read, INFINITE) for read in dict.fromkeys(graph.reads[op]) if read in values]
+        edges += [(ops[graph.maker[value]], node, value, float(graph.bytes[value])) for value, node in values.items()]
+        edges += [(values[value], 1, value, INFINITE) for value in self.needed]
+        edges += [(0, node, -1, INFINITE if op in self.never else 0.0) for op, node in ops.items()]
+        self._tails, self._heads, self._of = (np.array([edge[i] for edge in edges]) for i in range(3))
+        self._amounts = np.array([edge[3] for edge in edges])
+        self._flops = np.array([0 if op in self.never else graph.flops[op] for op in ops], float)
+        self._nodes = np.array(list(values.values()))
+        self._made = np.array([ops[graph.maker[value]] for value in values])
+        self._numbers = np.array(list(values))
 
     def cut(self, price: float, pinned: Collection[int] = ()) -> list[int]:
         """The values to save when a FLOP costs as much as `price` bytes, without the `pinned` ones."""
-        graph, values, ops = self.graph, self.values, self.ops
-        pins = set(pinned)
-        infinite = float(2 * LARGEST)
-        tails: list[int] = []
-        heads: list[int] = []
-        capacity: list[float] = []
-
-        def edge(tail: int, head: int, amount: float) -> None:
-            tails.append(tail)
-            heads.append(head)
-            capacity.append(amount)
-
-        limited = 0.0
-        for op, node in ops.items():
-            flops = price * graph.flops[op]
-            if op in self.never:
-                edge(0, node, infinite)
-            else:
-                edge(0, node, flops)
-                limited += flops
-            for read in graph.reads[op]:
-                if read in values and read not in pins:
-                    edge(values[read], node, infinite)
-        for value, node in values.items():
-            if value not in pins:
-                edge(ops[graph.maker[value]], node, float(graph.bytes[value]))
-                limited += graph.bytes[value]
-        for value in self.needed:
-            if value not in pins:
-                edge(values[value], 1, infinite)
-        amounts = np.array(capacity)
-        scale = min(1.0, LARGEST / max(limited, 1.0))
-        scaled = np.where(amounts >= infinite, 2 * LARGEST - 1, np.ceil(amounts * scale)).astype(np.int32)
-        count = 2 + len(values) + len(ops)
-        network = csr_array((scaled, (np.array(tails), np.array(heads))), shape=(count, count))
+        amounts = self._amounts.copy()
+        amounts[len(amounts) - len(self._flops) :] += price * self._flops
+        kept = ~np.isin(self._of, list(pinned))
+        amounts = amounts[kept]
+        infinite = amounts >= INFINITE
+        scale = min(1.0, LARGEST / max(float(amounts[~infinite].sum()), 1.0))
+        scaled = np.where(infinite, 2 * LARGEST - 1, np.ceil(amounts * scale)).astype(np.int32)
+        count = 2 + len(self.values) + len(self.ops)
+        network = csr_array((scaled, (self._tails[kept], self._heads[kept])), shape=(count, count))
         flow: Any = _flows.maximum_flow(network, 0, 1).flow
         residual: Any = network - flow
         residual.data[residual.data < 0] = 0
         residual.eliminate_zeros()
         reached = np.zeros(count, bool)
         reached[_flows.breadth_first_order(residual, 0, return_predecessors=False)] = True
-        return [
-            value
-            for value, node in values.items()
-            if value not in pins and not reached[node] and reached[ops[graph.maker[value]]]
-        ]
+        saved = ~reached[self._nodes] & reached[self._made] & ~np.isin(self._numbers, list(pinned))
+        return [int(value) for value in self._numbers[saved]]

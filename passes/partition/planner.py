@@ -17,7 +17,8 @@ from graphc.ir.analysis.liveness import PLAIN, Memory
 from graphc.ir.graph import Function, Value
 from graphc.passes.partition.cut import Cutter
 from graphc.passes.partition.joint_graph import JointGraph, joint_graph
-from graphc.passes.partition.schedule import Course, course, recomputed_flops
+from graphc.passes.partition.schedule import Again
+from graphc.passes.partition.simulation import Simulator
 
 SEGMENTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 """Into so many segments of equal bytes the forward part is cut."""
@@ -68,28 +69,32 @@ class Planner:
 
     def __init__(self, function: Function, sizes: Mapping[str, int], memory: Memory = PLAIN) -> None:
         self.graph = joint_graph(function, sizes, memory)
+        self.simulator = Simulator(self.graph)
         self.cutter = Cutter(self.graph)
         self.everything = tuple(sorted(self.graph.read_by_backward()))
         self.known: dict[tuple[int, ...], Plan] = {}
-        self._least: int | None = None
+        self._candidates: list[Plan] = []
 
     def plan(self, saved: Iterable[int]) -> Plan:
         """The plan that saves these values."""
         key = tuple(sorted(set(saved)))
         if key not in self.known:
-            found: Course = course(self.graph, key)
+            found = self.simulator.course(key)
             self.known[key] = Plan(self.graph, key, found.peak, found.saved, found.flops)
         return self.known[key]
 
     def candidates(self) -> list[Plan]:
         """Everything saved, and the cuts for all segments and prices."""
+        if self._candidates:
+            return list(self._candidates)
         flops = sum(self.graph.flops[: self.graph.forward]) or 1
         unit = self.cutter.bytes_total / flops
         plans = [self.plan(self.everything), self.plan(())]
         for pins in self.borders():
             for price in (0.0, *(unit * factor for factor in PRICES)):
                 plans.append(self.plan([*self.cutter.cut(price, pins), *pins]))
-        return list({plan.saved: plan for plan in plans}.values())
+        self._candidates = list({plan.saved: plan for plan in plans}.values())
+        return list(self._candidates)
 
     def borders(self) -> list[list[int]]:
         """For each number of segments, the values that pass from one segment to the next."""
@@ -202,10 +207,11 @@ class Planner:
         graph, last = self.graph, len(self.known) + MOST_TRIALS
         for _ in range(ROUNDS):
             start, saved = plan, set(plan.saved)
+            again = Again(graph, self.everything, saved)
             bargains: list[tuple[float, int]] = []
             for value in self.cutter.values:
                 if value not in saved and plan.saved_bytes + graph.bytes[value] <= limit.saved_bytes:
-                    gain = plan.extra_flops - recomputed_flops(graph, self.everything, saved | {value})
+                    gain = again.spared(value)
                     if gain > 0:
                         bargains.append((gain / max(graph.bytes[value], 1), value))
             for _, value in sorted(bargains, reverse=True):
@@ -213,14 +219,14 @@ class Planner:
                     break
                 if plan.saved_bytes + graph.bytes[value] <= limit.saved_bytes:
                     more = {*plan.saved, value}
-                    if recomputed_flops(graph, self.everything, more) < plan.extra_flops:
+                    if Again(graph, self.everything, more).flops < plan.extra_flops:
                         other = self.plan(more)
                         plan = other if limit.fits(other) else plan
             for value in plan.saved:
                 if len(self.known) > last:
                     break
                 fewer = set(plan.saved) - {value}
-                if recomputed_flops(graph, self.everything, fewer) <= plan.extra_flops:
+                if Again(graph, self.everything, fewer).flops <= plan.extra_flops:
                     other = self.plan(fewer)
                     plan = other if limit.fits(other) else plan
             if plan is start:
@@ -235,14 +241,15 @@ class Planner:
             room = limit.saved_bytes - plan.saved_bytes
             for given_up in plan.saved:
                 rest = set(plan.saved) - {given_up}
-                best = plan.extra_flops
+                again = Again(graph, self.everything, rest)
+                best = again.flops - plan.extra_flops
                 taken: int | None = None
                 for value in self.cutter.values:
                     if value in rest or graph.bytes[value] > graph.bytes[given_up] + room:
                         continue
-                    found = recomputed_flops(graph, self.everything, rest | {value})
-                    if found < best:
-                        best, taken = found, value
+                    spared = again.spared(value)
+                    if spared > best:
+                        best, taken = spared, value
                     trials -= 1
                 if taken is not None and limit.fits(other := self.plan(rest | {taken})):
                     plan = other

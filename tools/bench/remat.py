@@ -8,6 +8,7 @@ FLOPs. Then, for the same bytes, the extra FLOPs of PyTorch's own partitioner an
 
 from __future__ import annotations
 
+import inspect
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from typing import Any
 from graphc import codegen
 from graphc.codegen.compiler import write_artifact
 from graphc.codegen.source.loading import import_model
+from graphc.ir.errors import GraphcError
 from graphc.ir.module import Module
 from graphc.passes.partition.planner import Plan, Planner
 from graphc.passes.partition.policy import by_layers
@@ -130,7 +132,7 @@ def _live_at_loss(model: Any, tensors: Sequence[Any]) -> int:
     """Bytes of the storages, each once, that the step's variables hold after the line that assigns the loss."""
     import torch
 
-    code = type(model).forward.__code__
+    code = inspect.unwrap(type(model).forward).__code__  # below torch.no_grad
     lines = Path(code.co_filename).read_text(encoding="utf-8").splitlines()
     given = {t.untyped_storage().data_ptr() for t in (*tensors, *model.parameters(), *model.buffers())}
     found: list[int] = []
@@ -152,7 +154,9 @@ def _live_at_loss(model: Any, tensors: Sequence[Any]) -> int:
         model(*tensors)
     finally:
         sys.settrace(None)
-    return found[0] if found else -1
+    if not found:
+        raise GraphcError(f"{code.co_filename} has no line that assigns the loss")
+    return found[0]
 
 
 def jax_temporary(folder: Path, module: Module, arrays: Sequence[Any]) -> int:
