@@ -8,6 +8,7 @@ bit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -111,7 +112,8 @@ def stored(array: Array, form: Format) -> tuple[Array, ...]:
 
 def reference(array: Array, form: Format) -> Array:
     """`rounded` in plain NumPy, in the dtype of the array."""
-    kind = array.dtype.type
+    kind: Any = array.dtype.type
+    x: Array
     if isinstance(form, BlockFormat):
         axis = form.channel_axis(array.ndim)
         rows = padded(as_rows(array, axis), form.block)
@@ -126,14 +128,15 @@ def reference(array: Array, form: Format) -> Array:
         axes = tuple(i for i in range(array.ndim) if i != kept)
         low, high = form.limits
         steps = high - low if form.asymmetric else high
-    least, most = (f(x, axes, initial=0, keepdims=True) for f in (np.min, np.max))
-    spread = most - least if form.asymmetric else np.maximum(most, -least)
-    scales = np.maximum(spread / kind(steps), kind(F16_LEAST if half else F32_LEAST))
+    least: Array = np.min(x, axes, initial=0, keepdims=True)
+    most: Array = np.max(x, axes, initial=0, keepdims=True)
+    spread: Array = most - least if form.asymmetric else np.maximum(most, -least)
+    scales: Array = np.maximum(spread / kind(steps), kind(F16_LEAST if half else F32_LEAST))
     if half:
         scales = np.minimum(scales, kind(F16_MOST)).astype(np.float16).astype(kind)
     scales = np.where(spread == 0, kind(1), scales)
-    zeros = np.clip(np.rint(low - least / scales), low, high) if form.asymmetric else kind(0)
-    values = (np.clip(np.rint(x / scales) + zeros, low, high) - zeros) * scales
+    zeros: Any = np.clip(np.rint(low - least / scales), low, high) if form.asymmetric else kind(0)
+    values: Array = (np.clip(np.rint(x / scales) + zeros, low, high) - zeros) * scales
     if not isinstance(form, BlockFormat):
         return values
     flat = values.reshape(values.shape[0], -1 if values.size else 0)

@@ -36,11 +36,12 @@ def input_scales(matrices: Sequence[tuple[Array, Grid, Moments]], points: int) -
     all α; 1 if none is better than that. The inputs are those of one group."""
     magnitude = matrices[0][2].magnitude[0] / max(matrices[0][2].count, 1)
     magnitude = np.maximum(magnitude, 1e-4 * (float(magnitude.max()) or 1.0))
-    best, least = np.ones(len(magnitude)), np.inf
+    best: Array = np.ones(len(magnitude))
+    least = np.inf
     for point in range(points):
-        scales = magnitude ** (point / points)
+        scales: Array = magnitude ** (point / points)
         scales = scales / np.sqrt(scales.max() * scales.min())
-        stored = np.float16(1 / scales).astype(np.float64)
+        stored: Array = (1 / scales).astype(np.float16).astype(np.float64)
         error = sum(_error(w, grid, moments.second[0], 1 / stored) for w, grid, moments in matrices)
         if error < least:
             best, least = (1 / stored if point else np.ones(len(magnitude))), error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from graphc.ir.errors import GraphcError
 from graphc.ir.formats import Format, Int8, parse_format
@@ -84,7 +84,8 @@ def quantize(
     if static:
         found = dict(ranges or {})
         if data is not None:
-            found = calibrated(module, points, batches(module.main, data, batch_size), method, percentile) | found
+            calls = batches(module.main, data, batch_size)
+            found = calibrated(module, points, calls, cast(Method, method), percentile) | found
         quantize_activations(module, found)
     elif activations == "dynamic":
         quantize_dynamically(module)

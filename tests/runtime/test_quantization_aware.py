@@ -57,8 +57,14 @@ def test_what_training_rounds_to_can_be_stored_to_the_bit(text: str, factor: flo
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("text", "bits"), [("int8", 8), ("int4", None), ("uint4{block=16}", 4)])
+@pytest.mark.parametrize(
+    ("target", "text", "bits"),
+    [
+        *((target, "int8", 8) for target in TARGETS),
+        *((target, "int4", None) for target in TARGETS),
+        ("numpy", "uint4{block=16}", 4),
+    ],
+)
 def test_training_and_what_is_stored(target: str, text: str, bits: int | None) -> None:
     needs(target)
     model, (x, y) = network(target), examples()
@@ -140,8 +146,7 @@ def test_a_table_that_is_also_the_output_layer() -> None:
 # --- with adapters ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("mode", ["nf4", "int4"])
+@pytest.mark.parametrize(("target", "mode"), [*((target, "nf4") for target in TARGETS), ("numpy", "int4")])
 def test_adapters_are_trained_over_integers(target: str, mode: str) -> None:
     needs(target)
     model, (x, y) = network(target, rate=0.1), examples()
