@@ -148,10 +148,6 @@ def quantize(
 def lora(
     quick: Annotated[bool, typer.Option("--quick", help="Three rounds instead of fifteen.")] = False,
     depth: Annotated[int, typer.Option(metavar="LAYERS")] = 12,
-    quantized: Annotated[
-        str | None,
-        typer.Option(metavar="FORMAT", help="The format of graphc's frozen kernels, such as int4{block=32}."),
-    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
     examples: Annotated[Path, typer.Option(metavar="FOLDER", help="Where graphc's examples are.")] = EXAMPLES,
 ) -> None:
@@ -162,7 +158,7 @@ def lora(
     def write(line: str) -> None:
         print(line, flush=True)
 
-    found = report(examples, Sizes(depth=depth), 3 if quick else 15, quantized, write)
+    found = report(examples, Sizes(depth=depth), 3 if quick else 15, write)
     if json_file is not None:
         json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

@@ -1,6 +1,6 @@
-"""`python -m graphc.tools.bench.lora.ours FOLDER EXAMPLES OPTIONS [SIZES]`: the same by graphc, in a process of its own.
+"""`python -m graphc.tools.bench.lora.ours FOLDER EXAMPLES OPTIONS [SIZES]`: the same by graphc, in an own process.
 
-OPTIONS are JSON: `passes`, `memory_budget`, `quantized` (a format for the kernels).
+OPTIONS are JSON: `passes`, `memory_budget`.
 """
 
 from __future__ import annotations
