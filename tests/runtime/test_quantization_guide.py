@@ -24,6 +24,8 @@ def test_the_guide() -> None:
     assert printed.getvalue().splitlines() == [
         "float32",
         "True",
+        "True ['hidden/kernel', 'out/kernel']",
+        "True",
         "['stem/kernel', 'stem/bias', 'hidden/bias', 'out/bias']",
     ]
 
