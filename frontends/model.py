@@ -292,8 +292,17 @@ class Model(Layer):
 
         save_model(self, filepath, overwrite=overwrite, include_optimizer=include_optimizer)
 
-    def check_saved_as_a_whole(self) -> None:
-        """Raise `GraphcError` where one file would not hold all that the model has."""
+    def kept_beside(self) -> tuple[Any, dict[str, Any]]:
+        """What a file has to hold of the model beside configuration and weights, as JSON and arrays; here nothing."""
+        return None, {}
+
+    def expect_beside(self, config: Any) -> None:
+        """Let the model have the weights that it has by what `kept_beside` said."""
+        if config is not None:
+            raise GraphcError(f"a {type(self).__name__} has no adapters: the model is to be one of graphc.Model's")
+
+    def restore_beside(self, config: Any, arrays: Mapping[str, Any]) -> None:
+        """Let the model be, now that its weights are set, what `kept_beside` said."""
 
     def training_state(self) -> tuple[Any, dict[str, Any]]:
         """How the model is compiled, as JSON, and the arrays of its optimizer; None where a model cannot be trained or

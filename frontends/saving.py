@@ -1,5 +1,5 @@
 """Models as files: a `.graphc` file is a zip of configuration (JSON), graph (IR text) and weights (safetensors), and
-for a model that is compiled of what its optimizer keeps (safetensors).
+for a model that is compiled of what its optimizer keeps (safetensors). Quantized weights are stored as their integers.
 
 Everything in it is stored uncompressed and listed with size and SHA-256 in `metadata.json`, so a file cut off or
 changed is refused before anything is made of it. Nothing in a file is executed or unpickled.
@@ -13,6 +13,7 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,17 @@ from graphc.frontends.serialization import (
     register_serializable,
     serialize_keras_object,
 )
-from graphc.frontends.tensor_files import tensor_bytes, tensors_of
+from graphc.frontends.storage import STORED, entry_of, restore_storage, storage_config, storages_in
+from graphc.frontends.tensor_files import metadata_of, tensor_bytes, tensors_of
 from graphc.frontends.whole_files import write_whole
 from graphc.ir.errors import FormatError, GraphcError, ShapeError
 from graphc.ir.module import Module
 
-FORMAT, TRAINING_FORMAT = "graphc-model 1", "graphc-model 2"
-"""Of a model alone, and of one that is saved with how it is compiled."""
+FORMAT, TRAINING_FORMAT, ADAPTED_FORMAT = "graphc-model 1", "graphc-model 2", "graphc-model 3"
+"""Of a model alone, of one that is saved with how it is compiled, and of one with adapters or integers."""
+FORMATS = (FORMAT, TRAINING_FORMAT, ADAPTED_FORMAT)
 MEMBERS = ("config.json", "model.gir", "weights.safetensors")
-OPTIMIZER = "optimizer.safetensors"
+OPTIMIZER, BESIDE = "optimizer.safetensors", "beside.safetensors"
 METADATA = "metadata.json"
 _LARGEST_METADATA = 1 << 24
 _NOTHING = tensor_bytes({})
@@ -61,13 +64,16 @@ def save_model(
         raise GraphcError(f"a model is saved to a file whose name ends in .graphc, not {path.name!r}")
     if not isinstance(model, Model):
         raise GraphcError(f"save_model takes a model, not {type(model).__name__}")
-    model.check_saved_as_a_whole()
     module = lower(model)
     places = layer_paths(model)
     config = {"model": serialization.serialize(model), "input": _input_config(model), "aliases": places.aliases}
     compiled, slots = model.training_state() if include_optimizer else (None, {})
     if compiled is not None:
         config["compile"] = compiled
+    kept, beside = model.kept_beside()
+    more = {"adapters": kept} if kept is not None else {}
+    more |= storage_config(model, module, places)
+    config |= more
     members = {
         "config.json": json.dumps(config, indent=1).encode(),
         "model.gir": str(module).encode(),
@@ -75,7 +81,9 @@ def save_model(
     }
     if compiled is not None:
         members[OPTIMIZER] = tensor_bytes(slots)
-    form = FORMAT if compiled is None else TRAINING_FORMAT
+    if beside:
+        members[BESIDE] = tensor_bytes(beside)
+    form = ADAPTED_FORMAT if more else FORMAT if compiled is None else TRAINING_FORMAT
     listed = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in members.items()}
     members[METADATA] = json.dumps({"format": form, "files": listed}, indent=1).encode()
     buffer = io.BytesIO()
@@ -137,7 +145,10 @@ def load_model(
     if not isinstance(aliases, dict):
         raise FormatError("the aliases in config.json are not an object")
     _tie(model, aliases)
+    model.expect_beside(config.get("adapters"))
+    restore_storage(model, config, arrays)
     _assign(model, arrays, "the file", FormatError)
+    model.restore_beside(config.get("adapters"), tensors_of(members.get(BESIDE, _NOTHING), BESIDE))
     if compile and config.get("compile") is not None:
         slots = tensors_of(members.get(OPTIMIZER, _NOTHING), OPTIMIZER)
         with custom_object_scope(custom_objects or {}):
@@ -148,6 +159,14 @@ def load_model(
                     error.__cause__
                 )
     return model
+
+
+def build_like(model: Model, source: Model) -> None:
+    """Call a new model's layers on inputs like those that `source` saw, so that it has the same weights."""
+    config = _input_config(source)
+    if config is not None and not model.built:
+        _build(model, config)
+    _tie(model, layer_paths(source).aliases)
 
 
 def _build(model: Model, inputs: Any) -> None:
@@ -206,7 +225,7 @@ def read_members(path: Path) -> dict[str, bytes]:
 
 def _read_archive(archive: zipfile.ZipFile, size: int) -> dict[str, bytes]:
     entries = {entry.filename: entry for entry in archive.infolist()}
-    expected = {METADATA, *MEMBERS} | ({OPTIMIZER} & set(entries))
+    expected = {METADATA, *MEMBERS} | ({OPTIMIZER, BESIDE} & set(entries))
     if len(entries) != len(archive.infolist()) or set(entries) != expected:
         odd = sorted(set(entries) ^ expected) or ["a part stored twice"]
         raise FormatError(f"a .graphc file holds {', '.join(sorted(expected))}; wrong: {', '.join(map(repr, odd))}")
@@ -221,9 +240,9 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> dict[str, bytes]:
     if entries[METADATA].file_size > _LARGEST_METADATA:
         raise FormatError("metadata.json is too large")
     metadata = _json(archive.read(METADATA), METADATA)
-    if metadata.get("format") not in (FORMAT, TRAINING_FORMAT):
+    if metadata.get("format") not in FORMATS:
         raise FormatError(
-            f"the format is {metadata.get('format')!r}; this release reads {FORMAT!r} and {TRAINING_FORMAT!r}"
+            f"the format is {metadata.get('format')!r}; this release reads {', '.join(map(repr, FORMATS))}"
         )
     listed = metadata.get("files")
     if not isinstance(listed, dict) or set(listed) != expected - {METADATA}:
@@ -256,26 +275,51 @@ def _json(data: bytes, name: str) -> dict[str, Any]:
 
 
 def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
-    """Write the weights to a safetensors file, named by their paths in the model. The file's name ends in
-    `.safetensors`."""
+    """Write the weights to a safetensors file, named by their paths in the model; quantized ones as their integers
+    (`dense/kernel_values`, `dense/kernel_scales`). The file's name ends in `.safetensors`."""
     if Path(filepath).suffix != ".safetensors":
         raise GraphcError(
             f"weights are saved as safetensors, to a file whose name ends in .safetensors, not {Path(filepath).name!r}"
         )
     names = layer_paths(model).names
-    write_whole(Path(filepath), tensor_bytes({names[id(v)]: v.numpy() for v in model.weights}), overwrite)
+    arrays: dict[str, Array] = {}
+    stored: dict[str, Any] = {}
+    for variable in model.weights:
+        name, storage = names[id(variable)], variable.storage
+        found = {name: variable.numpy()} if storage is None else storage.rounded(variable.numpy()).named(name)
+        if storage is not None:
+            stored[name] = entry_of(storage, list(found))
+        arrays |= found
+    metadata = {STORED: json.dumps(stored)} if stored else None
+    write_whole(Path(filepath), tensor_bytes(arrays, metadata), overwrite)
 
 
 def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
     """Set the weights by name from a safetensors file, or from the weights in a `.graphc` file of a model.
 
+    A weight that is quantized in the model and the file in the same way gets the file's integers. Where only the
+    model's is, it is rounded to nearest; where only the file's is, it is what the integers stand for.
     Raises `ShapeError` that lists what does not fit.
     """
     path = Path(filepath)
     if not path.is_file():
         raise FormatError(f"there is no file {str(path)!r}")
-    data = read_members(path)["weights.safetensors"] if zipfile.is_zipfile(path) else path.read_bytes()
-    _assign(model, tensors_of(data, path.name), path.name, ShapeError, skip_mismatch)
+    if zipfile.is_zipfile(path):
+        members = read_members(path)
+        data, stored = members["weights.safetensors"], _json(members["config.json"], "config.json").get(STORED)
+    else:
+        data = path.read_bytes()
+        text = metadata_of(data, path.name).get(STORED)
+        stored = None if text is None else _json(text.encode(), f"the metadata of {path.name}")
+    arrays = tensors_of(data, path.name)
+    storages = storages_in(model, stored, arrays)
+    _assign(model, arrays, path.name, ShapeError, skip_mismatch)
+    names = layer_paths(model).names
+    for variable in model.weights:
+        found = storages.get(names[id(variable)])
+        own = variable.storage
+        if found is not None and own is not None and own.format == found.format:
+            variable.store(replace(found, rows=own.rows))
 
 
 def _assign(

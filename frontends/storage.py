@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from graphc.frontends.layer_paths import LayerPaths, layer_paths
+from graphc.frontends.rounding import InputRange, VariableRounding
 from graphc.ir.errors import FormatError, GraphcError
 from graphc.ir.formats import Format, parse_format
+from graphc.ir.module import Module
 
 Array = np.ndarray[Any, Any]
+
+QUANTIZED = "quantized"
+"""Why what is quantized is frozen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,4 +71,87 @@ def storage_of(form: Any, rows: Any, names: Sequence[str], like: Any, arrays: di
     return Storage.of(format, np.empty(like.shape, like.dtype.numpy), bool(rows), found)
 
 
-__all__ = ["Storage", "storage_of"]
+# --- in files -------------------------------------------------------------------------------------------------------
+
+STORED, ROUNDED = "stored", "rounded"
+"""What a file's configuration has of quantized weights, and of those that are rounded in training, by their names."""
+
+
+def entry_of(storage: Storage, names: list[str]) -> dict[str, Any]:
+    """What a file says of a weight whose arrays have these names in it."""
+    return {"format": str(storage.format), "rows": storage.rows, "arrays": names}
+
+
+def storage_config(model: Any, module: Module, paths: LayerPaths) -> dict[str, Any]:
+    """What a file says of a model's quantized weights, stored as in this module, and of those rounded in training."""
+    parts: dict[str, list[str]] = {}
+    for weight in module.weights.entries():
+        if weight.alias is None and weight.recipe is not None and weight.recipe.quantized is not None:
+            parts.setdefault(weight.recipe.sources[0], []).append(weight.name)
+    stored: dict[str, Any] = {}
+    rounded: dict[str, Any] = {}
+    for variable in model.weights:
+        name, rounding = paths.names[id(variable)], variable.rounding
+        if variable.storage is not None:
+            stored[name] = entry_of(variable.storage, parts[name])
+        if rounding is not None:
+            inputs = rounding.inputs
+            said = None if inputs is None else [float(inputs.scale), int(inputs.zero_point), inputs.high]
+            rounded[name] = {"format": None if rounding.format is None else str(rounding.format), "inputs": said}
+    return ({STORED: stored} if stored else {}) | ({ROUNDED: rounded} if rounded else {})
+
+
+def storages_in(model: Any, stored: Any, arrays: dict[str, Array]) -> dict[str, Storage]:
+    """The quantized weights of a file by name, of whose `arrays` each takes the place of its own.
+
+    Raises `FormatError` for what is broken, or of weights that the model does not have.
+    """
+    names = layer_paths(model).names
+    variables = {names[id(variable)]: variable for variable in model.weights}
+    found: dict[str, Storage] = {}
+    try:
+        for name, entry in (stored or {}).items():
+            like = variables[name]
+            found[name] = storage_of(entry["format"], entry["rows"], entry["arrays"], like, arrays)
+            arrays[name] = found[name].values
+    except (AttributeError, TypeError, KeyError) as error:
+        raise FormatError(f"what the file says of quantized weights does not fit the model: {error}") from error
+    return found
+
+
+def restore_storage(model: Any, config: Mapping[str, Any], arrays: dict[str, Array]) -> None:
+    """Quantize the weights of a new model as a file has them, and round in training as it says."""
+    names = layer_paths(model).names
+    variables = {names[id(variable)]: variable for variable in model.weights}
+    for name, storage in storages_in(model, config.get(STORED), arrays).items():
+        variables[name].store(storage)
+        variables[name].freeze(QUANTIZED)
+    try:
+        for name, entry in (config.get(ROUNDED) or {}).items():
+            form, inputs = entry["format"], entry["inputs"]
+            found = None if inputs is None else InputRange(np.float32(inputs[0]), np.uint8(inputs[1]), int(inputs[2]))
+            variables[name].rounding = VariableRounding(None if form is None else parse_format(form), found)
+    except (AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError, GraphcError) as error:
+        raise FormatError(f"what the file says of rounding does not fit the model: {error}") from error
+
+
+def copy_storage(model: Any, source: Any) -> None:
+    """Quantize the weights of a clone as its source's are, rounded to nearest."""
+    for variable, other in zip(model.weights, source.weights, strict=True):
+        variable.rounding = other.rounding
+        if other.storage is not None:
+            variable.store(Storage.of(other.storage.format, variable.numpy(), other.storage.rows))
+            variable.freeze(QUANTIZED)
+
+
+__all__ = [
+    "QUANTIZED",
+    "STORED",
+    "Storage",
+    "copy_storage",
+    "entry_of",
+    "restore_storage",
+    "storage_config",
+    "storage_of",
+    "storages_in",
+]

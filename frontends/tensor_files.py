@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,12 +23,30 @@ DTYPES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def tensor_bytes(arrays: Mapping[str, Array]) -> bytes:
-    """The arrays in the safetensors format. Raises `UnsupportedError` for dtypes it lacks (4-bit, complex128)."""
+def tensor_bytes(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> bytes:
+    """The arrays in the safetensors format, with texts beside them.
+
+    Raises `UnsupportedError` for dtypes it lacks (4-bit, complex128).
+    """
     lacking = sorted(name for name, array in arrays.items() if array.dtype not in map(np.dtype, DTYPES.values()))
     if lacking:
         raise UnsupportedError(f"safetensors has no dtype for {', '.join(f'{n} ({arrays[n].dtype})' for n in lacking)}")
-    return save({name: np.asarray(array, order="C") for name, array in arrays.items()})  # scalars stay scalars
+    found = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # scalars stay scalars
+    return save(found, None if metadata is None else dict(metadata))
+
+
+def metadata_of(data: bytes, what: str) -> dict[str, str]:
+    """The texts beside the arrays in safetensors bytes. Raises `FormatError` if they are broken."""
+    size = int.from_bytes(data[:8], "little")
+    try:
+        if size > len(data) - 8:
+            raise ValueError("its header is cut off")
+        found = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
+        if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+            raise ValueError("its metadata are no texts")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise FormatError(f"{what} is not a valid safetensors file: {error}") from error
+    return found
 
 
 def tensors_of(data: bytes, what: str) -> dict[str, Array]:

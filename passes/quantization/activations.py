@@ -156,7 +156,7 @@ def _replace(function: Function, value: Value, scale: Array, zero_point: Array, 
 # --- dynamic --------------------------------------------------------------------------------------------------------
 
 
-def quantize_dynamically(module: Module, weights: Container[str] | None = None) -> int:
+def quantize_dynamically(module: Module, weights: Container[str | None] | None = None) -> int:
     """Quantize what products with an int8 kernel read, each row by its own largest magnitude, in place; returns how
     many products there are. They become `integer_linear`; examples of a batch do not depend on each other. With
     `weights`, names of kernels' integers, products with other kernels stay."""

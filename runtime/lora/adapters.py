@@ -123,6 +123,12 @@ def add_adapter(model: Any, name: str, settings: Settings, a_initializer: Any, b
         for weight in chosen
     }
     kept = kept_beside(settings, chosen, list(variables))
+    stored = [weight for weight in kept if variables[weight].storage is not None]
+    if stored:
+        raise GraphcError(
+            f"modules_to_save has {stored[0]!r}, which is quantized and not trained: leave its layer out, "
+            "or out of what is quantized"
+        )
     return make_adapter(model, name, settings, plans, variables, kept, (a_initializer, b_initializer))
 
 
@@ -166,20 +172,46 @@ def make_adapter(
 
     `begin` are the initializers of A and B, by default PEFT's.
     """
-    state = state_of(model)
-    owners = _owners(layer_paths(model))
-    found = ModelAdapter(name, settings, base=base_digest({weight: variables[weight] for weight in plans}))
     deactivate(model)
+    found = attached(model, name, settings, plans, variables, kept, begin)
+    begin_with(found)
+    activate(model, name)
+    return found
+
+
+def begin_with(found: ModelAdapter) -> None:
+    """Let an adapter that is not active begin with the weights that the model has: as its base, as what it trains
+    beside its factors, and for the magnitudes."""
+    found.base = base_digest({weight: variable for weight, (variable, _) in found.parts.items()})
+    found.values = {weight: variable.numpy().copy() for weight, variable in found.trained.items()}
+    for variable, adapter in found.parts.values():
+        if adapter.magnitude is not None:
+            factors = adapter.a.numpy(), adapter.b.numpy()
+            adapter.magnitude.assign(dora_magnitude(variable.numpy(), *factors, adapter.scaling, adapter.form))
+
+
+def attached(
+    model: Any,
+    name: str,
+    settings: Settings,
+    plans: Mapping[str, Plan],
+    variables: Mapping[str, Variable],
+    kept: Iterable[str],
+    begin: tuple[Any, Any] = (None, None),
+) -> ModelAdapter:
+    """An adapter that is not active, its magnitudes ones, and nothing in `values`; all other weights are frozen."""
+    owners = _owners(layer_paths(model))
+    found = ModelAdapter(name, settings)
     for variable in variables.values():
         variable.freeze()
     for weight, plan in plans.items():
         variable = variables[weight]
         found.parts[weight] = variable, _attach(owners[id(variable)], variable, plan, settings, name, begin)
         variable.adapter = None
+        for factor in found.parts[weight][1].variables:
+            factor.freeze()
     found.trained = {weight: variables[weight] for weight in kept}
-    found.values = {weight: variables[weight].numpy().copy() for weight in kept}
-    state.adapters[name] = found
-    activate(model, name)
+    state_of(model).adapters[name] = found
     return found
 
 
@@ -198,7 +230,7 @@ def _attach(
     else:
         begin = initializers.VarianceScaling(1 / 3, "fan_in", "uniform"), "zeros"
     a, b = (default if each is None else each for default, each in zip(begin, given, strict=True))
-    adapter = attach(
+    return attach(
         layer,
         variable,
         form,
@@ -210,10 +242,6 @@ def _attach(
         b_initializer=b,
         magnitude=np.ones(form.outputs) if settings.dora else None,
     )
-    if adapter.magnitude is not None:
-        with_factors = (adapter.a.numpy(), adapter.b.numpy(), plan.scaling, form)
-        adapter.magnitude.assign(dora_magnitude(variable.numpy(), *with_factors))
-    return adapter
 
 
 def _owners(paths: LayerPaths) -> dict[int, Any]:
@@ -263,15 +291,21 @@ def activate(model: Any, name: str | None) -> None:
     if name is None:
         return
     chosen = state.adapters[name]
+    for weight, variable in chosen.trained.items():
+        state.originals[weight] = variable.numpy().copy()
+        variable.assign(chosen.values.pop(weight))
+    mark_active(state, chosen)
+
+
+def mark_active(state: AdapterState, chosen: ModelAdapter) -> None:
+    """Let an adapter be the active one, whose values the model has already."""
     for variable, adapter in chosen.parts.values():
         variable.adapter = adapter
         for factor in adapter.variables:
             factor.unfreeze()
-    for weight, variable in chosen.trained.items():
-        state.originals[weight] = variable.numpy().copy()
-        variable.assign(chosen.values.pop(weight))
+    for variable in chosen.trained.values():
         variable.unfreeze()
-    state.active = name
+    state.active = chosen.name
 
 
 def deactivate(model: Any) -> None:
@@ -315,11 +349,14 @@ __all__ = [
     "ModelAdapter",
     "activate",
     "add_adapter",
+    "attached",
     "base_digest",
+    "begin_with",
     "candidates",
     "deactivate",
     "delete_adapter",
     "find_adapter",
+    "mark_active",
     "state_of",
     "without_adapters",
 ]

@@ -16,6 +16,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from graphc.frontends.adapters import Adapter
+from graphc.frontends.storage import Storage
 from graphc.frontends.structures import flatten, paths
 from graphc.frontends.variable import Variable
 from graphc.frontends.whole_files import write_whole
@@ -64,15 +65,17 @@ class MergeRecord:
     name: str
     before: dict[str, Array] = field(default_factory=dict[str, Array])
     after: dict[str, Array] = field(default_factory=dict[str, Array])
+    storages: dict[str, Storage] = field(default_factory=dict[str, Storage])
+    """How quantized weights were stored before."""
     variables: dict[str, Variable] = field(default_factory=dict[str, Variable])
 
 
 def merged_arrays(
-    found: ModelAdapter, dtype: Any = None, quantized: Mapping[int, Any] | None = None
+    found: ModelAdapter, dtype: Any = None, storages: dict[str, Storage] | None = None
 ) -> tuple[dict[str, Merged], dict[str, dict[str, Any]]]:
     """The weights with the adapter in their own dtype, or in `dtype`, and what the certificate says of each.
 
-    `quantized` are the formats of variables, by id, to which the result is rounded again.
+    With `storages`, what is quantized is rounded to its format again, and how it is stored then is written there.
     """
     arrays: dict[str, Merged] = {}
     said: dict[str, dict[str, Any]] = {}
@@ -80,8 +83,12 @@ def merged_arrays(
         if not variable.dtype.is_float:
             raise UnsupportedError(f"{weight!r} is {variable.dtype}; an adapter is merged into weights of floats")
         wanted = variable.dtype if dtype is None else dtype
-        form = (quantized or {}).get(id(variable))
-        arrays[weight] = one = _merged(weight, variable.numpy(), adapter, wanted, form)
+        again = None
+        if storages is not None and variable.storage is not None:
+            again = _Again(variable.storage, tuple(variable.shape), adapter.form.transposed)
+        arrays[weight] = one = _merged(weight, variable.numpy(), adapter, wanted, again)
+        if again is not None and storages is not None:
+            storages[weight] = again.storage
         said[weight] = {
             "identity": "W + s·A·B" if adapter.magnitude is None else "(W + s·A·B) · m / ‖W + s·A·B‖",
             "s": adapter.scaling,
@@ -90,7 +97,7 @@ def merged_arrays(
             "dtype": str(wanted),
             "from": {"weight": str(variable.dtype), "factors": str(adapter.a.dtype)},
             "computed_in": "float64",
-            **({} if form is None else {"quantized_to": str(form)}),
+            **({} if again is None else {"quantized_to": str(again.storage.format)}),
             "bound": one.bound,
             "measured": one.measured,
             "outputs_measured": one.outputs,
@@ -100,18 +107,26 @@ def merged_arrays(
     return arrays, said
 
 
-def _merged(weight: str, kernel: Array, adapter: Adapter, dtype: Any, quantized: Any = None) -> Merged:
+@dataclass
+class _Again:
+    """Rounds what is merged to the format that the weight was stored in, and keeps how it is stored then."""
+
+    storage: Storage
+    shape: tuple[int, ...]
+    transposed: bool
+
+    def __call__(self, array: Array) -> Array:
+        whole = array.T if self.transposed else array.reshape(self.shape)
+        self.storage = Storage.of(self.storage.format, np.ascontiguousarray(whole), self.storage.rows)
+        values = self.storage.values
+        return values.T if self.transposed else values.reshape(array.shape)
+
+
+def _merged(weight: str, kernel: Array, adapter: Adapter, dtype: Any, again: _Again | None) -> Merged:
     form = adapter.form
     a, b = adapter.a.numpy(), adapter.b.numpy()
     magnitude = None if adapter.magnitude is None else adapter.magnitude.numpy()
     matrix = np.ascontiguousarray(kernel.T) if form.transposed else kernel.reshape(form.shape)
-
-    def stored(array: Array) -> Array:
-        whole = array.T if form.transposed else array.reshape(kernel.shape)
-        again = quantized.dequantize(*quantized.quantize(whole), shape=kernel.shape).astype(array.dtype)
-        return again.T if form.transposed else again.reshape(array.shape)
-
-    again = None if quantized is None else stored
     found = merge(matrix, a, b, adapter.scaling, dtype, magnitude, repr(weight), again)
     array = np.ascontiguousarray(found.array.T) if form.transposed else found.array.reshape(kernel.shape)
     return Merged(array, found.bound, found.measured, found.outputs)
@@ -127,14 +142,14 @@ def merge_adapter(
     """See `Model.merge_adapter`."""
     require_unmerged(model)
     found = find_adapter(model, name)
-    formats = quantized_formats(model)
-    inexact = [weight for weight, (variable, _) in found.parts.items() if id(variable) in formats]
-    if inexact and not lossy:
-        raise GraphcError(
-            f"{inexact[0]!r} is stored as {formats[id(found.parts[inexact[0]][0])]}, to which a merged weight would be "
-            "rounded again; lossy=True does that, save_merged writes floats"
-        )
-    arrays, said = merged_arrays(found, None, formats)
+    for weight, (variable, _) in found.parts.items():
+        if variable.storage is not None and not lossy:
+            raise GraphcError(
+                f"{weight!r} is stored as {variable.storage.format}, to which a merged weight would be rounded again; "
+                "lossy=True does that, save_merged writes floats"
+            )
+    storages: dict[str, Storage] = {}
+    arrays, said = merged_arrays(found, None, storages)
     state = state_of(model)
     activate(model, found.name)
     before = None if inputs is None else flatten(model.predict(inputs, verbose=0))
@@ -146,7 +161,11 @@ def merge_adapter(
     for weight, (variable, array) in changed.items():
         record.variables[weight] = variable
         record.before[weight] = variable.numpy().copy()
-        variable.assign(array)
+        if weight in storages and variable.storage is not None:
+            record.storages[weight] = variable.storage
+            variable.store(storages[weight])
+        else:
+            variable.assign(array)
         record.after[weight] = array
     state.merged = record
     outputs = None if before is None else _differences(model, inputs, before)
@@ -154,11 +173,6 @@ def merge_adapter(
     if path is not None:
         certificate.save(path)
     return certificate
-
-
-def quantized_formats(model: Any) -> dict[int, Any]:
-    """The formats in which variables of the model are stored (`Model.quantize`), by their ids."""
-    return {id(variable): variable.storage.format for variable in model.weights if variable.storage is not None}
 
 
 def _differences(model: Any, inputs: Any, before: list[Array]) -> dict[str, Any]:
@@ -192,7 +206,11 @@ def unmerge_adapter(model: Any) -> str:
                 f"{weight!r} is not what the merge of {record.name!r} left: it was changed since and stays"
             )
     for weight, variable in record.variables.items():
-        variable.assign(record.before[weight])
+        storage = record.storages.get(weight)
+        if storage is None:
+            variable.assign(record.before[weight])
+        else:
+            variable.store(storage)
     state.merged = None
     activate(model, record.name)
     return record.name

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from graphc.ir.errors import GraphcError
 from graphc.passes.lora.settings import ALL_LINEAR, Settings
 from graphc.runtime.executable import Executable
-from graphc.runtime.lora import adapters, merging, peft, serving
+from graphc.runtime.lora import adapters, merging, peft, saving, serving
 from graphc.runtime.lora.adapters import ModelAdapter
 from graphc.runtime.lora.layouts import Names
 from graphc.runtime.lora.merging import Certificate
@@ -82,13 +81,14 @@ class Adapted:
         """Take an adapter away. Without any, all weights are trained again that were before."""
         adapters.delete_adapter(self, name)
 
-    def check_saved_as_a_whole(self) -> None:
-        """Raise `GraphcError` for a model that has adapters of its own: they are saved beside it."""
-        if adapters.state_of(self).adapters:
-            raise GraphcError(
-                f"model {self.name!r} has the adapters {', '.join(self.adapters)}, which its file would not hold: "
-                "write each by save_adapter, and the model before they were added or after delete_adapter"
-            )
+    def kept_beside(self) -> tuple[Any, dict[str, Any]]:
+        return saving.adapters_config(self)
+
+    def expect_beside(self, config: Any) -> None:
+        saving.make_adapters(self, config)
+
+    def restore_beside(self, config: Any, arrays: Mapping[str, Any]) -> None:
+        saving.restore_adapters(self, config, arrays)
 
     def compile_adapters(
         self, names: Sequence[str] | None = None, target: str | None = None, passes: str | None = None

@@ -11,7 +11,7 @@ from graphc.frontends import quantizers
 from graphc.frontends.layer_paths import layer_paths
 from graphc.frontends.lowering import lower_forward
 from graphc.frontends.rounding import InputRange, VariableRounding
-from graphc.frontends.storage import Storage
+from graphc.frontends.storage import QUANTIZED, Storage
 from graphc.frontends.variable import Variable
 from graphc.ir.errors import GraphcError
 from graphc.ir.formats import FORMATS, BlockFormat, Format, Int8, parse_format
@@ -78,13 +78,18 @@ class Quantizable:
         if isinstance(config, (quantizers.GPTQConfig, quantizers.AWQConfig)):
             options = options_of(config.mode, config.options)
             found = by_layer(module, formats, axes, samples(module.main, config), options, active_target())
+        storages: dict[str, Storage] = {}
+        for name in chosen:
+            array = found.folded.get(name, variables[name].numpy())
+            try:
+                storages[name] = Storage.of(found.formats[name], array, rows, found.arrays.get(name))
+            except GraphcError as error:
+                raise error.at(name) from None
         for name, value in found.folded.items():
             variables[name].assign(value)
-        for name in chosen:
-            variable = variables[name]
-            storage = Storage.of(found.formats[name], variable.numpy(), rows, found.arrays.get(name))
-            variable.store(storage)
-            variable.freeze("quantized")
+        for name, storage in storages.items():
+            variables[name].store(storage)
+            variables[name].freeze(QUANTIZED)
         _forget_programs(self)
 
     def quantize_aware(
@@ -137,7 +142,7 @@ class Quantizable:
             formats = {name: storage.format for name, storage in kept.items()}
             stored = quantize_weights(module, formats, {name: storage.arrays for name, storage in kept.items()})
             absorb_transposes(module)
-            rows = {array for name, each in stored.items() if kept[name].rows for array in each.names}
+            rows: set[str | None] = {array for name, each in stored.items() if kept[name].rows for array in each.names}
             if rows:
                 quantize_dynamically(module, rows)
 
@@ -151,7 +156,7 @@ def _store_trained(model: Any) -> None:
         form, arrays = converted(variable)
         keep_input_range(variable)
         variable.store(Storage.of(form, variable.numpy(), arrays=arrays))
-        variable.freeze("quantized")
+        variable.freeze(QUANTIZED)
     _forget_programs(model)
 
 

@@ -12,7 +12,7 @@ from artifacts import needs
 import graphc
 from graphc import Input, Model, Sequential, layers, quantizers
 from graphc.codegen import targets
-from graphc.ir.errors import GraphcError, ShapeError, UnsupportedError
+from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.formats import parse_format
 from graphc.runtime.quantization.calibration import BINS, Histogram, by_entropy, by_error, by_percentile
 from graphc.runtime.quantization.processor import flags, wants_reduced_range
@@ -357,13 +357,6 @@ def test_configurations() -> None:
         perceptron().quantize("int9")
     with pytest.raises(GraphcError, match="takes a mode"):
         perceptron().quantize()
-
-
-def test_a_quantized_model_says_how_it_is_saved(tmp_path: Path) -> None:
-    model = perceptron()
-    model.quantize("int8")
-    with pytest.raises(UnsupportedError, match="save what is compiled of it"):
-        model.save(tmp_path / "m.graphc")
 
 
 # --- graphc.quantizers ------------------------------------------------------------------------------------------------

@@ -167,10 +167,3 @@ def test_adapters_of_layers_and_of_the_model_do_not_mix() -> None:
         GraphcError, match="'layer_0/attention/q_proj/kernel' has an adapter of its layer's enable_lora"
     ):
         model.add_adapter(r=2, targets="v_proj")
-
-
-def test_a_saved_model_does_not_lose_an_adapter_silently(tmp_path) -> None:
-    model = model_of()
-    model.add_adapter(r=2, targets="q_proj")
-    with pytest.raises(GraphcError, match="save_adapter"):
-        model.save(tmp_path / "m.graphc")
