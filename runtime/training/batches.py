@@ -12,6 +12,7 @@ from graphc.frontends.variable import Variable, arrangement
 from graphc.frontends.weights import WeightOwner
 from graphc.runtime.training import fitting
 from graphc.runtime.training.metrics import Metric
+from graphc.runtime.training.metrics.compiled import CompiledMetrics
 from graphc.runtime.training.program import Program
 from graphc.runtime.training.step import batch_types
 
@@ -79,8 +80,9 @@ def resetter(program: Program, model: Any, metrics: Sequence[Metric]) -> Callabl
 
     Where that is to set to 0 what the program holds, it is done in the target's memory at once.
     """
+    ours = Metric.reset_state, CompiledMetrics.reset_state
     if fitting.overrides(model, "reset_metrics") or any(
-        type(metric).reset_state is not Metric.reset_state for each in metrics for metric in (each, *each._metrics)
+        type(metric).reset_state not in ours for each in metrics for metric in each.parts()
     ):
         return model.reset_metrics
     variables: dict[int, Variable] = {id(v): v for metric in metrics for v in metric.variables}

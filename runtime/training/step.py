@@ -174,6 +174,7 @@ def _record(
         builder.trace_lines = False
         if not isinstance(logs, dict):
             raise GraphcError(f"{name} returns a dict of logs, such as compute_metrics gives, not {logs!r}")
+        logs = _flat_logs(logs)
         outputs = {str(key): _scalar(name, str(key), builder.value(value)) for key, value in logs.items()}
         results = [identifier(key) for key in outputs]
         observed = lowering.observed or []
@@ -244,6 +245,14 @@ def _x_names(model: Any, types: Any) -> list[str]:
 def _batch_size(data: tuple[Any, Any, Any]) -> Any:
     first = next((leaf for leaf in flatten(data) if isinstance(leaf, Value) and leaf.shape), None)
     return None if first is None else first.shape[0]
+
+
+def _flat_logs(logs: dict[Any, Any]) -> dict[Any, Any]:
+    """The logs, with those of a metric that gives several in its place."""
+    found: dict[Any, Any] = {}
+    for key, value in logs.items():
+        found.update(value if isinstance(value, dict) else {key: value})
+    return found
 
 
 def _scalar(step: str, key: str, value: Value | None) -> Value:

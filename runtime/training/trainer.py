@@ -15,13 +15,14 @@ from graphc.frontends.arguments import suggests_arguments
 from graphc.frontends.random import key_of
 from graphc.frontends.recording import current_recording
 from graphc.frontends.structures import flatten
+from graphc.frontends.variable import arrangement
 from graphc.frontends.warning import warn
 from graphc.ir.errors import FormatError, GraphcError
 from graphc.ir.module import Module
 from graphc.passes import run_passes
 from graphc.passes.autodiff import check_gradients
 from graphc.runtime.budget import budget_bytes
-from graphc.runtime.training import compile_config, fitting, metrics, optimizers
+from graphc.runtime.training import compile_config, fitting, optimizers
 from graphc.runtime.training.accumulation import CONSTANT, Term, joined
 from graphc.runtime.training.batches import BatchStep, kind_of
 from graphc.runtime.training.callbacks import CallbackList
@@ -33,6 +34,7 @@ from graphc.runtime.training.gradients import gradients
 from graphc.runtime.training.inputs import fitted_inputs, nothing_to_train
 from graphc.runtime.training.keys import StepKeys
 from graphc.runtime.training.metrics.compiled import CompiledMetrics
+from graphc.runtime.training.metrics.metric import metrics_of
 from graphc.runtime.training.metrics.reductions import Mean
 from graphc.runtime.training.optimizers import LossScaleOptimizer, Optimizer
 from graphc.runtime.training.program import Program
@@ -66,6 +68,9 @@ class Trainer(frontends.Model):
     _compiled: Compiled | None = None
     _forward: Program | None = None
     """The program that serves `predict` until there is one that trains."""
+
+    _metrics_at: tuple[int, list[Any]] | None = None
+    """The metrics of layers, and the `arrangement` in which they were looked for."""
 
     stop_training = False
 
@@ -127,16 +132,21 @@ class Trainer(frontends.Model):
         Among them are the means of the loss that `compute_loss` gave last, over examples.
         """
         compiled, recording = self._require_compiled(), current_recording()
-        logs: dict[str, Any] = {}
         with optimizers.scope("metrics"):
-            parts = {} if recording is None else recording.loss_parts
-            for name, value in parts.items():
+            for name, value in ({} if recording is None else recording.loss_parts).items():
                 tracker = compiled.losses.setdefault(name, Mean(name))
                 tracker.update_state(value, None if recording is None else recording.batch_size)
-                logs[name] = tracker.result()
             compiled.metrics.build(y, y_pred, self.output_names if self.is_functional else None)
             compiled.metrics.update_state(y, y_pred, sample_weight)
-            return logs | compiled.metrics.result()
+            return self.get_metrics_result()
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """The results of all metrics by their names, of which some may give several: the logs of a step."""
+        logs: dict[str, Any] = {}
+        for metric in self.metrics:
+            result = metric.result()
+            logs.update(result if isinstance(result, dict) else {metric.name: result})
+        return logs
 
     # --- compile -------------------------------------------------------------------------------------------------
 
@@ -189,7 +199,7 @@ class Trainer(frontends.Model):
             {"target": target, "passes": passes, "memory_budget": memory_budget},
             check_finite,
             gradients,
-            {
+            given={
                 "optimizer": optimizer,
                 "loss": loss,
                 "loss_weights": loss_weights,
@@ -205,6 +215,7 @@ class Trainer(frontends.Model):
                 "check_finite": check_finite,
                 "gradients": gradients,
             },
+            losses={} if loss is None else {"loss": Mean("loss")},
         )
         object.__setattr__(self, "_compiled", compiled)
         object.__setattr__(self, "loss", loss)  # as given, which scripts for Keras look at
@@ -258,17 +269,30 @@ class Trainer(frontends.Model):
 
     @property
     def metrics(self) -> list[Any]:
-        """The means of the losses, the metrics that `compile` was given, and those among the model's attributes."""
-        own = [value for value in vars(self).values() if isinstance(value, metrics.Metric)]
-        if self._compiled is None:
-            return own
-        found = [*self._compiled.losses.values(), *self._compiled.metrics.metrics, *own]
+        """The means of the losses, `compile_metrics`, which has those that `compile` was given, and those among the
+        attributes of the model and its layers, as in Keras."""
+        found = [*metrics_of(self), *self._layers_metrics()]
+        if self._compiled is not None:
+            given = [self._compiled.metrics] if self._compiled.metrics.is_asked else []
+            found = [*self._compiled.losses.values(), *given, *found]
         return list({id(metric): metric for metric in found}.values())
+
+    def _layers_metrics(self) -> list[Any]:
+        """Those of layers; a model among these has metrics for its own training."""
+        known = self._metrics_at
+        if known is None or known[0] != arrangement():
+            layers = [layer for layer in self.all_layers() if not isinstance(layer, Trainer)]
+            known = arrangement(), [metric for layer in layers for metric in metrics_of(layer)]
+            object.__setattr__(self, "_metrics_at", known)
+        return known[1]
 
     @property
     def metrics_names(self) -> list[str]:
-        """Their names."""
-        return [metric.name for metric in self.metrics]
+        """The names of their logs, as far as they are known: metrics are made when the first step is recorded."""
+        names: list[str] = []
+        for metric in self.metrics:
+            names += [use.name for use in metric.uses] if isinstance(metric, CompiledMetrics) else [metric.name]
+        return names
 
     def reset_metrics(self) -> None:
         """Let all metrics start anew."""

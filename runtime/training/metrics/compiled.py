@@ -33,13 +33,16 @@ class Use:
     """What its result is called in the logs."""
 
 
-class CompiledMetrics:
+class CompiledMetrics(Metric):
     """What `compile(metrics=…, weighted_metrics=…)` asks for. What "accuracy" means is known once outputs are: `build`.
 
     `metrics` is a list for a model of one output; for several a list of a list for each, or a dict from output to
     metrics; `output_names` are those of the model, where it knows them. Results are called as in Keras: `accuracy`,
     with several outputs `digit_accuracy`; a second one of the same name is numbered, or has `weighted_` in front if it
     is a weighted one.
+
+    It is a metric itself, `compile_metrics` among those of a model, as in Keras: the metrics it asks for are made by
+    the first `update_state`.
     """
 
     def __init__(
@@ -55,10 +58,17 @@ class CompiledMetrics:
                     check_signature(f"`update_state` of the metric {found.name!r}", found.update_state, options)
             if output_names is not None:
                 list(_for_outputs(argument, given, len(output_names), output_names))
+        super().__init__(name="compile_metrics")
         self._given = {"metrics": metrics, "weighted_metrics": weighted_metrics}
+        self._output_names = output_names
         self._names: Sequence[str] | None = None
         self.uses: list[Use] = []
         self.built = False
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether there are metrics at all."""
+        return any(self._given.values())
 
     @property
     def metrics(self) -> list[Metric]:
@@ -74,11 +84,11 @@ class CompiledMetrics:
         if self.built:
             return
         self.built = True
-        if not any(self._given.values()):
+        if not self.is_asked:
             return
         if y_true is None:
             raise GraphcError("metrics need targets to compare with: the data has no y")
-        names = [*y_pred] if isinstance(y_pred, dict) else list(output_names or [])
+        names = [*y_pred] if isinstance(y_pred, dict) else list(output_names or self._output_names or [])
         names = sorted(names) if isinstance(y_pred, dict) else names
         predictions = flatten(y_pred)
         self._names = names if len(names) == len(predictions) > 1 else None
@@ -99,6 +109,7 @@ class CompiledMetrics:
                     count = taken[name] = taken.get(name, 0) + 1
                     name = name if count == 1 else f"{name}_{count - 1}"
                     self.uses.append(Use(metric, output, argument == "weighted_metrics", name))
+        self._metrics = self.metrics
         self._name_variables()
 
     def _name_variables(self) -> None:

@@ -73,6 +73,12 @@ class Metric:
             shape, name = (), shape
         return self.add_variable(shape, "zeros" if initializer is None else initializer, dtype, name=name)
 
+    def parts(self) -> Iterator[Metric]:
+        """The metric itself, and those that it is made of."""
+        yield self
+        for metric in self._metrics:
+            yield from metric.parts()
+
     def reset_state(self) -> None:
         """Set all variables to 0."""
         for variable in self.variables:
@@ -129,6 +135,13 @@ class ElementwiseMetric(Metric):
 
     def fit_of(self, target: Shape, prediction: Shape) -> Fit | None:
         return one_each(target, prediction)
+
+
+def metrics_of(owner: Any) -> list[Metric]:
+    """The metrics among the attributes of an object, also those in lists and dicts."""
+    lists = (Metric, list, tuple, dict)
+    values = [value for name, value in vars(owner).items() if name[0] != "_" and isinstance(value, lists)]
+    return [found for value in values for found in _found(value) if isinstance(found, Metric)]
 
 
 def _found(value: Any) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """Scripts in the manner of Keras's guides, of which the import is changed and nothing else."""
 
 import numpy as np
+import pytest
 
 import graphc as keras
 from graphc import layers, ops
@@ -94,6 +95,75 @@ def test_a_step_of_ones_own():
     model.compile(optimizer="adam")
     logs = model.fit(X, X[:, :1], epochs=5, verbose=0).history
     assert list(logs) == ["loss", "mae"] and logs["mae"][-1] < logs["mae"][0]
+
+
+class StepOverMetrics(keras.Model):
+    """A step that updates whatever metrics there are."""
+
+    def train_step(self, data):
+        x, y = data
+        y_pred = self(x, training=True)
+        loss = self.compute_loss(y=y, y_pred=y_pred)
+        self.optimizer.apply(keras.gradients(loss, self.trainable_variables), self.trainable_variables)
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss)
+            else:
+                metric.update_state(y, y_pred)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+
+def test_a_step_over_the_metrics_that_compile_was_given():
+    inputs = keras.Input((16,))
+    found = []
+    for cls in (keras.Model, StepOverMetrics):
+        keras.utils.set_random_seed(0)
+        model = cls(inputs, layers.Dense(1)(inputs))
+        model.compile("sgd", "mse", metrics=["mae", keras.metrics.RootMeanSquaredError(name="root")])
+        assert [metric.name for metric in model.metrics] == ["loss", "compile_metrics"]
+        found.append(model.fit(X, X[:, :1], epochs=2, batch_size=16, verbose=0).history)
+    assert list(found[1]) == ["loss", "mae", "root"] and found[0] == found[1]
+
+
+class Spread(layers.Layer):
+    """A layer that reports how far its outputs are from 0."""
+
+    def __init__(self, name):
+        super().__init__(name=name)
+        self.sizes = [keras.metrics.Mean(name=f"{name}_size")]
+
+    def call(self, x):
+        self.sizes[0].update_state(ops.mean(ops.abs(x)))
+        return x
+
+
+class Reporting(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first, self.dense, self.second = Spread("first"), layers.Dense(1), Spread("second")
+        self.largest = keras.metrics.Mean(name="largest")
+
+    def call(self, x):
+        return self.second(self.dense(self.first(x)))
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        super().compute_metrics(x, y, y_pred, sample_weight)
+        self.largest.update_state(ops.max(y_pred))
+        return self.get_metrics_result()
+
+
+def test_metrics_of_models_and_layers_are_among_the_logs():
+    model = Reporting()
+    model.compile("sgd", "mse", metrics=["mae"])
+    y = X[:, :1]
+    history = model.fit(X, y, batch_size=64, epochs=2, verbose=0).history
+    assert list(history) == ["loss", "mae", "largest", "first_size", "second_size"]
+    logs = model.evaluate(X, y, batch_size=64, verbose=0, return_dict=True)
+    found = model.predict(X, verbose=0)
+    wanted = {"largest": found.max(), "first_size": np.abs(X).mean(), "second_size": np.abs(found).mean()}
+    assert {name: logs[name] for name in wanted} == pytest.approx(wanted)
+    again = model.test_on_batch(X, y, return_dict=True)  # all of them start anew
+    assert again == pytest.approx(logs)
 
 
 class EarlyStoppingAtMinLoss(keras.callbacks.Callback):

@@ -212,7 +212,8 @@ def test_metrics_in_a_model(target):
     }
     assert list(found) == list(expected)
     assert found == pytest.approx(expected, rel=1e-4)
-    assert [m.name for m in model.metrics] == ["loss", "accuracy", "top", "largest", "accuracy"]
+    assert [m.name for m in model.metrics] == ["loss", "compile_metrics"]
+    assert model.metrics_names == ["loss", "accuracy", "top", "largest", "weighted_accuracy"]
     model.reset_metrics()
     assert all(not v.numpy().any() for m in model.metrics for v in m.variables)
 
