@@ -270,10 +270,10 @@ def batch_types(model: Any, x: Any, y: Any = None, sample_weight: Any = None) ->
     """The types of batches like this one, of arrays or `Spec`s: the first size is the symbol B.
 
     Inputs are as the model declares them. A size of targets or weights that equals an open one of the inputs is that
-    one: sequences may come in any length.
+    one, unless the output has a fixed size there: sequences may come in any length.
     """
     sizes: dict[Size, Dim] = {}
-    structure: Any = map_structure(lambda leaf: _type_of(leaf, sizes), x)
+    structure: Any = map_structure(lambda leaf: _type_of(leaf, (), sizes), x)
     if _has_forward(model):
         declared, types, _ = model_inputs(model)
         leaves = flatten(x)
@@ -284,7 +284,10 @@ def batch_types(model: Any, x: Any, y: Any = None, sample_weight: Any = None) ->
                         sizes.setdefault(have, wanted)
             structure = pack(declared, types)
     rest = [
-        None if part is None else map_structure(lambda leaf: _type_of(leaf, sizes), part) for part in (y, sample_weight)
+        None
+        if part is None
+        else pack(part, [_type_of(*each, sizes) for each in zip(flatten(part), _beside(model, part), strict=True)])
+        for part in (y, sample_weight)
     ]
     return Batch(structure, *rest, sizes=_sizes_of(flatten((structure, *rest)), flatten((x, y, sample_weight))))
 
@@ -299,14 +302,26 @@ def _sizes_of(types: Sequence[TensorType | None], leaves: Sequence[Any]) -> dict
     return found
 
 
-def _type_of(leaf: Any, sizes: dict[Size, Dim]) -> TensorType | None:
+def _beside(model: Any, part: Any) -> list[tuple[Size, ...]]:
+    """For each leaf of targets or weights the shape of the output that it is for; () where that is not known."""
+    outputs = [tuple(tensor.tensor_type.shape) for tensor in model.outputs] if model.is_functional else []
+    where = paths(part)
+    if isinstance(part, Mapping):
+        by_name = dict(zip(model.output_names, outputs, strict=True)) if outputs else {}
+        return [by_name.get(path, ()) for path in where]
+    return outputs if len(outputs) == len(where) else [()] * len(where)
+
+
+def _type_of(leaf: Any, beside: tuple[Size, ...], sizes: dict[Size, Dim]) -> TensorType | None:
     if leaf is None:
         return None
     if isinstance(leaf, Spec):
         return TensorType.of(leaf.dtype, [BATCH if i == 0 else size_of(size) for i, size in enumerate(leaf.shape)])
     array = leaf if hasattr(leaf, "dtype") and hasattr(leaf, "shape") else np.asarray(leaf)
     kind = dtype_of(array.dtype)
-    shape: list[Any] = [BATCH if i == 0 else sizes.get(size, size) for i, size in enumerate(array.shape)]
+    fixed = {i for i, size in enumerate(beside) if isinstance(size, int)}
+    shape: list[Any] = [size if i in fixed else sizes.get(size, size) for i, size in enumerate(array.shape)]
+    shape[:1] = [BATCH for _ in shape[:1]]
     return TensorType.of(NARROWED.get(str(kind), kind), shape)
 
 

@@ -319,3 +319,20 @@ def test_weights_that_the_loss_does_not_reach_are_named_once():
         model.fit(X, [Y, None], epochs=1, verbose=0)
         model.fit(X, [Y, None], epochs=1, verbose=0)
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize("lengths", [(5, 7, 5, 3), (7, 5, 3, 5)])
+def test_sequences_as_long_as_the_outputs_are_wide(lengths):
+    """A first batch whose length is the number of outputs says nothing of the lengths of later targets."""
+    x = Input((None, 4))
+    pooled = layers.GlobalAveragePooling1D()(x)
+    model = Model(x, {"whole": layers.Dense(5)(pooled), "each": layers.Dense(5)(x)})
+    model.compile("sgd", {"whole": "mse", "each": losses.SparseCategoricalCrossentropy(from_logits=True)})
+
+    def batches():
+        for length in lengths:
+            y = {"whole": np.zeros((2, 5), np.float32), "each": np.zeros((2, length), np.int32)}
+            yield np.ones((2, length, 4), np.float32), y, {"whole": np.ones(2), "each": np.ones((2, length))}
+
+    history = model.fit(batches(), epochs=1, steps_per_epoch=len(lengths), verbose=0)
+    assert np.isfinite(history.history["loss"]).all() and len(model._compiled.programs) == 1
