@@ -148,13 +148,33 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> object:
     """The public `name`, which is kept from then on."""
     if name in _MODULES:
-        value = import_module(_MODULES[name])
+        value = _with_suggestions(import_module(_MODULES[name]), name)
     elif name in _NAMES:
         value = getattr(import_module(_NAMES[name]), name)
     else:
-        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+        raise _missing(__name__, name, __all__)
     globals()[name] = value
     return value
+
+
+def _missing(module: str, name: str, known: list[str]) -> AttributeError:
+    """The error for a name that a public module does not have, with what is near."""
+    from difflib import get_close_matches
+
+    near = [] if name.startswith("_") else get_close_matches(name, known, n=2, cutoff=0.65)
+    hint = f"; did you mean {' or '.join(near)}?" if near else f"; dir({module}) lists what there is"
+    return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
+
+
+def _with_suggestions(module: ModuleType, public: str) -> ModuleType:
+    """The public module, which from then on tells of a missing name by its own public name."""
+
+    def missing(name: str) -> object:
+        known = [each for each, value in vars(module).items() if each[0] != "_" and not isinstance(value, ModuleType)]
+        raise _missing(f"{__name__}.{public}", name, known)
+
+    vars(module).setdefault("__getattr__", missing)
+    return module
 
 
 class _PublicModules:
@@ -170,17 +190,17 @@ class _PublicModules:
         if package != __name__ or public not in _MODULES:
             return None
         real = _BELOW.get(short) or ".".join(filter(None, (_MODULES[public], below)))
-        return None if real == name else ModuleSpec(name, _Alias(real))  # type: ignore[arg-type]
+        return None if real == name else ModuleSpec(name, _Alias(real, short))  # type: ignore[arg-type]
 
 
 class _Alias:
     """Loads a module that has another name."""
 
-    def __init__(self, real: str) -> None:
-        self._real = real
+    def __init__(self, real: str, public: str) -> None:
+        self._real, self._public = real, public
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = import_module(self._real)
+        module = _with_suggestions(import_module(self._real), self._public)
         self._spec = module.__spec__
         return module
 

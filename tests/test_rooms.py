@@ -170,6 +170,25 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         exec("from graphc import nothing_of_the_kind")
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "message"),
+    [
+        (
+            "layers",
+            "BatchNorm",
+            "module 'graphc.layers' has no attribute 'BatchNorm'; did you mean BatchNormalization?",
+        ),
+        ("layers", "LSTM", "module 'graphc.layers' has no attribute 'LSTM'; dir(graphc.layers) lists what there is"),
+        ("optimizers", "Adamw", "module 'graphc.optimizers' has no attribute 'Adamw'; did you mean Adam or AdamW?"),
+        ("", "Layers", "module 'graphc' has no attribute 'Layers'; did you mean Layer or layers?"),
+    ],
+)
+def test_a_missing_name_is_told_by_public_names(module: str, name: str, message: str) -> None:
+    with pytest.raises(AttributeError) as caught:
+        getattr(getattr(graphc, module) if module else graphc, name)
+    assert str(caught.value) == message
+
+
 def test_type_checkers_are_told_the_same_public_names() -> None:
     (block,) = (
         node

@@ -60,8 +60,11 @@ def quantize_weights(module: Module, formats: Mapping[str, Format], arrays: Arra
 def _store(module: Module, group: WeightGroup, form: Format, arrays: Sequence[Array] | None) -> Stored:
     table, source = module.weights, group.source
     shape = tuple(size for size in source.type.shape if isinstance(size, int))
-    parts = form.parts(shape)
-    values = form.quantize(table[source.name]) if arrays is None else tuple(arrays)
+    try:
+        parts = form.parts(shape)
+        values = form.quantize(table[source.name]) if arrays is None else tuple(arrays)
+    except GraphcError as error:
+        raise error.at(f"the weight {source.name!r}") from error.__cause__
     made: list[Weight] = []
     for weight in group.weights:
         for i, (part, value) in enumerate(zip(parts, values, strict=True)):

@@ -125,6 +125,17 @@ def test_patterns_and_options_that_do_not_fit(options: str, problem: str) -> Non
         passed(small(), f"quantize{{{options}}}")
 
 
+@pytest.mark.parametrize(
+    ("form", "problem"),
+    [("q4_0", "q4_0 has whole blocks of 32"), ("int8", "int8 cannot hold NaN or infinities: 1 of 8")],
+)
+def test_what_a_format_cannot_hold_is_told_with_the_weight(form: str, problem: str) -> None:
+    model = Sequential([Input((4,)), layers.Dense(2, use_bias=False, name="out")])
+    model.set_weights([np.array([[1, 2], [3, np.nan], [5, 6], [7, 8]], np.float32)])
+    with pytest.raises(GraphcError, match=f"^{problem}.*\n  in the weight 'out/kernel'"):
+        passed(model, f"quantize{{format={form}}}")
+
+
 def test_quantizing_twice_is_refused_for_the_same_weight_only() -> None:
     module = passed(small(), "quantize{format=int8,targets=out},quantize{format=int4,targets=conv}")
     assert {op.attribute_dict["format"] for op in module.walk() if op.name == "dequantize"} == {"int8", "int4"}

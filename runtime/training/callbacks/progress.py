@@ -95,13 +95,24 @@ class ProgbarLogger(Callback):
         self._shown = 0.0
         if self._verbose != 1:
             return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+        from rich.table import Column
+        from rich.text import Text
 
+        class Logs(ProgressColumn):
+            """The logs, cut off where the line ends: of what is shown they alone give way."""
+
+            def render(self, task: Task) -> Text:
+                return Text(task.fields["logs"], no_wrap=True, overflow="ellipsis")
+
+        console = Console()
         self._bar = Progress(
-            MofNCompleteColumn(),
-            BarColumn(20),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            BarColumn(min(20, console.width // 4), table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[time]}"),
-            TextColumn("{task.fields[logs]}"),
+            Logs(),
+            console=console,
             auto_refresh=False,
             transient=True,
         )

@@ -62,9 +62,11 @@ def named_leaves(x: Any, y: Any, sample_weight: Any) -> dict[str, Array]:
     found: dict[str, Array] = {}
     for what, structure in (("x", x), ("y", y), ("sample_weight", sample_weight)):
         if structure is not None:
+            alone = isinstance(structure, (list, tuple)) and len(structure) == 1
             for path, leaf in zip(paths(structure), flatten(structure), strict=True):
                 if leaf is not None:
-                    found[f"{what}[{path!r}]" if path else what] = leaf
+                    index = path if path.isdigit() else repr(path)
+                    found[what if not path or (alone and path == "0") else f"{what}[{index}]"] = leaf
     return found
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 
 import numpy as np
 import pytest
@@ -363,6 +364,23 @@ def test_a_bar_on_a_terminal(capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert logger._bar is None and "Epoch 1/2\n" in shown and "1000/1000 - 0s - " in shown
     assert shown.endswith("/step - loss: 0.2500\n")
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_bar_keeps_its_count_beside_many_logs(width, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(width))
+    logger = progress.ProgbarLogger()
+    listed = callbacks.CallbackList([logger], model=Fake(), params={"epochs": 2, "steps": 507, "verbose": 1})
+    listed.begin("train")
+    listed.on_epoch_begin(0)
+    logger._seen = 123
+    logger._update({"loss": 0.5, "accuracy": 0.25, "sparse_top_k_categorical_accuracy": 0.75})
+    listed.on_epoch_end(0, {"loss": 0.25})
+    shown = capsys.readouterr().out
+    (line,) = {line for line in re.split(r"[\r\n]", shown) if "123/507" in line}
+    assert "━" * 5 in line and re.search(r"\d+[mu]?s/step", line) and "loss" in line and "…" in line
+    assert len(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)) <= width
 
 
 def test_numbers_and_times():

@@ -149,7 +149,7 @@ def test_which_loss_is_meant(size, activation, y, expected, metric):
         ("model.py --data train.npz --entry modell", "model.py defines no 'modell'"),
         ("model.py --data train.npz --entry number", "must be a model"),
         ("model.py --data other.npz", "other.npz misses the input 'image' or 'x'; it holds 'z'"),
-        ("model.py --data short.npz", "data differs in length: x['0'] has 3, y['0'] has 2\n  in short.npz"),
+        ("model.py --data short.npz", "data differs in length: x has 3, y has 2\n  in short.npz"),
         ("model.py --data train.npz --optimizer adan", "no optimizer is called 'adan'; did you mean"),
         ("model.py --data train.npz --loss mae_", "no loss is called 'mae_'; did you mean mae"),
         ("model.py --data train.npz --metrics acc,nse", "no metric is called 'nse'; did you mean"),

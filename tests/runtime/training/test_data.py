@@ -274,6 +274,8 @@ def give(*items):
     ("make", "message"),
     [
         (lambda: adapter(np.zeros(3), np.zeros(4)), "data differs in length: x has 3, y has 4"),
+        (lambda: adapter([np.zeros(3)], (np.zeros(4),)), "data differs in length: x has 3, y has 4"),
+        (lambda: adapter([np.zeros(3), np.zeros(2)]), r"x\[0\] has 3, x\[1\] has 2"),
         (lambda: adapter({"a": np.zeros(3), "b": np.zeros(2)}), r"x\['a'\] has 3, x\['b'\] has 2"),
         (lambda: adapter(np.zeros((0, 3))), r"there are no examples: x is \(0, 3\)"),
         (lambda: adapter(np.float32(3)), "x is a single number"),

@@ -175,8 +175,11 @@ def test_narrow_targets_do_not_wrap_in_functions_of_the_users(dtype):
 @pytest.mark.parametrize("kind", ["loss", "metric"])
 def test_what_holds_for_batches_of_one_size_is_warned_of(kind):
     options = {"loss": squared} if kind == "loss" else {"loss": lambda y, p: ops.mean(p, -1), "metrics": [squared]}
-    with pytest.warns(UserWarning, match=f"the {kind} 'squared' holds for batches of 3 examples only: something is"):
+    with pytest.warns(
+        UserWarning, match=f"the {kind} 'squared' holds for batches of 3 examples only: something is"
+    ) as told:
         dense(3, **options).evaluate(X[:3], Y[:3], verbose=0)
+    assert told[0].filename == __file__
 
 
 def test_a_metric_that_needs_arguments():
