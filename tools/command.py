@@ -130,6 +130,8 @@ def compile_(
         typer.echo(f"wrote {folder} for {name}: {', '.join(manifest.files)}")
         if report is not None:
             typer.echo(f"\n{report}")
+            if not report.ok and "quantize" in (passes or ""):
+                typer.echo("The reference is the model before `quantize`, so the errors are those of its format too.")
     if report is not None and not report.ok:
         raise typer.Exit(CHECK_FAILED)
 

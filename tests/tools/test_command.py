@@ -79,6 +79,12 @@ def test_compile_verifies_what_it_wrote(model):
     assert "numpy" in done.stdout and "÷ own error" in done.stdout
 
 
+def test_verifying_what_was_quantized_says_what_it_is_compared_with(model):
+    done = graphc("compile", model, "--verify", "-o", "out", "--passes", "quantize{format=int4}")
+    assert done.exit_code == 1 and "FAILED" in done.stdout, done.output
+    assert "The reference is the model before `quantize`" in done.stdout
+
+
 def test_a_check_that_does_not_hold_is_status_1(model, monkeypatch):
     from graphc.tools import verification
 
