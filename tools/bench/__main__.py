@@ -40,6 +40,7 @@ def compile_(
     from graphc import codegen
     from graphc.tools.bench.ours import measure
     from graphc.tools.bench.peers import measure_peers
+    from graphc.tools.bench.timing import heap_frozen
 
     installed = [name for name, target in sorted(codegen.targets().items()) if target.available()]
     emitted = installed if targets == "all" else targets.split(",")
@@ -49,7 +50,7 @@ def compile_(
     records: list[dict[str, Any]] = []
     for name in graphs.split(","):
         for size in sizes:
-            with progress.status(f"{name}, {size:,} ops"):
+            with progress.status(f"{name}, {size:,} ops"), heap_frozen():
                 found = {each.name: each for each in measure(name, size, repeat, emitted)}
                 others = measure_peers(name, size, repeat) if peers else {}
             records += [

@@ -21,7 +21,7 @@ def best_time(prepare: Callable[[], T], run: Callable[[T], object], repeat: int)
     best = float("inf")
     for _ in range(repeat):
         subject = prepare()
-        with frozen_collector():
+        with _collector_off():
             start = processor_seconds()
             kept = run(subject)
             best = min(best, processor_seconds() - start)
@@ -36,14 +36,23 @@ def processor_seconds() -> float:
 
 
 @contextmanager
-def frozen_collector() -> Iterator[None]:
+def heap_frozen() -> Iterator[None]:
+    """What there is when a benchmark begins is never collected in it: each collection would walk all of it."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
     """Python's generational collector doubles the build time of large graphs, and by how much depends on what else
     there is: nothing of it is measured."""
     gc.collect()
-    gc.freeze()
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-        gc.unfreeze()
