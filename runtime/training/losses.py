@@ -102,7 +102,7 @@ def reduced(values: Any, sample_weight: Any, counted: Any, reduction: str | None
     weights = None if sample_weight is None else ops.cast(sample_weight, values.dtype)
     if counted is not None:
         share = ops.cast(counted, values.dtype)
-        weights = share if weights is None else _times(weights, share)
+        weights = share if weights is None else _times(share, weights)
     if weights is not None:
         values = _times(values, weights)
     if reduction == "sum":
@@ -125,6 +125,9 @@ def _times(values: Any, weights: Any) -> Any:
         raise ShapeError(
             f"sample weights {tuple(weights.shape)} have more axes than the losses {tuple(values.shape)} they weigh"
         )
+    missing = len(values.shape) - len(weights.shape)
+    if missing and weights.shape:
+        weights = ops.expand_dims(weights, tuple(range(-missing, 0)))
     return values * weights
 
 

@@ -120,3 +120,20 @@ def test_names_and_mistakes():
         losses.MeanSquaredError(reduction="average")
     with pytest.raises(graphc.ShapeError, match="more axes than the losses"):
         losses.MeanSquaredError()(OTHER, SCORES, np.ones((5, 4, 2)))
+
+
+@pytest.mark.parametrize("batch", [3, 5])
+def test_weights_of_examples_weigh_all_steps_of_their_sequences(batch):
+    """Also where there are as many examples as steps, so that weights would fit the wrong axis."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(batch, 5, 4)).astype(np.float32), random.integers(0, 3, (batch, 5))
+    weights = np.arange(1.0, batch + 1)
+    found = {}
+    for name, given in (("whole", weights), ("steps", np.repeat(weights[:, None], 5, axis=1))):
+        for loss in (losses.SparseCategoricalCrossentropy(True), losses.SparseCategoricalCrossentropy(True, 2)):
+            graphc.utils.set_random_seed(0)
+            model = graphc.Sequential([graphc.Input((5, 4)), graphc.layers.Dense(3)])
+            model.compile("sgd", loss)
+            found[name, loss.ignore_class] = model.evaluate(x, y, sample_weight=given, verbose=0)
+    assert found["whole", None] == pytest.approx(found["steps", None], rel=1e-6)
+    assert found["whole", 2] == pytest.approx(found["steps", 2], rel=1e-6)
