@@ -132,11 +132,13 @@ def class_weights(y: Any, weights: Mapping[int, float]) -> Array:
         if not isinstance(label, (int, np.integer)) or not isinstance(weight, (int, float, np.number)):
             raise GraphcError(f"class_weight is a dict from class to weight, both numbers, not {label!r}: {weight!r}")
     labels = np.asarray(y)
-    if labels.ndim > 1:
-        labels = labels.argmax(-1) if labels.shape[-1] != 1 else labels[..., 0]
+    if labels.ndim > 1 and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    elif labels.ndim > 1 and not (labels > 1).any():
+        labels = labels.argmax(-1)
     if labels.ndim != 1:
-        raise ShapeError(f"class_weight needs one class for each example; y has the shape {np.shape(y)}")
-    classes, inverse = np.unique(labels.astype(np.int64), return_inverse=True)
+        raise ShapeError(f"class_weight needs one class or one-hot row for each example; y has the shape {np.shape(y)}")
+    classes, inverse = np.unique(np.round(labels).astype(np.int64), return_inverse=True)
     found = np.array([float(weights.get(int(each), 1.0)) for each in classes], np.float32)
     return found[inverse]
 

@@ -142,6 +142,15 @@ def test_class_weights_become_weights_of_examples():
         assert weights.dtype == np.float32 and weights.tolist() == [2, 1, 0.5]
 
 
+def test_class_weights_of_floats_and_of_sequences():
+    almost = np.array([0.9999999, 0, 2.0000001], np.float64)  # a class that was computed
+    ((_, _, weights),) = adapter(np.zeros(3), almost, class_weight={0: 2.0, 1: 0.5, 2: 4.0}).start(0)
+    np.testing.assert_array_equal(weights, np.array([0.5, 2.0, 4.0], np.float32))
+    labels = np.array([[0, 2, 1], [1, 1, 0]])  # no one-hot rows
+    with pytest.raises(graphc.GraphcError, match=r"one-hot row for each example; y has the shape \(2, 3\)"):
+        list(adapter(np.zeros(2), labels, class_weight={0: 2.0}).start(0))
+
+
 def test_the_last_examples_are_split_off():
     (x, y, w), (last, last_y, last_w) = split_off((np.arange(10), {"a": np.arange(10)}, None), 0.25)
     assert x.tolist() == list(range(7)) and last.tolist() == [7, 8, 9] and w is None and last_w is None
