@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
+from typing import Literal
 
 from graphc.ir import ops
 from graphc.ir.graph import Block, Function, Op, Value
@@ -17,6 +18,7 @@ from graphc.ir.module import Module
 from graphc.ir.rewriter import Rewriter
 from graphc.passes.partition.remat import has_backward
 
+Activation = Literal["silu", "gelu", "gelu_tanh"]
 Frozen = Callable[[Value], bool]
 """Whether a kernel is not trained."""
 
@@ -134,7 +136,7 @@ def _fuse_mlp(down: Op, frozen: Frozen, rewriter: Rewriter) -> bool:
     return True
 
 
-def _gated(hidden: Value | None, frozen: Frozen) -> tuple[Op, Op, str] | None:
+def _gated(hidden: Value | None, frozen: Frozen) -> tuple[Op, Op, Activation] | None:
     """Gate, up and the activation, where `hidden` is activation(gate(x)) · up(x) and nothing else reads what leads to
     it."""
     product = _only_maker(hidden, "mul")
@@ -148,8 +150,9 @@ def _gated(hidden: Value | None, frozen: Frozen) -> tuple[Op, Op, str] | None:
         if gate is None or up is None or gate.operands[0] is not up.operands[0]:
             continue
         if _is_plain(gate, frozen) and _is_plain(up, frozen):
-            tanh = activation.name == "gelu" and activation.attribute_dict["approximate"]
-            return gate, up, "gelu_tanh" if tanh else activation.name
+            if activation.name == "silu":
+                return gate, up, "silu"
+            return gate, up, "gelu_tanh" if activation.attribute_dict["approximate"] else "gelu"
     return None
 
 

@@ -5,7 +5,8 @@ The stored weight's recipe names the weights it was made from, so that checkpoin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -61,9 +62,10 @@ def _can_join(module: Module, names: Sequence[str], concats: set[Op]) -> bool:
 def _join(module: Module, names: Sequence[str], axis: int, concats: Sequence[Op]) -> None:
     table = module.weights
     sources = [table.info(name) for name in names]
-    splits = np.cumsum([source.type.shape[axis] for source in sources])[:-1]
+    sizes = [size for source in sources if isinstance(size := source.type.shape[axis], int)]
+    splits = tuple(accumulate(sizes[:-1]))
     name = _joined_name(names, table)
-    recipe = Recipe(tuple(names), (), axis, tuple(int(split) for split in splits))
+    recipe = Recipe(tuple(names), (), axis, splits)
     trainable = any(source.trainable for source in sources)
     type = concats[0].result.type
     if all(source.array is not None for source in sources):
@@ -88,7 +90,7 @@ def _join(module: Module, names: Sequence[str], axis: int, concats: Sequence[Op]
         table.remove(each)
 
 
-def _loader(weight: Weight):  # type: ignore[no-untyped-def]
+def _loader(weight: Weight) -> Callable[[], Array]:
     array, load = weight.array, weight.load
 
     def read() -> Array:
