@@ -28,6 +28,21 @@ def q4_0_rows(values, scales):
     whole *= scales[..., None]
     return whole.reshape(len(scales), -1)
 ''',
+    "nf4_scales": '''
+def nf4_scales(scales, largest, mean, block):
+    """Scales that are places in bitsandbytes' 8-bit map, in blocks that have a scale, and less their mean.
+
+    The map has seven decades below 1, each with twice as many values as the one below.
+    """
+    steps = 2.0 ** np.repeat(range(7), 2 ** np.arange(7))
+    i = np.arange(1, 128) - steps + [[0], [1]]
+    first, step = np.float64(np.float32(0.1)), (np.float32(0.9) / steps.astype(np.float32)).astype(np.float64)
+    bounds = np.where(i <= (steps - 1) / 2, first + step * i, 1 - step * (steps - i)).astype(np.float32)
+    means = (10.0 ** (np.log2(steps) - 6)).astype(np.float32) * (bounds.sum(0) / 2)
+    table = np.concatenate([-means[::-1], np.float32([0]), means, np.float32([1])])
+    found = jnp.array(table)[scales]
+    return found * jnp.repeat(largest, block)[: len(scales)] + mean
+''',
     "nf4_rows": '''
 def nf4_rows(values, scales, rows, columns, block):
     """A matrix from 4-bit normal floats, two a byte: places in a table, in blocks that have a scale."""

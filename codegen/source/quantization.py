@@ -40,8 +40,10 @@ def rows_text(form: Format, parts: list[str], shape: tuple[int, ...]) -> str | N
         case Int4():
             text = f"int4_rows({arguments}{'' if form.block == 32 else f', block={form.block}'})"
             return f"{text}[:, :{columns}]" if columns % 2 else text
-        case NF4(double=0):
-            return f"nf4_rows({arguments}, {rows}, {columns}, {form.block})"
+        case NF4():
+            values, *scales = parts
+            found = f"nf4_scales({', '.join(scales)}, {form.double})" if form.double else scales[0]
+            return f"nf4_rows({values}, {found}, {rows}, {columns}, {form.block})"
         case Q4_0():
             return f"q4_0_rows({arguments})"
         case _:
@@ -60,17 +62,20 @@ def _from_rows(rows: str, form: Format, shape: tuple[int, ...], permuted: Callab
     return f"{rows}.T" if back == (1, 0) else permuted(rows, back)
 
 
-def linear_rows(op: Op) -> str | None:
-    """The function that gives the kernel of a `quantized_linear` as a matrix [out, in], None where there is none."""
+def linear_rows(op: Op) -> tuple[str, str] | None:
+    """The function that gives the kernel of a `quantized_linear` as a matrix [out, in], and the text of its options;
+    None where there is none."""
     form, shape = parse_format(op.attribute_dict["format"]), op.attribute_dict["shape"]
     if form.channel_axis(2) != 1 or not all(shape):
         return None
     match form:
         case Int8(tensor=False):
-            return "int8_rows"
+            return "int8_rows", ""
         case Int4():
-            return "int4_rows"
+            return "int4_rows", "" if form.block == 32 else f"block={form.block}"
+        case NF4(double=0):
+            return "nf4_rows", f"rows={shape[1]}, columns={shape[0]}, block={form.block}"
         case Q4_0():
-            return "q4_0_rows"
+            return "q4_0_rows", ""
         case _:
             return None

@@ -13,16 +13,17 @@ from graphc.ir.recipes import Permute, Step
 
 def quantized_linear(op: Op) -> Spelled | None:
     """The product, where no layer holds the arrays."""
-    rows = linear_rows(op)
-    if rows is None or op.results[0].dtype is not f32:
+    found = linear_rows(op)
+    if found is None or op.results[0].dtype is not f32:
         return None
+    rows, options = found
     inputs = op.attribute_dict["shape"][0]
     form = parse_format(op.attribute_dict["format"])
     parts = [f"{{{i}}}" for i in (1, 2, 3) if op.operands[i] is not None]
     if isinstance(form, Int8):
         parts[0] += ".T"
-    if isinstance(form, Int4) and form.block != 32:
-        parts.append(f"block={form.block}")
+    if options:
+        parts.append(options)
     weight = f"{rows}({', '.join(parts)})"
     if isinstance(form, Int4) and inputs % 2:
         weight += f"[:, :{inputs}]"
@@ -89,6 +90,23 @@ def q4_0_rows(values, scales):
     whole *= scales[..., None]
     return whole.reshape(len(scales), -1)
 ''',
+    "nf4_scales": '''
+def nf4_scales(scales, largest, mean, block):
+    """Scales that are places in bitsandbytes' 8-bit map, in blocks that have a scale, and less their mean.
+
+    The map has seven decades below 1, each with twice as many values as the one below.
+    """
+    j = torch.arange(1, 128, device=scales.device)
+    decade = j.double().log2().floor()
+    steps = 2.0**decade
+    i = torch.stack([j - steps, j - steps + 1])
+    first, step = j.new_tensor(0.1, dtype=torch.float32), 0.9 / steps.float()
+    bounds = torch.where(i <= (steps - 1) / 2, first + step.double() * i, 1 - step.double() * (steps - i)).float()
+    means = (10.0 ** (decade - 6)).float() * (bounds.sum(0) / 2)
+    table = torch.cat([-means.flip(0), means.new_zeros(1), means, means.new_ones(1)])
+    found = table[scales.int()]
+    return found * largest.repeat_interleave(block)[: len(scales)] + mean
+''',
     "nf4_rows": '''
 def nf4_rows(values, scales, rows, columns, block):
     """A matrix from 4-bit normal floats, two a byte: places in a table, in blocks that have a scale."""
@@ -105,14 +123,14 @@ def nf4_rows(values, scales, rows, columns, block):
 
 def linear_layer(op: Op) -> Layer | None:
     """`QuantizedLinear`, which holds the arrays of the format under their names."""
-    rows = linear_rows(op)
-    if rows is None or op.results[0].dtype is not f32:
+    found = linear_rows(op)
+    if found is None or op.results[0].dtype is not f32:
         return None
+    rows, options = found
     inputs, outputs = op.attribute_dict["shape"]
     form = parse_format(op.attribute_dict["format"])
     weights: dict[str, tuple[int, tuple[Step, ...]]] = {}
-    block = form.block if isinstance(form, Int4) else 32
-    arguments = [rows if block == 32 else f"partial({rows}, block={block})", str(inputs)]
+    arguments = [f"partial({rows}, {options})" if options else rows, str(inputs)]
     if op.operands[4] is not None:
         weights["bias"] = (4, ())
         arguments.append(f"bias=nn.Parameter(torch.empty({outputs}))")
