@@ -1,8 +1,10 @@
 """A function with forward and backward ops as numbers, which planning works on: bytes, FLOPs, who reads what.
 
 Ops are numbered with the forward ones first, then the backward ones, each in their order. An op is backward if it
-stands below autodiff's mark or depends on one that does (the update of a weight). Values are numbered as well; those
-that are given (parameters, views of them, and constants) are at hand everywhere.
+stands below autodiff's mark or depends on one that does (the update of a weight), or is arithmetic for those that hangs
+on nothing of the forward part (the decay of a weight). The latter never runs again: numbers come first, so that updates
+stay alike, arrays just before they are read. Values are numbered as well; those that are given (parameters, views of
+them, and constants) are at hand everywhere.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ class JointGraph:
     shares: list[list[int] | None]
     fixed: list[bool]
     """Whether an op may not be recomputed."""
+    sunk: frozenset[Op] = frozenset()
+    """The backward ops that stand elsewhere in the block, and are to move before the op that follows here."""
     given: set[int] = field(default_factory=set[int])
     outputs: set[int] = field(default_factory=set[int])
 
@@ -78,6 +82,13 @@ def joint_graph(function: Function, sizes: Mapping[str, int], memory: Memory = P
             second.append(op)
         else:
             first.append(op)
+    apart = _apart(first, backward)
+    first = [op for op in first if op not in apart]
+    if memory.in_place:
+        second = [op for op in function.block if op in apart or op in backward]
+    else:
+        numbers = [op for op in function.block if op in apart and all(value.ndim == 0 for value in op.results)]
+        second = _merged(apart, [*numbers, *second])
     ops = [*first, *second]
     known_bytes: dict[TensorType, int] = {}
 
@@ -102,11 +113,12 @@ def joint_graph(function: Function, sizes: Mapping[str, int], memory: Memory = P
     graph = JointGraph(
         function, sizes, ops, len(first), values, number, [0] * len(values), [GIVEN] * len(values), *_no()
     )
+    graph.sunk = frozenset() if memory.in_place else frozenset(apart)
     given = set(values)
     for i, op in enumerate(ops):
         operands = list(operand_values(op))
         sources = memory.sources(op)
-        free = all(value in given for value in operands) and op not in backward
+        free = all(value in given for value in operands) and op not in backward and op not in apart
         free = free and (op.name == "constant" or (sources is not None and bool(operands)))
         graph.reads.append([number[value] for value in operands])
         graph.makes.append([])
@@ -125,6 +137,44 @@ def joint_graph(function: Function, sizes: Mapping[str, int], memory: Memory = P
     graph.given = {number[value] for value in given}
     graph.outputs = {number[value] for value in function.outputs}
     return graph
+
+
+def _apart(forward: list[Op], backward: set[Op]) -> set[Op]:
+    """Those of the `forward` ops that only backward ops read which autodiff did not write, and that read nothing of the
+    rest but constants."""
+    free: set[Op] = set()
+    for op in forward:
+        makers = [value.op for value in operand_values(op) if value.op is not None]
+        alone = all(maker in free or maker.name == "constant" for maker in makers)
+        if alone and op.name != "constant" and op.results and not op.definition.has_effect and not op.regions:
+            free.add(op)
+    apart: set[Op] = set()
+    for op in reversed(forward):
+        if op in free:
+            users = {user for value in op.results for user in value.uses or () if user.next is not None}
+            if users and all(user in apart or (user in backward and not is_backward(user)) for user in users):
+                apart.add(op)
+    return apart
+
+
+def _merged(apart: set[Op], readers: list[Op]) -> list[Op]:
+    """These ops, with those that are `apart` just before what reads them first."""
+    found: list[Op] = []
+    placed: set[Op] = set()
+    for reader in readers:
+        stack = [reader]
+        while stack:
+            op = stack[-1]
+            makers = (value.op for value in operand_values(op))
+            missing = [maker for maker in makers if maker in apart and maker not in placed]
+            if missing:
+                stack.extend(maker for maker in missing if maker is not None)
+                continue
+            stack.pop()
+            if op not in placed:
+                placed.add(op)
+                found.append(op)
+    return found
 
 
 def _no() -> tuple[list[list[int]], list[list[int]], list[int], list[int], list[list[int] | None], list[bool]]:

@@ -4,8 +4,9 @@ A minimum cut (`cut.py`) minimises what is saved, not the peak: with nothing sav
 and held. So the cut is made many times: for segments of the network of several lengths, whose borders are pinned as
 saved (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016, algorithm 3, places them by a budget for each
 segment), and for a range of prices of a FLOP. Each cut is judged by simulation (`schedule.py`). For a budget, the best
-of them is improved by saving more, or less, one value at a time, as the simulated peak allows (compare Kirisame et al.,
-"Dynamic Tensor Rematerialization", 2021, which drops values greedily by size and cost while running).
+of them, and plans between them (`exact.py`), are improved by saving more, or less, one value at a time, as the
+simulated peak allows (compare Kirisame et al., "Dynamic Tensor Rematerialization", 2021, which drops values greedily by
+size and cost while running).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from graphc.ir.analysis.liveness import PLAIN, Memory
 from graphc.ir.graph import Function, Value
 from graphc.passes.partition.cut import Cutter
+from graphc.passes.partition.exact import fewest_flops
 from graphc.passes.partition.joint_graph import JointGraph, joint_graph
 from graphc.passes.partition.schedule import Again
 from graphc.passes.partition.simulation import Simulator
@@ -28,7 +30,9 @@ MOST_TRIALS = 200
 """Simulations that improving one plan may take."""
 ROUNDS = 3
 """So often a plan is improved in each way."""
-BISECTIONS = 40
+BISECTIONS = 6
+WORTH = 1.01
+"""By so much a plan is to be better than the best for a search to go on."""
 STARTS = 4
 """So many plans are improved, of which the best is taken."""
 
@@ -157,41 +161,54 @@ class Planner:
         With `saved_bytes`, what is saved may not come to more than that either.
         """
         limit = Limit(budget, budget if saved_bytes is None else saved_bytes)
-        plans = self.candidates()
-        if saved_bytes is not None:
-            plans += self._cuts_near(saved_bytes)
-        plans.sort(key=lambda plan: (plan.extra_flops, plan.peak))
-        fitting = undominated([plan for plan in plans if limit.fits(plan)])
-        if not fitting:
+        plans = sorted(self.candidates(), key=_cost)
+        fitting = [plan for plan in plans if limit.fits(plan)]
+        if not fitting and saved_bytes is None:
             least = self.least()
             if not limit.fits(least):
                 return None
             fitting = [least]
-        if fitting[0].extra_flops == 0:
+        if fitting and fitting[0].extra_flops == 0:
             return fitting[0]
+        between = self._between(limit, fitting[0].extra_flops if fitting else None)
+        fitting = undominated([plan for plan in (*fitting, *between) if limit.fits(plan)])
+        if not fitting:
+            return None
         # Of few FLOPs, and of low peaks, which leave more room to choose.
-        starts = (
-            fitting
-            if len(fitting) <= STARTS
-            else [fitting[i * (len(fitting) - 1) // (STARTS - 1)] for i in range(STARTS)]
-        )
-        for plan in [plan for plan in plans if plan.extra_flops < starts[0].extra_flops][-2:]:
+        count = len(fitting)
+        starts = fitting if count <= STARTS else [fitting[i * (count - 1) // (STARTS - 1)] for i in range(STARTS)]
+        for plan in [plan for plan in (*plans, *between) if plan.extra_flops < starts[0].extra_flops][-2:]:
             reduced = self._reduced(plan, limit)
             if reduced is not None:
                 starts.append(reduced)
-        filled = min((self._filled(plan, limit) for plan in starts), key=lambda plan: (plan.extra_flops, plan.peak))
-        return self._exchanged(filled, limit)
+        for plan in starts:
+            self._filled(plan, limit)
+        best = min((plan for plan in self.known.values() if limit.fits(plan)), key=_cost)
+        return self._exchanged(best, limit)
 
-    def _cuts_near(self, saved_bytes: int) -> list[Plan]:
-        """The cuts without pins that save just less and just more, by bisection of the price."""
-        low, high = 0.0, 1.0
-        for _ in range(BISECTIONS):
-            middle = (low * high) ** 0.5 if low else high / 1e6
-            if self.plan(self.cutter.cut(middle)).saved_bytes <= saved_bytes:
-                low = middle
-            else:
-                high = middle
-        return [self.plan(self.cutter.cut(low)), self.plan(self.cutter.cut(high))]
+    def _between(self, limit: Limit, least: int | None) -> list[Plan]:
+        """Plans of the fewest FLOPs for their saved bytes, with the borders of segments saved: by bisection for the
+        most bytes with which each keeps the limit, as long as there may be one of fewer FLOPs than `least`."""
+        found: list[Plan] = []
+        for pins in self.borders():
+            low, high = sum(self.graph.bytes[value] for value in pins), min(limit.saved_bytes, self.cutter.bytes_total)
+            bytes = high
+            for _ in range(BISECTIONS):
+                if high <= low:
+                    break
+                saved = fewest_flops(self.cutter, bytes, pins)
+                plan = None if saved is None else self.plan([*saved, *pins])
+                found += [] if plan is None else [plan]
+                if plan is None:
+                    low = bytes
+                elif least is not None and plan.extra_flops * WORTH >= least:
+                    break  # with fewer bytes it takes only more
+                elif limit.fits(plan):
+                    low, least = bytes, plan.extra_flops
+                else:
+                    high = bytes
+                bytes = (low + high) // 2
+        return found
 
     def _neighbours(self, plan: Plan) -> Iterable[Plan]:
         """Plans that save one value less or more."""
@@ -271,6 +288,10 @@ class Planner:
                 if limit.fits(plan):
                     return plan
         return None
+
+
+def _cost(plan: Plan) -> tuple[int, int]:
+    return plan.extra_flops, plan.peak
 
 
 def _places(made: list[int], width: list[int], length: float) -> list[int]:

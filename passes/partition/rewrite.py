@@ -40,6 +40,11 @@ def apply_plan(graph: JointGraph, saved: Sequence[int]) -> int:
     if graph.forward in (0, len(graph.ops)):
         return 0
     rewriter = Rewriter()
+    following = graph.function.block.terminator
+    for op in reversed(graph.ops[graph.forward :]):
+        if op in graph.sunk:
+            rewriter.move_before(op, following)
+        following = op
     first = graph.ops[graph.forward]
     for op in graph.ops[: graph.forward]:
         if not op.is_before(first):
