@@ -72,7 +72,7 @@ def quantize(
     form = parse_format(format)
     if (static or activations == "dynamic") and not (isinstance(form, Int8) and form.name == "int8"):
         raise GraphcError(f"beside activations as integers weights are int8, not {form}")
-    module = run_passes(module_of(source), "canonicalize")
+    module = run_passes(module_of(source), "canonicalize,fold_weights")  # kernels of heads become matrices
     names = chosen_weights(module, _patterns(targets), _patterns(exclude))
     if static:
         folded = fold_batch_norms(module)

@@ -167,3 +167,13 @@ def test_emitted_source_of_double_quantization_is_no_table() -> None:
     source = graphc.compile(made("gpt", "nf4")[0], target="numpy").source
     assert len(source.splitlines()) < 300
     assert source.count("def nf4_scales(") == 1
+
+
+def test_kernels_of_heads_have_a_scale_for_each_output() -> None:
+    """A kernel [inputs, heads, size] is read as a matrix: its channels are all outputs, not those of one head."""
+    model = language_model()
+    module = graphc.quantize(model, "int8")
+    assert module.weights["block_0/attention/query/kernel_scales"].shape == (32,)
+    executable = graphc.compile(module, target="torch")
+    assert executable.weights["block_0/attention/query/kernel"].shape == (32, 4, 8)
+    assert "self.query = QuantizedLinear(" in executable.source
