@@ -67,6 +67,9 @@ def _merged_config(record: MergeRecord, path: str, arrays: dict[str, Array]) -> 
         storage = record.storages.get(weight)
         named = {weight: array} if storage is None else storage.named(weight)
         arrays.update({join(path, "unmerged", name): each for name, each in named.items()})
+        after = record.after[weight]
+        if not np.array_equal(after, record.variables[weight].numpy(), equal_nan=True):
+            arrays[join(path, "merged", weight)] = after  # so that unmerging refuses, as it does now
     stored = {
         weight: entry_of(s, [join(path, "unmerged", name) for name in s.named(weight)])
         for weight, s in record.storages.items()
@@ -149,7 +152,8 @@ def _merged(
     record = MergeRecord(said["name"])
     for weight in said["weights"]:
         variable = record.variables[weight] = variables[weight]
-        record.after[weight] = variable.numpy()
+        after = arrays.get(join(path, "merged", weight))
+        record.after[weight] = variable.numpy() if after is None else _like(after, variable)
         entry = said["stored"].get(weight)
         if entry is None:
             record.before[weight] = _like(arrays[join(path, "unmerged", weight)], variable)

@@ -91,6 +91,16 @@ def test_a_merge_is_undone_after_loading(tmp_path: Path, stored: bool) -> None:
     np.testing.assert_array_equal(output(loaded), before)
 
 
+def test_what_was_changed_after_a_merge_is_not_unmerged_after_loading(tmp_path: Path) -> None:
+    model = adapted()
+    model.merge_adapter("german")
+    model.quantize("int4{block=16}", filters="up")
+    model.save(tmp_path / "m.graphc")
+    for each in (model, load_model(tmp_path / "m.graphc")):
+        with pytest.raises(GraphcError, match="'up/kernel' is not what the merge of 'german' left"):
+            each.unmerge_adapter()
+
+
 def test_adapters_of_a_model_in_a_model(tmp_path: Path) -> None:
     inner = adapted()
     tokens = Input((8,), dtype="int32", name="outer")
