@@ -21,9 +21,9 @@ from scipy.sparse import csr_array
 from graphc.passes.partition.cut import Cutter
 
 _milp: Any = optimize.milp  # its types are incomplete
-MOST_NODES = 2000
+MOST_NODES = 100
 """Of branch and bound; more than this is not searched, so that plans do not hang on the speed of a machine."""
-GAP = 1e-3
+GAP = 5e-3
 """A plan is good enough whose FLOPs are within this part of the bound."""
 
 

@@ -30,6 +30,8 @@ MOST_TRIALS = 200
 """Simulations that improving one plan may take."""
 ROUNDS = 3
 """So often a plan is improved in each way."""
+PINNED = 4
+"""With so many of the segments' borders pinned, plans between the cuts are sought."""
 BISECTIONS = 6
 WORTH = 1.01
 """By so much a plan is to be better than the best for a search to go on."""
@@ -170,7 +172,7 @@ class Planner:
             fitting = [least]
         if fitting and fitting[0].extra_flops == 0:
             return fitting[0]
-        between = self._between(limit, fitting[0].extra_flops if fitting else None)
+        between = self._between(limit, fitting[0] if fitting else None)
         fitting = undominated([plan for plan in (*fitting, *between) if limit.fits(plan)])
         if not fitting:
             return None
@@ -186,27 +188,30 @@ class Planner:
         best = min((plan for plan in self.known.values() if limit.fits(plan)), key=_cost)
         return self._exchanged(best, limit)
 
-    def _between(self, limit: Limit, least: int | None) -> list[Plan]:
-        """Plans of the fewest FLOPs for their saved bytes, with the borders of segments saved: by bisection for the
-        most bytes with which each keeps the limit, as long as there may be one of fewer FLOPs than `least`."""
+    def _between(self, limit: Limit, best: Plan | None) -> list[Plan]:
+        """Plans of the fewest FLOPs for their saved bytes, alone and with the borders of segments saved: by bisection
+        for the most bytes, from those of the `best` so far on, with which each keeps the limit."""
         found: list[Plan] = []
-        for pins in self.borders():
-            low, high = sum(self.graph.bytes[value] for value in pins), min(limit.saved_bytes, self.cutter.bytes_total)
-            bytes = high
+        for pins in self.borders()[:PINNED]:
+            least = sum(self.graph.bytes[value] for value in pins)
+            low = least if best is None else max(least, best.saved_bytes)
+            high = bytes = min(limit.saved_bytes, self.cutter.bytes_total)
             for _ in range(BISECTIONS):
-                if high <= low:
+                if bytes < low:
                     break
                 saved = fewest_flops(self.cutter, bytes, pins)
-                plan = None if saved is None else self.plan([*saved, *pins])
-                found += [] if plan is None else [plan]
-                if plan is None:
-                    low = bytes
-                elif least is not None and plan.extra_flops * WORTH >= least:
+                if saved is None:
+                    break
+                plan = self.plan([*saved, *pins])
+                found.append(plan)
+                if best is not None and plan.extra_flops * WORTH >= best.extra_flops:
                     break  # with fewer bytes it takes only more
-                elif limit.fits(plan):
-                    low, least = bytes, plan.extra_flops
+                if limit.fits(plan):
+                    low, best = bytes, plan
                 else:
                     high = bytes
+                if high - low <= (high >> 8):
+                    break
                 bytes = (low + high) // 2
         return found
 
