@@ -129,7 +129,10 @@ def torch_peak(folder: Path, module: Module, arrays: Sequence[Any]) -> tuple[int
 
 
 def _live_at_loss(model: Any, tensors: Sequence[Any]) -> int:
-    """Bytes of the storages, each once, that the step's variables hold after the line that assigns the loss."""
+    """Bytes of the storages, each once, that the step's variables hold after the line that assigns the loss.
+
+    Without those of the loss and of the new values of states (`new_…`), which the backward part does not read.
+    """
     import torch
 
     code = inspect.unwrap(type(model).forward).__code__  # below torch.no_grad
@@ -142,7 +145,11 @@ def _live_at_loss(model: Any, tensors: Sequence[Any]) -> int:
         text = lines[frame.f_lineno - 1].strip()
         if event == "line" and not found:
             if state["seen"] and not text.startswith("del "):
-                held = {k: v for k, v in frame.f_locals.items() if isinstance(v, torch.Tensor) and k != "loss"}
+                held = {
+                    name: value
+                    for name, value in frame.f_locals.items()
+                    if isinstance(value, torch.Tensor) and name != "loss" and not name.startswith("new_")
+                }
                 storages = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes() for v in held.values()}
                 found.append(sum(bytes for place, bytes in storages.items() if place not in given))
             elif text.startswith("loss = "):
