@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -163,8 +164,14 @@ def refresh_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def write_weights(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Store arrays as safetensors, in rows and aligned whatever their layout in memory."""
+    """Store arrays as safetensors, in rows and aligned whatever their layout in memory.
+
+    Who may read the file is as for any other that is written there: safetensors' own may be read by its owner alone.
+    """
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
     save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, str(path))
+    path.chmod(mode)
 
 
 def _entry(function: Function) -> Entry:

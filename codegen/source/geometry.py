@@ -36,7 +36,7 @@ def kernel_shape(op: Op) -> Shape:
     kernel = op.operands[1]
     assert kernel is not None
     shape = op.attribute_dict["shape"] if op.name == "convolution_kernel_gradient" else kernel.type.shape
-    return plain_kernel(shape, op.attribute_dict["filters_first"])
+    return plain_kernel(shape, op.name == "quantized_conv" or op.attribute_dict["filters_first"])
 
 
 def window_steps(op: Op) -> tuple[tuple[int, ...], tuple[int, ...]]:

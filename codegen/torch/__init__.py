@@ -21,7 +21,7 @@ from graphc.ir.module import Module
 from graphc.ir.recipes import Recipe
 from graphc.passes.layout import layout
 from graphc.passes.partition.groups import without_barriers
-from graphc.passes.quantization.matching import store_filters_first
+from graphc.passes.quantization.matching import match_conv, store_filters_first
 
 DTYPES = frozenset({bool_, i8, i16, i32, i64, u8, u32, bf16, f16, f32, f64, c64, c128})
 """Of wider unsigned integers torch has storage, but hardly an op; `unsigned.py` has those of u32."""
@@ -47,6 +47,7 @@ class TorchTarget(Target):
         keep_logsumexp(module, self.supports)
         store_filters_first(module)
         layout(module, channels_first=True)
+        match_conv(module)
         return module
 
     def write(self, module: Module, folder: Path) -> Mapping[str, Recipe]:

@@ -7,6 +7,7 @@ import re
 from graphc.codegen.source.dialect import Spelled
 from graphc.codegen.source.geometry import kernel_shape, tuple_text, window_steps
 from graphc.ir.dims import Dim, Size
+from graphc.ir.formats import Int8, parse_format
 from graphc.ir.graph import Op
 from graphc.ir.sliding import covered, padding_pairs
 from graphc.ir.types import Shape
@@ -51,7 +52,11 @@ def padded_input(op: Op, x: Shape, window: Shape, source: str = "{0}", value: st
         return f"F.pad({source}, ({', '.join(slots)}){fill})", "0"
     if all(low == high for low, high in pairs):
         return source, shown(tuple(low for low, _ in pairs))
-    if op.attribute_dict["padding"] == "same" and set(strides) == {1} and op.name in ("conv", "convolution"):
+    if (
+        op.attribute_dict["padding"] == "same"
+        and set(strides) == {1}
+        and op.name in ("conv", "convolution", "quantized_conv")
+    ):
         return source, '"same"'
     flat = ", ".join(f"{low}, {high}" for low, high in reversed(pairs))
     return f"F.pad({source}, ({flat}){fill})", "0"
@@ -62,7 +67,7 @@ def _fits(op: Op) -> bool:
     return not op.attribute_dict["channels_last"] and op.results[0].dtype.is_float
 
 
-def _steps(op: Op, padding: str) -> list[str]:
+def conv_options(op: Op, padding: str) -> list[str]:
     """Stride, padding, dilation and groups where they are not as usual."""
     strides, dilation = window_steps(op)
     groups = op.attribute_dict["groups"]
@@ -82,13 +87,31 @@ def _kernel(op: Op) -> str:
     return f"{{1}}.permute({', '.join(map(str, (rank + 1, rank, *range(rank))))})"
 
 
+def quantized_conv(op: Op) -> Spelled | None:
+    """The convolution, where no layer holds the arrays."""
+    if not holds_filters(op):
+        return None
+    shape = kernel_shape(op)
+    source, padding = padded_input(op, op.operands[0].type.shape, shape[:-2])  # type: ignore[union-attr]
+    ones = ", 1" * (len(shape) - 1)
+    bias = ["{3}"] if op.operands[3] is not None else []
+    arguments = [source, f"{{1}}.float() * {{2}}.reshape(-1{ones})", *bias, *conv_options(op, padding)]
+    return f"F.conv{len(shape) - 2}d({', '.join(arguments)})"
+
+
+def holds_filters(op: Op) -> bool:
+    """Whether a `quantized_conv` is as PyTorch has it, its kernel of integers with a scale for each filter."""
+    form, rank = parse_format(op.attribute_dict["format"]), len(op.attribute_dict["shape"])
+    return rank in (3, 4, 5) and isinstance(form, Int8) and not form.tensor and form.channel_axis(rank) == 0
+
+
 def conv(op: Op) -> Spelled | None:
     if not _fits(op):
         return None
     shape = kernel_shape(op)
     source, padding = padded_input(op, op.operands[0].type.shape, shape[:-2])  # type: ignore[union-attr]
     bias = ["{2}"] if len(op.operands) > 2 and op.operands[2] is not None else []
-    return f"F.conv{len(shape) - 2}d({', '.join([source, _kernel(op), *bias, *_steps(op, padding)])})"
+    return f"F.conv{len(shape) - 2}d({', '.join([source, _kernel(op), *bias, *conv_options(op, padding)])})"
 
 
 def input_gradient(op: Op) -> Spelled | None:
@@ -103,11 +126,11 @@ def input_gradient(op: Op) -> Spelled | None:
         return f"same_input_gradient({', '.join(arguments)})"
     if pairs is not None and all(low == high for low, high in pairs):
         padding = shown(tuple(low for low, _ in pairs))
-        return f"convolution_input_gradient({', '.join(['{0}', _kernel(op), '{shape}', *_steps(op, padding)])})"
+        return f"convolution_input_gradient({', '.join(['{0}', _kernel(op), '{shape}', *conv_options(op, padding)])})"
     around = op.attribute_dict["padding"] if pairs is None else pairs
     padded = [_slot_plus(axis + 2, sizes[axis + 2], axis, pair) for axis, pair in enumerate(around)]
     sizes_text = f"({', '.join(['{shape.0}', '{shape.1}', *padded])})"
-    arguments = ["{0}", _kernel(op), sizes_text, *_steps(op, "0")]
+    arguments = ["{0}", _kernel(op), sizes_text, *conv_options(op, "0")]
     cut = ", ".join(
         f"{_minus(pair[side], axis, side)}" for axis, pair in reversed(list(enumerate(around))) for side in (0, 1)
     )
@@ -134,7 +157,7 @@ def kernel_gradient(op: Op) -> Spelled | None:
     source, padding = padded_input(op, op.operands[1].type.shape, shape[:-2], "{1}")  # type: ignore[union-attr]
     last = "" if op.attribute_dict["filters_first"] else f".permute({', '.join(map(str, (*range(2, rank + 2), 1, 0)))})"
     order = "{shape}" if not last else f"({', '.join(f'{{shape.{i}}}' for i in (rank + 1, rank, *range(rank)))})"
-    return f"convolution_kernel_gradient({', '.join(['{0}', source, order, *_steps(op, padding)])}){last}"
+    return f"convolution_kernel_gradient({', '.join(['{0}', source, order, *conv_options(op, padding)])}){last}"
 
 
 # --- kernels in the file --------------------------------------------------------------------------------------------

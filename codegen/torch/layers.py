@@ -6,7 +6,7 @@ from typing import Any
 
 from graphc.codegen.source.dialect import Layer
 from graphc.codegen.source.geometry import kernel_shape, window_steps
-from graphc.codegen.torch.convolution import padded_input
+from graphc.codegen.torch.convolution import conv_options, holds_filters, padded_input
 from graphc.codegen.torch.dtypes import dtype_text
 from graphc.codegen.torch.quantization import linear_layer
 from graphc.ir.dtypes import f32
@@ -94,6 +94,19 @@ def conv(op: Op) -> Layer | None:
     return Layer(f"nn.Conv{rank}d({arguments})", weights, f"{{layer}}({source})")
 
 
+def quantized_conv(op: Op) -> Layer | None:
+    if not holds_filters(op) or len(op.attribute_dict["shape"]) != 4:
+        return None
+    outputs, inputs, *window = op.attribute_dict["shape"]
+    source, padding = padded_input(op, op.operands[0].type.shape, tuple(window))  # type: ignore[union-attr]
+    weights: dict[str, tuple[int, tuple[Step, ...]]] = {"values": (1, ()), "scales": (2, ())}
+    if op.operands[3] is not None:
+        weights["bias"] = (3, ())
+    sizes = [str(inputs * op.attribute_dict["groups"]), str(outputs), _same(tuple(window))]
+    arguments = [*sizes, *([] if op.operands[3] is not None else ["bias=False"]), *conv_options(op, padding)]
+    return Layer(f"QuantizedConv2d({', '.join(arguments)})", weights, f"{{layer}}({source})")
+
+
 def batch_norm(op: Op) -> Layer | None:
     x, _, _, scale, offset = op.operands
     assert x is not None
@@ -156,6 +169,7 @@ _LAYERS = {
     "lora_linear": lora_linear,
     "quantized_linear": linear_layer,
     "conv": conv,
+    "quantized_conv": quantized_conv,
     "batch_norm": batch_norm,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,

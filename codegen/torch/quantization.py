@@ -58,6 +58,21 @@ class QuantizedLinear(nn.Module):
         weight = self.rows(**dict(self.named_buffers()))[:, : self.inputs]
         return F.linear(x, weight.to(x.dtype), self.bias)
 ''',
+    "QuantizedConv2d": '''
+class QuantizedConv2d(nn.Module):
+    """A convolution whose kernel is kept as integers of 8 bits, with a scale for each of the outputs."""
+
+    def __init__(self, inputs, outputs, window, bias=True, groups=1, **options):
+        super().__init__()
+        window = window if isinstance(window, tuple) else (window, window)
+        self.register_buffer("values", torch.empty(outputs, inputs // groups, *window, dtype=torch.int8))
+        self.register_buffer("scales", torch.empty(outputs))
+        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
+        self.options = {"groups": groups, **options}
+
+    def forward(self, x):
+        return F.conv2d(x, self.values.float() * self.scales.reshape(-1, 1, 1, 1), self.bias, **self.options)
+''',
     "integer_linear": '''
 def integer_linear(x, x_scales, weight, scales, bias=None):
     """`F.linear` of rows of 8-bit integers [..., inputs] by a weight [inputs, outputs] of such: a product of integers,

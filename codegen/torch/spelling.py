@@ -8,7 +8,7 @@ from typing import Any
 from graphc.codegen.numpy.spelling import identity
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import index_text, may_be_empty, reshaped, tuple_text
-from graphc.codegen.torch.convolution import conv, input_gradient, is_copied, kernel_gradient
+from graphc.codegen.torch.convolution import conv, input_gradient, is_copied, kernel_gradient, quantized_conv
 from graphc.codegen.torch.dtypes import dtype_text
 from graphc.codegen.torch.learning import LEARNING
 from graphc.codegen.torch.windows import (
@@ -423,6 +423,7 @@ SPELLING: dict[str, Spelling] = {
     "glu_gradient": lora_block,
     "convolution": conv,
     "conv": conv,
+    "quantized_conv": quantized_conv,
     "convolution_input_gradient": input_gradient,
     "convolution_kernel_gradient": kernel_gradient,
     "reduce_window": reduce_window,

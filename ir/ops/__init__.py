@@ -150,6 +150,7 @@ from graphc.ir.ops.quantization import (
     integer_linear,
     quantize,
     quantize_rows,
+    quantized_conv,
     quantized_linear,
 )
 from graphc.ir.ops.random import (

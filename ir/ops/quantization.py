@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphc.ir import ops
-from graphc.ir.attributes import Shape
+from graphc.ir.attributes import Padding, Shape
 from graphc.ir.dims import product
 from graphc.ir.dtypes import DType, f32, f64, i8, u8
 from graphc.ir.dtypes import dtype as dtype_of
@@ -380,3 +380,49 @@ _linear_sample("uint4{block=16}", bias=False, shape=(40, 6))
 _linear_sample("nf4", bias=True)
 _linear_sample("q4_0", bias=False)
 _linear_sample("q8_0", bias=True)
+
+
+@composite(dtypes=frozenset({f32}))
+def quantized_conv(
+    x: Tensor,
+    values: AnyTensor,
+    scales: AnyTensor,
+    bias: Tensor | None = None,
+    *,
+    format: str,
+    shape: Shape,
+    strides: tuple[int, ...] | None = None,
+    padding: Padding = "valid",
+    dilation: tuple[int, ...] | None = None,
+    groups: int = 1,
+) -> Tensor:
+    """`conv` of `x` with its channels first, with the kernel [F, C / groups, *window] that these arrays of `format`
+    are: what targets have a form for."""
+    kernel = dequantize(values, scales, format=format, shape=shape, dtype=dtype_of(x.dtype))
+    given = {"strides": strides, "padding": padding, "dilation": dilation, "groups": groups}
+    return ops.conv(x, kernel, bias, **given, channels_last=False, filters_first=True)
+
+
+@quantized_conv.canonical
+def _(x, values, scales, bias, *, format, strides, dilation, **attributes):
+    ones = (1,) * (x.ndim - 2)
+    return {"format": str(parse_format(format)), "strides": strides or ones, "dilation": dilation or ones}
+
+
+@quantized_conv.reference
+def _(x, values, scales, bias, *, format, shape, **attributes):
+    kernel = parse_format(format).dequantize(values, scales, shape=shape)
+    return ops.conv.reference_rule(x, kernel, bias, **attributes, channels_last=False, filters_first=True)
+
+
+def _conv_sample(x: tuple[int, ...], shape: tuple[int, ...], bias: bool = False, **attributes) -> None:
+    """A call of `quantized_conv` with a kernel of this shape."""
+    drawn = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    arrays = parse_format("int8{axis=0}").quantize(drawn)
+    biases = [(shape[0],)] if bias else []
+    quantized_conv.sample(x, *arrays, *biases, format="int8{axis=0}", shape=shape, **attributes)
+
+
+_conv_sample((2, 4, 6, 5), (6, 2, 3, 2), bias=True, groups=2, padding="same")
+_conv_sample((2, 3, 7, 5), (4, 3, 3, 3), strides=(2, 1), padding=((1, 0), (2, 2)))
+_conv_sample((1, 3, 5), (2, 3, 3), bias=True, strides=(2,))

@@ -35,7 +35,7 @@ def products(graph: JointGraph) -> list[int]:
     dear = {
         number
         for number, op in enumerate(graph.ops[: graph.forward])
-        if op.regions or op.name in ("call", "conv") or op.name.startswith(PRODUCTS)
+        if op.regions or op.name in ("call", "conv", "quantized_conv") or op.name.startswith(PRODUCTS)
     }
     views = {
         made

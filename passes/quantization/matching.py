@@ -100,6 +100,24 @@ def filters_first_of_dequantized(op: Any, rewriter: Rewriter) -> Rewritten:
     return op.definition(*operands, **(op.attribute_dict | {"filters_first": True}))
 
 
+@rule(ops.conv, ops.convolution)
+def conv_of_dequantized(op: Any, rewriter: Rewriter) -> Rewritten:
+    """conv(x, dequantize(parts), bias) = quantized_conv(x, parts, bias), channels and filters first, where nothing else
+    reads the kernel"""
+    x, kernel, *bias = op.operands
+    inner = producer(kernel, ops.dequantize)
+    if inner is None or x is kernel or len(kernel.uses or ()) != 1 or x.dtype is not f32 or inner.dtype is not f32:
+        return None
+    form = parse_format(inner.format)
+    if not isinstance(form, Int8) or form.tensor or len(inner.operands) != 2:
+        return None
+    attributes = dict(op.attribute_dict)
+    if attributes.pop("channels_last") or not attributes.pop("filters_first"):
+        return None
+    given = {"format": inner.format, "shape": inner.shape, **attributes}
+    return ops.quantized_conv(x, *inner.operands, *bias, **given)  # type: ignore[return-value]
+
+
 def store_filters_first(module: Module) -> None:
     """Store the integers of kernels of convolutions filters first."""
     if any(op.definition is ops.dequantize for op in module.walk()):
@@ -110,6 +128,12 @@ def store_filters_first(module: Module) -> None:
 def absorb_transposes(module: Module) -> None:
     """Let weights be dequantized in the order in which they are read."""
     apply_rules(module, [transpose_of_dequantized])
+
+
+def match_conv(module: Module) -> None:
+    """Make `quantized_conv` of convolutions with a kernel of 8 bits."""
+    if any(op.definition is ops.dequantize for op in module.walk()):
+        apply_rules(module, [conv_of_dequantized])
 
 
 def match_linear(module: Module) -> None:

@@ -1,6 +1,7 @@
 """What the artifacts of the source targets do: control flow, updates, entries, sharing, sizes, without graphc."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -442,3 +443,13 @@ def test_a_function_that_is_called_is_a_function(target, tmp_path):
     assert_agrees(module, target, tmp_path / "a", (drawn(2, 3),))
     text = (tmp_path / "a" / "model.py").read_text()
     assert text.count("def block(x, scale)") == 1 and text.count("= block(x, ") == 2
+
+
+def test_weights_may_be_read_by_whom_other_files_may(target, tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_artifact(lower(Model(x := Input((3,)), layers.Dense(2)(x))), target, tmp_path / "model")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()}
+    assert modes == dict.fromkeys(("model.py", "model.safetensors", "manifest.json"), 0o640)

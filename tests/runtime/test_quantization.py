@@ -121,6 +121,30 @@ def test_emitted_torch_has_one_small_class() -> None:
     assert "nn.Linear" not in source
 
 
+def test_emitted_torch_has_one_class_of_convolutions() -> None:
+    """Layers that differ in sizes, in strides and in what follows are lines, as those of floats are."""
+    needs("torch")
+    images = np.random.default_rng(0).normal(size=(2, 9, 8, 4)).astype(np.float32)
+    model = graphc.Sequential(
+        [
+            graphc.layers.Conv2D(8, 3, padding="same", activation="relu"),
+            graphc.layers.Conv2D(8, (3, 2), strides=2, groups=2, use_bias=False),
+            graphc.layers.Conv2D(6, 3, strides=2, padding="same"),
+            graphc.layers.Conv2D(6, 2, padding="same", dilation_rate=2),
+        ]
+    )
+    model(images)
+    module = graphc.quantize(model, "int8")
+    executable = graphc.compile(module, target="torch")
+    assert executable.source.count("class QuantizedConv2d(nn.Module)") == 1
+    assert executable.source.count("= QuantizedConv2d(") == 4
+    assert executable.source.count("\nclass ") == 2
+    reference = graphc.compile(module, target="numpy")
+    np.testing.assert_allclose(executable(images), reference(images), rtol=1e-5, atol=1e-6)
+    kernel = executable.weights["conv2d_1/kernel"]
+    np.testing.assert_array_equal(kernel, reference.weights["conv2d_1/kernel"])
+
+
 def test_onnx_has_a_product_of_four_bits() -> None:
     needs("onnx")
     import onnx
