@@ -1,4 +1,5 @@
-"""`graphc inspect --memory`: the planned peak of each entry, where it is reached, and what is live there."""
+"""`graphc inspect --memory`: the planned peak of each entry, where it is reached, what is live there, and for a step
+that trains what peaks plans with a memory budget come to."""
 
 from __future__ import annotations
 
@@ -14,6 +15,9 @@ from graphc.ir.dims import evaluate
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Function, Op, Parameter, Value
 from graphc.ir.module import Module
+from graphc.passes.partition.planner import frontier
+from graphc.passes.partition.remat import has_backward
+from graphc.passes.partition.updates import settle_updates
 from graphc.runtime.budget import all_symbols, size_text
 
 if TYPE_CHECKING:
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Values that the table lists, the largest first."""
+
+PLANS = 8
+"""Plans that the table of a training step has at most."""
 
 SLOTS = ("optimizer/", "metrics/")
 """How the names of weights begin that belong to the training and not to the model."""
@@ -80,7 +87,34 @@ def _entry(function: Function, sizes: Mapping[str, int], memory: Memory) -> dict
         "at": {"op": live.at.name, "layer": _layer(live.at)},
         "live": sorted(values, key=lambda value: -value["bytes"]),
         "workspace_bytes": max(live.peak - held, 0),
+        "plans": _plans(function, bindings, memory),
     }
+
+
+def _plans(function: Function, bindings: Mapping[str, int], memory: Memory) -> list[dict[str, Any]]:
+    """Plans of a step that trains, by falling peak, each with the least budget that it keeps; none for other entries.
+
+    A budget between two of them may give a better plan than the second.
+    """
+    if not has_backward(function) or function.module is None:
+        return []
+    if memory.in_place:
+        function = function.module.clone().functions[function.name]
+        settle_updates(function)
+    plans = frontier(function, bindings, memory)
+    count = len(plans)
+    if count > PLANS:
+        plans = [plans[i * (count - 1) // (PLANS - 1)] for i in range(PLANS)]
+    return [
+        {
+            "peak_bytes": plan.peak,
+            "saved_bytes": plan.saved_bytes,
+            "extra_flops": plan.extra_flops,
+            "forward_flops": sum(plan.graph.flops[: plan.graph.forward]),
+            "memory_budget": int(plan.peak / (1 - memory.slack)) + 1,
+        }
+        for plan in plans
+    ]
 
 
 def _value(value: Value, bindings: Mapping[str, int]) -> dict[str, Any]:
@@ -132,7 +166,22 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
         at = ", ".join(f"{name} = {size}" for name, size in entry["sizes"].items()) or "–"
         summary.add_row(f"@{entry['name']}", at, *parts, place)
         shown.append(_live_table(entry, place))
+        if entry["plans"]:
+            shown.append(_plans_table(entry))
     return shown
+
+
+def _plans_table(entry: Mapping[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"Plans of @{entry['name']} that compute forward values again", title_justify="left")
+    for column in ("memory_budget", "peak beside", "saved", "extra FLOPs", "of the forward part"):
+        table.add_column(column, justify="right")
+    for plan in entry["plans"]:
+        part = plan["extra_flops"] / max(plan["forward_flops"], 1)
+        sizes = size_text(plan["peak_bytes"]), size_text(plan["saved_bytes"])
+        table.add_row(str(plan["memory_budget"]), *sizes, f"{plan['extra_flops']:,}", f"{part:.1%}")
+    return table
 
 
 def _live_table(entry: Mapping[str, Any], place: str) -> Table:

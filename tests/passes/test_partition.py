@@ -2,7 +2,7 @@
 
 import tracemalloc
 from functools import cache
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,11 @@ from graphc.ir.module import Module
 from graphc.ir.rewriter import Rewriter
 from graphc.passes import run_passes
 from graphc.passes.autodiff import differentiate
+from graphc.passes.partition.exact import fewest_flops
 from graphc.passes.partition.planner import Planner, frontier
 from graphc.passes.partition.remat import within_budget
-from graphc.passes.partition.rewrite import group_of
+from graphc.passes.partition.rewrite import apply_plan, group_of
+from graphc.passes.partition.schedule import steps_of
 from graphc.passes.partition.ties import with_ties
 from graphc.passes.partition.updates import settle_updates
 
@@ -66,6 +68,76 @@ def test_simulation_of_a_plan_is_that_of_the_rewritten_function() -> None:
         assert applied.peak <= plan.peak
         assert live_bytes(module.main, SIZES).peak == applied.peak
         assert copy.plan(plan.saved).peak == plan.peak
+
+
+def test_plans_between_cuts_are_found() -> None:
+    """Five chains of one op each, of which a cut at a price saves all or none, as they are alike."""
+
+    def loss(x):
+        for _ in range(5):
+            x = ops.sin(ops.mul(x, 2.0))
+        return ops.reduce_sum(x, axes=(0,))
+
+    module = graphc.trace(loss, graphc.Spec((1024,)))
+    differentiate(module, wrt=["x"])
+    planner = Planner(run_passes(module, "canonicalize,cse,dce").functions["value_and_grad"], {})
+    every = planner.plan(planner.everything)
+    for count in range(1, 5):
+        limit = every.saved_bytes - 4096 * count
+        found = fewest_flops(planner.cutter, limit)
+        assert found is not None
+        plan = planner.plan(found)
+        assert plan.saved_bytes <= limit
+        choices = (planner.plan(c) for n in range(len(every.saved)) for c in combinations(planner.cutter.values, n))
+        assert plan.extra_flops <= 1.01 * min(c.extra_flops for c in choices if c.saved_bytes <= limit)
+
+
+def test_a_view_of_a_copy_holds_the_copy() -> None:
+    """The gradient reads a view, made in the backward part, of a value that is computed again."""
+
+    @graphc.custom_gradient
+    def turned(x):
+        y = ops.exp(x)
+        square = lambda z: ops.reshape(z, shape=(64, 16))  # noqa: E731
+        return ops.sin(y), lambda dz: ops.mul(ops.reshape(ops.tanh(square(y)), shape=(1024,)), dz)
+
+    module = graphc.trace(lambda x: ops.reduce_sum(turned(ops.cos(x)), axes=(0,)), graphc.Spec((1024,)))
+    differentiate(module, wrt=["x"])
+    module = run_passes(module, "canonicalize,cse,dce")
+    name = "value_and_grad"
+    values = list(Planner(module.functions[name], {}).cutter.values)
+    for count in range(len(values) + 1):
+        copy = module.clone()
+        planner = Planner(copy.functions[name], {})
+        plan = planner.plan(values[:count])
+        apply_plan(planner.graph, plan.saved)
+        copy.verify()
+        assert live_bytes(copy.functions[name]).peak == plan.peak
+        assert count or plan.saved_bytes == 0
+
+
+def test_decay_of_weights_is_no_forward_part() -> None:
+    module = network().clone()
+    function = module.functions["value_and_grad"]
+    weights = [p for p in function.parameters if p.role == "param"]
+    loss, *gradients = function.outputs[: 1 + len(weights)]
+    with Builder(function.block, function.block.terminator):
+        decayed = [ops.sub(p.value, ops.mul(p.value, 0.1)) for p in weights]
+        new = [ops.sub(w, ops.mul(dw, 0.1)) for w, dw in zip(decayed, gradients, strict=True)]
+    Rewriter().set_operands(function.block.terminator, [loss, *new])
+    function.results = [Result("loss"), *(Result(f"new_{p.name}", p) for p in weights)]
+    want = interpret(module.clone(), drawn())
+    planner = Planner(function, SIZES)
+    again = {op for op, copied in steps_of(planner.graph, ()) if copied}
+    assert not any(value in planner.graph.ops[op].results for op in again for value in decayed)
+    plan = planner.least()
+    apply_plan(planner.graph, plan.saved)
+    module.verify()
+    assert live_bytes(function, SIZES).peak == plan.peak
+    for value in decayed:
+        assert {user.prev.prev for user in value.uses or ()} >= {value.op} or value.op.next in value.uses
+    for got, expected in zip(interpret(module, drawn()), want, strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.7])

@@ -1,14 +1,20 @@
 """`graphc inspect --memory`: the planned peak of each entry, and what is live there."""
 
 import json
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+from artifacts import needs
 from typer.testing import CliRunner
 
+from graphc import codegen
 from graphc.ir.analysis.liveness import live_bytes
+from graphc.passes.partition.remat import within_budget
 from graphc.runtime.sources import module_of
 from graphc.tools.command import app
+from graphc.tools.memory import as_written, training_module
 
 MODEL = """
 import graphc
@@ -81,6 +87,31 @@ def test_the_step_of_training_has_slots_and_a_backward_part(model):
     assert kernels <= step["slot_bytes"] <= kernels + 64  # momenta, and a few counters
     assert step["peak_bytes"] > found["forward"]["peak_bytes"]
     assert step["total_bytes"] == sum(step[f"{part}_bytes"] for part in ("peak", "weight", "slot", "input"))
+
+
+@pytest.mark.parametrize("target", ["numpy", "jax"])
+def test_the_step_of_training_has_plans_that_compile_keeps(model, target):
+    needs(target)
+    deep = """
+x = Input((8, 8, 1), name="x")
+y = layers.Flatten()(x)
+for _ in range(6):
+    y = layers.Dense(64, activation="tanh")(y)
+model = Model(x, layers.Dense(3, name="head")(y))
+"""
+    Path(model).write_text("import graphc\nfrom graphc import Input, Model, layers\n" + deep + COMPILED)
+    found = entries(model, "--training", "data.npz", "--size", "B=512", "--target", target)
+    assert found["forward"]["plans"] == []
+    plans = found["train_step"]["plans"]
+    assert len(plans) > 1 and plans[0]["extra_flops"] == 0
+    for first, second in pairwise(plans):
+        assert first["peak_bytes"] > second["peak_bytes"] and first["extra_flops"] < second["extra_flops"]
+    step = training_module(model, None, Path("data.npz"))
+    kept = within_budget(
+        as_written(step, target), plans[-1]["memory_budget"], {"B": 512}, codegen.target(target).memory
+    )
+    assert min(plan.peak for plan in kept) <= plans[-1]["peak_bytes"]
+    assert "compute forward values again" in graphc(model, "--memory", "--training", "data.npz", "--size", "B=512")
 
 
 def test_what_does_not_fit_is_said(model):
