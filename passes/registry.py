@@ -32,7 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 @dataclass(frozen=True, slots=True)
 class Pass:
     """A registered pass. `finite`: it keeps the meaning for finite values only, not for NaN and infinities;
-    `approximate`: what it leaves computes something near."""
+    `approximate`: what it leaves computes something near, on purpose."""
 
     name: str
     doc: str
@@ -106,8 +106,7 @@ def run_passes(module: Module, pipeline: str, check: bool = False, observe: Obse
     module after each. Raises `GraphcError` for a pipeline that cannot be read, and for a pass that breaks the module or
     changes what it means.
     """
-    steps = [(find_pass(step.name), step.options) for step in parse_pipeline(pipeline)]
-    calls = [(each, read_options(each.name, given, each.options)) for each, given in steps]
+    calls = _calls(pipeline)
     with collector_paused():
         copy = module.clone()
         checker = Check(copy) if check else None
@@ -118,6 +117,27 @@ def run_passes(module: Module, pipeline: str, check: bool = False, observe: Obse
             if observe is not None:
                 observe(each.name, copy)
     return copy
+
+
+def intended(module: Module, pipeline: str) -> tuple[Module, tuple[str, ...]]:
+    """What the module is to compute after `pipeline`, and the passes that are approximate on purpose: a copy after the
+    last of these. Later passes, and targets, may not change it. Without any it is the module itself."""
+    calls = _calls(pipeline)
+    names = tuple(each.name for each, _ in calls if each.approximate)
+    if not names:
+        return module, ()
+    last = max(i for i, (each, _) in enumerate(calls) if each.approximate)
+    with collector_paused():
+        copy = module.clone()
+        for each, options in calls[: last + 1]:
+            each.run(copy, **options)
+    return copy, names
+
+
+def _calls(pipeline: str) -> list[tuple[Pass, dict[str, Any]]]:
+    """The passes of a pipeline with the values of their options."""
+    steps = [(find_pass(step.name), step.options) for step in parse_pipeline(pipeline)]
+    return [(each, read_options(each.name, given, each.options)) for each, given in steps]
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def compile_(
         from graphc.tools.verification import verify_artifact
 
         with progress(f"verifying {folder}"):
-            report = verify_artifact(module, folder, name)
+            report = verify_artifact(module, folder, name, passes=passes)
     if json:
         found = {"folder": str(folder), "manifest": manifest.to_json()}
         print_json(found if report is None else found | {"report": report.to_json()})
@@ -130,8 +130,6 @@ def compile_(
         typer.echo(f"wrote {folder} for {name}: {', '.join(manifest.files)}")
         if report is not None:
             typer.echo(f"\n{report}")
-            if not report.ok and "quantize" in (passes or ""):
-                typer.echo("The reference is the model before `quantize`, so the errors are those of its format too.")
     if report is not None and not report.ok:
         raise typer.Exit(CHECK_FAILED)
 

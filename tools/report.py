@@ -6,7 +6,7 @@ import html
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,10 @@ EXPLANATION = """\
 Errors are against the reference in float64. The own error is what a run in the model's own dtypes is off by when every
 step rounds as well as it can (sums by a unit in the last place of the sum of their terms' magnitudes); a target passes
 while it is off by at most {factor:g} times that. The first rows are the reference run in the model's own dtypes."""
+
+BY_DESIGN = """\
+That reference is of the model after {names}. How far this is from the model before stands in the row {row}: it is
+so on purpose, and no fault of a target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,10 @@ class Report:
     reference: tuple[Row, ...] = ()
     """The reference in the model's own dtypes, against itself in float64."""
     factor: float = 16.0
-    details: str = field(default="", repr=False)
-    """What failed workers said."""
+    approximate: tuple[str, ...] = ()
+    """The passes that are approximate on purpose: what is compared with is the reference of what they leave."""
+    by_design: tuple[Row, ...] = ()
+    """How far they go from the model, which is no fault."""
 
     @property
     def ok(self) -> bool:
@@ -59,6 +65,8 @@ class Report:
             "factor": self.factor,
             "rows": [_json(row) for row in self.rows],
             "reference": [_json(row) for row in self.reference],
+            "approximate": list(self.approximate),
+            "by_design": [_json(row) for row in self.by_design],
         }
 
     def __str__(self) -> str:
@@ -67,7 +75,7 @@ class Report:
         text = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
         text.insert(1, "  ".join("─" * width for width in widths))
         notes = [f"{row.target}: {row.note}" for row in self.rows if row.note]
-        parts = ["\n".join(text), "\n".join(notes), EXPLANATION.format(factor=self.factor)]
+        parts = ["\n".join(text), "\n".join(notes), explanation(self)]
         return "\n\n".join(part for part in parts if part)
 
     def to_html(self, path: Path | str) -> None:
@@ -79,12 +87,21 @@ class Report:
         os.replace(temporary, path)
 
 
+def explanation(report: Report) -> str:
+    """What the columns and the rows in brackets are."""
+    text = EXPLANATION.format(factor=report.factor)
+    if not report.approximate:
+        return text
+    names = " and ".join(f"`{name}`" for name in report.approximate)
+    return f"{text}\n{BY_DESIGN.format(names=names, row=report.by_design[0].target)}"
+
+
 def _json(row: Row) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and isnan(value) else value for key, value in asdict(row).items()}
 
 
 def _cells(report: Report) -> list[tuple[str, ...]]:
-    rows = (*report.reference, *report.rows)
+    rows = (*report.reference, *report.by_design, *report.rows)
     several = len({row.entry for row in rows if row.entry}) > 1
     lines: list[tuple[str, ...]] = [COLUMNS]
     for row in rows:
@@ -144,6 +161,6 @@ td:nth-child(-n+2), th:nth-child(-n+2), td:last-child, th:last-child {{ text-ali
 {body}
 </table>
 {notes}
-<p>{html.escape(EXPLANATION.format(factor=report.factor))}</p>
+<p>{html.escape(explanation(report))}</p>
 </html>
 """

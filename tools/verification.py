@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from graphc.ir.graph import Function
 from graphc.ir.interpreter import Interpreter
 from graphc.ir.module import Module
 from graphc.passes.checking import draw_array, draw_sizes, epsilon
+from graphc.passes.registry import intended
 from graphc.runtime.sources import module_of
 from graphc.tools.own_error import Perturbed, call_repeatedly, primitives_only
 from graphc.tools.report import Report, Row
@@ -84,6 +85,9 @@ def verify(
     for every entry by default, at several sizes, with `special_values` also NaN, infinities and −0). `entry` names what
     a `.py` defines. Of all targets, those that are not installed or lack an op are reported and not checked; one that
     was named raises `TargetError` or `UnsupportedError`.
+
+    Where `passes` has one that is approximate on purpose, such as `quantize`, targets are compared with the reference
+    of what it leaves; how far that is from the model is told apart, and is no fault.
     """
     module = module_of(source, entry)
     names, named = _chosen(targets)
@@ -91,9 +95,9 @@ def verify(
     return _report(module, cases, dict.fromkeys(names), named, passes)
 
 
-def verify_artifact(module: Module, folder: Path, target: str, seed: int = 0) -> Report:
-    """Compare an artifact that `module` was compiled to with the reference."""
-    return _report(module, _cases(module, None, False, seed), {target: folder}, True, None)
+def verify_artifact(module: Module, folder: Path, target: str, seed: int = 0, passes: str | None = None) -> Report:
+    """Compare an artifact that `module` was compiled to, with these `passes`, with the reference; see `verify`."""
+    return _report(module, _cases(module, None, False, seed), {target: folder}, True, passes)
 
 
 def _chosen(targets: str | Sequence[str]) -> tuple[list[str], bool]:
@@ -107,7 +111,8 @@ def _chosen(targets: str | Sequence[str]) -> tuple[list[str], bool]:
 def _report(
     module: Module, cases: list[Case], artifacts: dict[str, Path | None], named: bool, passes: str | None
 ) -> Report:
-    expected = _expected(module, cases)
+    meant, approximate = intended(module, passes or "")
+    expected = _expected(meant, cases)
     weights = {weight.name: module.weights[weight.name] for weight in module.weights.entries() if weight.alias is None}
     calls = [(case.entry, case.inputs, case.count) for case in cases]
     text = str(module)
@@ -128,9 +133,25 @@ def _report(
         elif reply.error:
             rows.append(Row(name, "", "", False, note=reply.error))
         else:
-            rows += _rows(name, module, cases, expected, reply.outputs)
-    reference = _rows(_itself(module), module, cases, expected, [each.narrow for each in expected], judge=False)
-    return Report(tuple(rows), tuple(reference), FACTOR)
+            rows += _rows(name, meant, cases, expected, reply.outputs)
+    reference = _rows(_itself(meant), meant, cases, expected, [each.narrow for each in expected], judge=False)
+    by_design = _rows_by_design(module, meant, approximate, cases, expected) if approximate else []
+    return Report(tuple(rows), tuple(reference), FACTOR, approximate, tuple(by_design))
+
+
+def _rows_by_design(
+    module: Module, meant: Module, passes: tuple[str, ...], cases: list[Case], expected: list[Expected]
+) -> list[Row]:
+    """How far the model after approximate passes is from the model before, both in float64."""
+    changed: list[Expected] = []
+    for case, after in zip(cases, expected, strict=True):
+        before = call_repeatedly(
+            Interpreter(module, wide=True), module, module.functions[case.entry], case.inputs, case.count
+        )
+        changed.append(Expected(before, after.wide, [np.ones(array.shape) for array in before]))
+    outputs = [after.wide for after in expected]
+    found = _rows(f"({', '.join(passes)})", meant, cases, changed, outputs, judge=False)
+    return [replace(row, units=nan) for row in found]
 
 
 def _itself(module: Module) -> str:

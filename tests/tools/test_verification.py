@@ -210,3 +210,17 @@ def test_the_tables_of_ops_name_ops():
     from graphc.ir.opdef import OPS
 
     assert set(OPS) >= EXACT | SUMS
+
+
+def test_a_fault_of_a_quantized_model_is_told_from_the_error_of_its_format(pretend):
+    kernel = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
+    text = MODEL.replace("%y: f32[64, 8] input", '%y: f32[64, 8] param "kernel"').replace(
+        "\nfunc", 'weight "kernel" : f32[64, 8]\nfunc', 1
+    )
+    module = graphc.parse(text, {"kernel": kernel})
+    pretend(spoil=lambda array: array * np.float32(1.001) if array.dtype.kind == "f" else array)
+    report = verify(module, "numpy,pretender", passes="quantize{format=int4}")
+    assert {row.target for row in report.rows if not row.ok} == {"pretender"}, str(report)
+    (logits, _) = report.by_design
+    assert logits.ok is None and logits.max_abs > 0.01, "the format itself is off by more than the fault"
+    assert "That reference is of the model after `quantize`." in str(report)
