@@ -31,6 +31,8 @@ def fewest_flops(cutter: Cutter, saved_bytes: int, pinned: Collection[int] = ())
     """Values to save, the `pinned` ones among them, of no more than these bytes; None if none were found within
     `MOST_NODES`."""
     graph, needed = cutter.graph, set(cutter.needed)
+    if not needed:
+        return []
     values = {value: i for i, value in enumerate(cutter.values)}
     ops = {op: len(values) + i for i, op in enumerate(cutter.ops)}
     rows: list[int] = []
@@ -51,7 +53,7 @@ def fewest_flops(cutter: Cutter, saved_bytes: int, pinned: Collection[int] = ())
         for read in dict.fromkeys(graph.reads[op]):
             if read in values:
                 row(0, (values[read], 1), (ops[graph.maker[read]], 1), (column, -1))
-    unit = max(max(graph.bytes[value] for value in values), 1)
+    unit = max([1, *(graph.bytes[value] for value in values)])
     row(-saved_bytes / unit, *((column, -graph.bytes[value] / unit) for value, column in values.items()))
     flops = np.array([0.0] * len(values) + [float(graph.flops[op]) for op in ops])
     whole = np.array([1] * len(values) + [0] * len(ops))

@@ -30,8 +30,8 @@ MOST_TRIALS = 200
 """Simulations that improving one plan may take."""
 ROUNDS = 3
 """So often a plan is improved in each way."""
-PINNED = 4
-"""With so many of the segments' borders pinned, plans between the cuts are sought."""
+BETWEEN = 1600
+"""As many values may the integer programs have together, one for each of the segments' borders that are pinned."""
 BISECTIONS = 6
 WORTH = 1.01
 """By so much a plan is to be better than the best for a search to go on."""
@@ -192,7 +192,8 @@ class Planner:
         """Plans of the fewest FLOPs for their saved bytes, alone and with the borders of segments saved: by bisection
         for the most bytes, from those of the `best` so far on, with which each keeps the limit."""
         found: list[Plan] = []
-        for pins in self.borders()[:PINNED]:
+        most = max(1, BETWEEN // max(1, len(self.cutter.values)))
+        for pins in self.borders()[:most]:
             least = sum(self.graph.bytes[value] for value in pins)
             low = least if best is None else max(least, best.saved_bytes)
             high = bytes = min(limit.saved_bytes, self.cutter.bytes_total)
