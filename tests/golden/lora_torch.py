@@ -98,53 +98,45 @@ class Model(nn.Module):
         b = x.shape[0]
 
         # forward
-        y = x + self.down(F.relu(self.up(x)))
-        y = self.head(y)
+        up = F.relu(self.up(x))
+        y = x + self.down(up)
 
         # loss
-        loss = target - y
-        del y
-        loss = torch.square(loss)
-        loss = loss.mean(dim=1)
-        loss = loss.mean()
+        loss = target - self.head(y)
+        loss_1 = torch.square(loss).mean(dim=1)
+        loss_1 = loss_1.mean()
 
         # optimizer
         new_optimizer_iteration = self.optimizer_iteration + 1
 
         # metrics
-        new_metrics_loss_total = self.metrics_loss_total + loss * b
+        new_metrics_loss_total = self.metrics_loss_total + loss_1 * b
         new_metrics_loss_count = self.metrics_loss_count + b
         condition = new_metrics_loss_count == 0.0
 
         # backward: loss
-        dx = torch.tensor(1 / b, dtype=torch.float32) / 4.0 * 2.0
-
-        # backward: recompute
-        dy = F.relu(self.up(x))
-        dz = x + self.down(dy)
-        dy_1 = target - self.head(dz)
-        dx = dx * dy_1
-        del dy_1
+        dx = torch.tensor(1 / b, dtype=torch.float32) / 4.0 * 2.0 * loss
+        del loss
         dx = -dx
 
         # backward: head
-        dy_1 = dx @ self.head.weight
-        head_kernel_gradient = dx.T @ dz
-        del dz
+        dy = dx @ self.head.weight
+        head_kernel_gradient = dx.T @ y
+        del y
         head_bias_gradient = dx.sum(dim=0)
         del dx
 
         # backward: down
-        dx = lora_small_gradient(dy_1, self.down.lora_b.T, scaling=(2.0,))
-        dz = lora_input_gradient(dy_1, dx, self.down.weight.T, self.down.lora_a.T)
+        dx = lora_small_gradient(dy, self.down.lora_b.T, scaling=(2.0,))
+        dz = lora_input_gradient(dy, dx, self.down.weight.T, self.down.lora_a.T)
         down_lora_kernel_a_gradient, down_lora_kernel_b_gradient = lora_factor_gradients(
-            dy_1, dx, dy, self.down.lora_a.T, self.down.lora_b.T, scaling=(2.0,)
+            dy, dx, up, self.down.lora_a.T, self.down.lora_b.T, scaling=(2.0,)
         )
-        del dx, dy_1
+        del dx, dy
 
         # backward: up
-        dz = torch.ops.aten.threshold_backward(dz, dy, 0)
-        del dy
+        dz = torch.ops.aten.threshold_backward(dz, up, 0)
+        del up
         dx = lora_small_gradient(dz, self.up.lora_b.T, scaling=(2.0,))
         up_lora_kernel_a_gradient, up_lora_kernel_b_gradient = lora_factor_gradients(
             dz, dx, x, self.up.lora_a.T, self.up.lora_b.T, scaling=(2.0,)

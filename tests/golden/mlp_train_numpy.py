@@ -151,11 +151,11 @@ def train_step(params, image, target, learning_rate):
     # metrics
     new_metrics_loss_total = params["metrics"]["loss"]["total"] + loss * b
     new_metrics_loss_count = params["metrics"]["loss"]["count"] + b
-    condition = new_metrics_loss_count == 0.0
     x = logits.argmax(axis=1).astype(np.int32)
     del logits
     new_metrics_accuracy_total = params["metrics"]["accuracy"]["total"] + (target == x).astype(np.float32).sum()
     new_metrics_accuracy_count = params["metrics"]["accuracy"]["count"] + b
+    condition = new_metrics_loss_count == 0.0
     condition_1 = new_metrics_accuracy_count == 0.0
     x = new_metrics_accuracy_total / np.where(condition_1, 1.0, new_metrics_accuracy_count)
     loss = np.where(condition, 0.0, new_metrics_loss_total / np.where(condition, 1.0, new_metrics_loss_count))
@@ -191,10 +191,10 @@ def test_step(params, image, target):
     # metrics
     new_metrics_loss_total = params["metrics"]["loss"]["total"] + loss * b
     new_metrics_loss_count = params["metrics"]["loss"]["count"] + b
-    condition = new_metrics_loss_count == 0.0
     x = x.argmax(axis=1).astype(np.int32)
     new_metrics_accuracy_total = params["metrics"]["accuracy"]["total"] + (target == x).astype(np.float32).sum()
     new_metrics_accuracy_count = params["metrics"]["accuracy"]["count"] + b
+    condition = new_metrics_loss_count == 0.0
     condition_1 = new_metrics_accuracy_count == 0.0
     x = new_metrics_accuracy_total / np.where(condition_1, 1.0, new_metrics_accuracy_count)
     loss = np.where(condition, 0.0, new_metrics_loss_total / np.where(condition, 1.0, new_metrics_loss_count))

@@ -153,11 +153,11 @@ class Model(nn.Module):
         # metrics
         new_metrics_loss_total = self.metrics_loss_total + loss * b
         new_metrics_loss_count = self.metrics_loss_count + b
-        condition = new_metrics_loss_count == 0.0
         x = logits.argmax(dim=1).int()
         del logits
         new_metrics_accuracy_total = self.metrics_accuracy_total + (target == x).float().sum()
         new_metrics_accuracy_count = self.metrics_accuracy_count + b
+        condition = new_metrics_loss_count == 0.0
         condition_1 = new_metrics_accuracy_count == 0.0
         x = new_metrics_accuracy_total / torch.where(condition_1, 1.0, new_metrics_accuracy_count)
         loss = torch.where(condition, 0.0, new_metrics_loss_total / torch.where(condition, 1.0, new_metrics_loss_count))
@@ -196,10 +196,10 @@ class Model(nn.Module):
         # metrics
         new_metrics_loss_total = self.metrics_loss_total + loss * b
         new_metrics_loss_count = self.metrics_loss_count + b
-        condition = new_metrics_loss_count == 0.0
         x = x.argmax(dim=1).int()
         new_metrics_accuracy_total = self.metrics_accuracy_total + (target == x).float().sum()
         new_metrics_accuracy_count = self.metrics_accuracy_count + b
+        condition = new_metrics_loss_count == 0.0
         condition_1 = new_metrics_accuracy_count == 0.0
         x = new_metrics_accuracy_total / torch.where(condition_1, 1.0, new_metrics_accuracy_count)
         loss = torch.where(condition, 0.0, new_metrics_loss_total / torch.where(condition, 1.0, new_metrics_loss_count))
