@@ -100,3 +100,52 @@ def test_peers_of_training_import_nothing_of_graphc():
 
     for path in PEERS.glob("*.py"):
         assert "import graphc" not in path.read_text() and "from graphc" not in path.read_text()
+
+
+def small_race():
+    for name in ("torch", "peft", "transformers"):
+        pytest.importorskip(name)
+    from graphc.tools.bench.lora.task import Sizes
+
+    return Sizes(depth=2, width=64, heads=2, hidden=96, vocabulary=32, places=32, rank=4)
+
+
+def check_race(found):
+    """Equal losses, less saved, times and memory of all that can train."""
+    trained = {name: each for name, each in found.items() if "failure" not in each and "floor" not in name}
+    assert {"PEFT", "graphc"} <= {*trained}
+    for each in found.values():
+        if "failure" not in each:
+            assert min(each["train"]) > 0
+    for each in trained.values():
+        assert each["losses"] == pytest.approx(found["PEFT"]["losses"], rel=1e-5)
+        assert each["peak"] > each["saved"] > 0
+    assert found["graphc"]["saved"] < 0.7 * found["PEFT"]["saved"]
+
+
+def test_a_budget_that_cannot_be_kept_says_so_and_the_others_race():
+    sizes = small_race()
+    from graphc.tools.bench.__main__ import EXAMPLES
+    from graphc.tools.bench.lora import report
+
+    tight = report.ours("tight", EXAMPLES, sizes, memory_budget=1000)
+    plain = report.theirs("PEFT", "plain", sizes)
+    found = report.race([plain, tight, report.ours("graphc", EXAMPLES, sizes)], 1)
+    assert "the least possible is" in found["tight"]["failure"]
+    check_race(found)
+    lines = report.rows(found)
+    assert len(lines) == 5 and {line.count("|") for line in lines} == {8}
+    assert found["tight"]["failure"] in lines[3]
+
+
+@pytest.mark.slow
+def test_the_race_of_adapters_runs_whole():
+    sizes = small_race()
+    from graphc.tools.bench.__main__ import EXAMPLES
+    from graphc.tools.bench.lora import report
+
+    lines = []
+    found = report.report(EXAMPLES, sizes, 1, lines.append)
+    assert len(lines) == 2 + len(found) == 10
+    assert {report.FLOOR, report.PLAIN, report.CHECKPOINTING, "graphc, all saved", "graphc"} <= {*found}
+    check_race(found)

@@ -38,9 +38,9 @@ def peft_model(sizes: Sizes, checkpointing: bool) -> Any:
         rms_norm_eps=1e-6,
         tie_word_embeddings=False,
         use_cache=False,
-        attn_implementation="sdpa",
     )
     base = LlamaForCausalLM(config)
+    base.set_attn_implementation("sdpa")
     base.load_state_dict({name: torch.from_numpy(array) for name, array in weights(sizes).items()})
     if checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

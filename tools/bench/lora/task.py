@@ -20,7 +20,7 @@ class Sizes:
     vocabulary: int = 256
     places: int = 512
     rank: int = 16
-    alpha: float = 32.0
+    alpha: int = 32
 
 
 RATE = 1e-3
