@@ -209,7 +209,8 @@ def test_numpy_keeps_the_budget_and_the_bits(tmp_path: Path) -> None:
 def test_other_targets_compute_the_same(target: str, tmp_path: Path) -> None:
     needs(target)
     x = drawn()
-    budget = int(1.1 * Planner(network().main, {"B": 8}).least().peak)
+    slack = codegen.target(target).memory.slack  # a part of the budget that plans leave free
+    budget = int(1.1 * Planner(network().main, {"B": 8}).least().peak / (1 - slack))
     write_artifact(network(), target, tmp_path / "step", f"remat{{budget={budget},sizes={{B:8}}}}")
     found = codegen.target(target).load(tmp_path / "step").entries[network().main.name](x)
     for got, want in zip(found, interpret(network(), x), strict=True):
