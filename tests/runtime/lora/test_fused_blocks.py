@@ -202,3 +202,57 @@ def test_losses_are_the_same_on_every_target(llama, target):
         curves.append([float(model.train_on_batch(tokens[:, :-1], tokens[:, 1:])) for _ in range(4)])
     np.testing.assert_allclose(curves[1], curves[0], rtol=2e-5)
     assert curves[0][-1] < curves[0][0]
+
+
+def test_causal_attention_over_several_blocks_of_queries_is_the_references(llama):
+    """300 places are five blocks of torch's helper, the last of them short: outputs, and gradients of every factor."""
+    needs("torch")
+    model, tokens = adapted(llama, places=300, groups=4, depth=1)
+    x, y = tokens[:, :-1], tokens[:, 1:]
+    wanted = interpret(recorded(model, tokens), x, y, np.float32(1.0), dtype="float64", entry="train_step")
+    module = recorded(model, tokens)
+    results = module.functions["train_step"].results
+    before = {name: np.asarray(module.weights[name], np.float64) for name in module.weights if "/lora_" in name}
+    model.compile(optimizers.SGD(1.0), losses.SparseCategoricalCrossentropy(from_logits=True), target="torch")
+    loss = float(model.train_on_batch(x, y))
+    names = list(graphc.lower(model).weights)
+    assert "causal_blocks(" in (model.executable().folder / "model.py").read_text()
+    assert loss == pytest.approx(float(wanted[0]), rel=1e-6)
+    checked = 0
+    for result, array in zip(results, wanted, strict=True):
+        name = None if result.updates is None else result.updates.weight
+        if name in before:
+            gradient = before[name] - array
+            found = before[name] - model.weights[names.index(name)].numpy()
+            assert np.linalg.norm(found - gradient) <= 1e-4 * np.linalg.norm(gradient), name
+            checked += 1
+    assert checked == 14
+
+
+def test_in_bfloat16_a_layer_saves_12_widths_and_4_inner_widths_of_bytes(llama, tmp_path):
+    """The same numbers as in float32 at half the size. Attention is torch's own only from float32 on: in bfloat16 its
+    gradient computes the weights again, and there are no sums of exponentials."""
+    needs("torch")
+
+    def simulated(depth: int) -> int:
+        model, tokens = adapted(llama, depth=depth, groups=4)
+        found = {}
+        write_artifact(
+            recorded(model, tokens),
+            "torch",
+            tmp_path / str(depth),
+            observe=lambda stage, m: found.update({stage: m.clone()}),
+        )
+        function = found["remat"].functions["train_step"]
+        names = [op.name for op in function.block]
+        assert [names.count(each) for each in ("lora_linears", "lora_mlp", "lora_linear")] == [depth] * 3
+        planner = Planner(function, {"B": 3}, codegen.target("torch").memory)
+        return planner.plan(planner.everything).saved_bytes
+
+    before = graphc.config.dtype_policy()
+    graphc.config.set_dtype_policy("bfloat16")
+    try:
+        found = simulated(3) - simulated(2)
+    finally:
+        graphc.config.set_dtype_policy(before)
+    assert found == 3 * PLACES * (12 * SIZES["width"] + 4 * SIZES["hidden"])
