@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import graphc
 from graphc import codegen, losses, optimizers
 from graphc.codegen.compiler import write_artifact
 from graphc.ir.interpreter import interpret
+from graphc.passes.partition.backward import is_backward
 from graphc.passes.partition.planner import Planner
 from graphc.runtime.training.batches import batch_types
 from graphc.runtime.training.step import record_training
@@ -256,3 +258,30 @@ def test_in_bfloat16_a_layer_saves_12_widths_and_4_inner_widths_of_bytes(llama, 
     finally:
         graphc.config.set_dtype_policy(before)
     assert found == 3 * PLACES * (12 * SIZES["width"] + 4 * SIZES["hidden"])
+
+
+@pytest.mark.parametrize("format", ["int4", "nf4"])
+def test_a_frozen_kernel_of_integers_is_dequantized_once_in_each_direction(llama, tmp_path, format):
+    """Also those that blocks read side by side; backward not those of the first layer's queries, keys and values."""
+    needs("torch")
+    model, tokens = adapted(llama, depth=3, width=64, hidden=96)
+    model.quantize(format)
+    model.compile(optimizers.SGD(1.0), losses.SparseCategoricalCrossentropy(from_logits=True), target="torch")
+    found = {}
+    write_artifact(
+        recorded(model, tokens), "torch", tmp_path, observe=lambda stage, m: found.update({stage: m.clone()})
+    )
+    function = found["remat"].functions["train_step"]
+    weights = {parameter.value: parameter.weight for parameter in function.parameters}
+    read = {False: Counter(), True: Counter()}
+    for op in function.block:
+        if op.name == "dequantize":
+            values = op.operands[0]
+            while values.op is not None:
+                values = values.op.operands[values.index if values.op.name == "barrier" else 0]
+            if weights[values].startswith("layers_"):
+                read[is_backward(op)][weights[values]] += 1
+    assert len(read[False]) == 3 * 7 and len(read[True]) == 3 * 7 - 3
+    assert {*read[False].values(), *read[True].values()} == {1}
+    names = [op.name for op in function.block]
+    assert [names.count(each) for each in ("lora_linears", "lora_mlp", "lora_linear")] == [3, 3, 3]
