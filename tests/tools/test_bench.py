@@ -117,8 +117,9 @@ def check_race(found):
     for each in found.values():
         if "failure" not in each:
             assert min(each["train"]) > 0
-    for each in trained.values():
-        assert each["losses"] == pytest.approx(found["PEFT"]["losses"], rel=1e-5)
+    for name, each in trained.items():
+        if "int4" not in name:
+            assert each["losses"] == pytest.approx(found["PEFT"]["losses"], rel=1e-5)
         assert each["peak"] > each["saved"] > 0
     assert found["graphc"]["saved"] < 0.7 * found["PEFT"]["saved"]
 
@@ -130,11 +131,13 @@ def test_a_budget_that_cannot_be_kept_says_so_and_the_others_race():
 
     tight = report.ours("tight", EXAMPLES, sizes, memory_budget=1000)
     plain = report.theirs("PEFT", "plain", sizes)
-    found = report.race([plain, tight, report.ours("graphc", EXAMPLES, sizes)], 1)
+    small = report.ours(report.INT4, EXAMPLES, sizes, quantize="int4")
+    found = report.race([plain, tight, report.ours("graphc", EXAMPLES, sizes), small], 1)
+    assert found[report.INT4]["weights"] < 0.5 * found["graphc"]["weights"]
     assert "the least possible is" in found["tight"]["failure"]
     check_race(found)
     lines = report.rows(found)
-    assert len(lines) == 5 and {line.count("|") for line in lines} == {8}
+    assert len(lines) == 6 and {line.count("|") for line in lines} == {9}
     assert found["tight"]["failure"] in lines[3]
 
 
@@ -146,6 +149,6 @@ def test_the_race_of_adapters_runs_whole():
 
     lines = []
     found = report.report(EXAMPLES, sizes, 1, lines.append)
-    assert len(lines) == 2 + len(found) == 10
+    assert len(lines) == 2 + len(found) == 11
     assert {report.FLOOR, report.PLAIN, report.CHECKPOINTING, "graphc, all saved", "graphc"} <= {*found}
     check_race(found)

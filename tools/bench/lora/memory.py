@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,12 @@ def live_at_loss(function: Any, step: Callable[[], Any], given: Iterator[Any]) -
     finally:
         sys.settrace(None)
     return found[0]
+
+
+def bytes_of(tensors: Iterable[Any]) -> int:
+    """Bytes of the storages of tensors, each once."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values())
 
 
 def tensors_in(value: Any) -> Iterator[Any]:

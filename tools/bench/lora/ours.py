@@ -1,6 +1,6 @@
 """`python -m graphc.tools.bench.lora.ours FOLDER EXAMPLES OPTIONS [SIZES]`: the same by graphc, in an own process.
 
-OPTIONS are JSON: `passes`, `memory_budget`.
+OPTIONS are JSON: `passes`, `memory_budget`, and `quantize`, the format of the frozen weights.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ def main(_: str, examples: str, given: str = "{}", size: str = "{}") -> None:
     torch.set_num_threads(1)
     sizes, options = Sizes(**json.loads(size)), json.loads(given)
     model = adapted_model(Path(examples), sizes)
+    if "quantize" in options:
+        model.quantize(options["quantize"])
     model.compile(
         optimizers.SGD(RATE),
         losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -65,7 +67,8 @@ def main(_: str, examples: str, given: str = "{}", size: str = "{}") -> None:
         run = lambda: loaded.train_step(*tensors)  # noqa: E731
         given = [*tensors, *loaded.parameters(), *loaded.buffers()]
         held = memory.live_at_loss(type(loaded).train_step.__wrapped__, run, iter(given))
-        return {"saved": held, "peak": memory.peak_of(run)}
+        held_by_model = memory.bytes_of([*loaded.parameters(), *loaded.buffers()])
+        return {"saved": held, "peak": memory.peak_of(run), "weights": held_by_model}
 
     serve(step, measured)
 

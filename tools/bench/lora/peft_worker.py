@@ -76,7 +76,11 @@ def training(sizes: Sizes, checkpointing: bool) -> tuple[Callable[[], float], Ca
 
     def measured() -> dict[str, int]:
         given = [x, y, *model.parameters(), *model.buffers()]
-        return {"saved": memory.saved_by_hooks(forward, iter(given)), "peak": memory.peak_of(step)}
+        return {
+            "saved": memory.saved_by_hooks(forward, iter(given)),
+            "peak": memory.peak_of(step),
+            "weights": memory.bytes_of([*model.parameters(), *model.buffers()]),
+        }
 
     return step, measured
 
@@ -93,7 +97,7 @@ def floor(sizes: Sizes) -> tuple[Callable[[], float], Callable[[], dict[str, int
         for name, weight in zip(matrices, given, strict=True):
             torch.nn.functional.linear(inputs[weight.shape[1]], weight)
             if name not in outside:
-                inputs[weight.shape[0]] @ weight
+                torch.matmul(inputs[weight.shape[0]], weight)
         return 0.0
 
     return step, dict

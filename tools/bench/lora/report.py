@@ -63,6 +63,8 @@ def race(contestants: Sequence[Contestant], rounds: int) -> dict[str, dict[str, 
     return found
 
 
+INT4 = "graphc, frozen weights in int4"
+"""Its losses are its own."""
 PLAIN, CHECKPOINTING, FLOOR = "PEFT", "PEFT, checkpointing", "the frozen products alone"
 
 
@@ -76,6 +78,7 @@ def contestants(examples: Path, sizes: Sizes, peaks: Mapping[str, int]) -> list[
         theirs(CHECKPOINTING, "checkpointing", sizes),
         ours("graphc, all saved", examples, sizes, passes="canonicalize,share_random,fold_weights"),
         ours("graphc", examples, sizes),
+        ours(INT4, examples, sizes, quantize="int4"),
         *(ours(name, examples, sizes, memory_budget=budget) for name, budget in budgets.items()),
     ]
 
@@ -96,19 +99,19 @@ def report(examples: Path, sizes: Sizes, rounds: int, write: Callable[[str], obj
 def rows(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A table in Markdown; who could not train has the reason in its row."""
     lines = [
-        "| | ms a step | PEFT's time / its own | saved, MB | of PEFT's | peak, MB | third loss |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| | ms a step | PEFT's time / its own | saved, MB | of PEFT's | peak, MB | weights, MB | third loss |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, each in found.items():
         if "failure" in each:
-            lines.append(f"| {name} | {each['failure']} | | | | | |")
+            lines.append(f"| {name} | {each['failure']} | | | | | | |")
             continue
         speed = ratio(found[PLAIN]["train"], each["train"])
         cells = [name, f"{float(np.median(each['train'])):.0f}", str(speed)]
         if name == FLOOR:
-            cells += [""] * 4
+            cells += [""] * 5
         else:
             cells += [f"{each['saved'] / 1e6:.1f}", f"{each['saved'] / found[PLAIN]['saved']:.2f}"]
-            cells += [f"{each['peak'] / 1e6:.1f}", f"{each['losses'][2]:.6f}"]
+            cells += [f"{each['peak'] / 1e6:.1f}", f"{each['weights'] / 1e6:.1f}", f"{each['losses'][2]:.6f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
