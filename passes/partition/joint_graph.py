@@ -168,7 +168,7 @@ def _merged(apart: set[Op], readers: list[Op]) -> list[Op]:
             makers = (value.op for value in operand_values(op))
             missing = [maker for maker in makers if maker in apart and maker not in placed]
             if missing:
-                stack.extend(maker for maker in missing if maker is not None)
+                stack.extend(missing)
                 continue
             stack.pop()
             if op not in placed:
