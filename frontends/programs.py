@@ -90,8 +90,9 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _suggestion(error: BaseException) -> str:
-    """What a misspelt attribute may have meant: Python says it only where it prints a traceback itself."""
-    if not isinstance(error, AttributeError) or error.name is None:
+    """What a misspelt attribute may have meant: Python says it only where it prints a traceback itself; graphc's own
+    modules say it in the error."""
+    if not isinstance(error, AttributeError) or error.name is None or "did you mean" in str(error):
         return ""
     close = get_close_matches(error.name, [name for name in dir(error.obj) if not name.startswith("_")], n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -30,7 +30,17 @@ TEXTS = [
     "q4_0",
     "q8_0{axis=0}",
 ]
-SYMMETRIC = ["int8", "int8{axis=0}", "int8{tensor}", "int4", "int4{axis=0,block=16}", "int4{scales=f32}", "int3", "awq", "nf4"]
+SYMMETRIC = [
+    "int8",
+    "int8{axis=0}",
+    "int8{tensor}",
+    "int4",
+    "int4{axis=0,block=16}",
+    "int4{scales=f32}",
+    "int3",
+    "awq",
+    "nf4",
+]
 """Formats that give back what was dequantized, whatever it was."""
 
 

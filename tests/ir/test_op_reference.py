@@ -63,9 +63,12 @@ def test_decomposition_agrees_with_the_reference(name: str) -> None:
             named = dict(zip(definition.attribute_names, attributes, strict=True))
             wanted = evaluate(definition, named, arrays, [None if t is None else t.dtype for t in types])
             function = definition.decomposition(types, attributes)
-            found = Interpreter(None, wide=True).run(function, [a for a in arrays if a is not None])
+            # What is defined by rounding in its own dtype is compared in that.
+            found = Interpreter(None, wide=definition.widens).run(function, [a for a in arrays if a is not None])
             for one, other, type in zip(found, wanted, case.infer(dtype).types, strict=True):
-                if type.dtype.is_float or type.dtype.is_complex:
+                if not definition.widens:
+                    np.testing.assert_array_equal(widened(one), widened(round_to(other, type.dtype)), err_msg=case.id)
+                elif type.dtype.is_float or type.dtype.is_complex:
                     np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12, err_msg=case.id)
                 else:
                     np.testing.assert_array_equal(widened(one), widened(round_to(other, type.dtype)), err_msg=case.id)

@@ -88,7 +88,7 @@ def measure(module: Module, target: str, size: int, budget: int) -> Row:
         if target == "jax":
             measured = jax_temporary(folder, module, arrays)
         elif target == "torch":
-            measured, saved = torch_peak(folder, module, arrays)
+            measured, saved = torch_peak(folder, arrays), torch_saved(folder, arrays)
         else:
             measured = numpy_peak(folder, module, arrays)
     return Row(budget, plan.saved_bytes, saved, plan.peak, measured, plan.extra_flops / forward, seconds)
@@ -108,34 +108,34 @@ def numpy_peak(folder: Path, module: Module, arrays: Sequence[Any]) -> int:
         tracemalloc.stop()
 
 
-def torch_peak(folder: Path, module: Module, arrays: Sequence[Any]) -> tuple[int, int]:
-    """The most bytes allocated in a step, and those of the storages that live when its loss is known."""
+def torch_peak(folder: Path, arrays: Sequence[Any]) -> int:
+    """The most bytes that a step allocates, by the profiler's events."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    loaded = import_model(folder)
-    model = loaded.load(folder)
+    model = import_model(folder).load(folder)
     tensors = [torch.from_numpy(array) for array in arrays]
     with torch.no_grad():
         model(*tensors)
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             model(*tensors)
-        saved = _live_at_loss(model, tensors)
     events: list[Any] = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
     now = most = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         now += event.nbytes()
         most = max(most, now)
-    return most, saved
+    return most
 
 
-def _live_at_loss(model: Any, tensors: Sequence[Any]) -> int:
+def torch_saved(folder: Path, arrays: Sequence[Any]) -> int:
     """Bytes of the storages, each once, that the step's variables hold after the line that assigns the loss.
 
     Without those of the loss and of the new values of states (`new_…`), which the backward part does not read.
     """
     import torch
 
+    model = import_model(folder).load(folder)
+    tensors = [torch.from_numpy(array) for array in arrays]
     code = inspect.unwrap(type(model).forward).__code__  # below torch.no_grad
     lines = Path(code.co_filename).read_text(encoding="utf-8").splitlines()
     given = {t.untyped_storage().data_ptr() for t in (*tensors, *model.parameters(), *model.buffers())}
@@ -159,7 +159,8 @@ def _live_at_loss(model: Any, tensors: Sequence[Any]) -> int:
 
     sys.settrace(lambda frame, event, argument: local if frame.f_code is code else None)
     try:
-        model(*tensors)
+        with torch.no_grad():
+            model(*tensors)
     finally:
         sys.settrace(None)
     if not found:
