@@ -192,9 +192,11 @@ class TorchDialect(Dialect):
     def rewritten(self, body: BodyWriter, name: str, value: Value, new: Expression) -> str:
         op = value.op
         first = op.operands[0] if op is not None and op.operands else None
+        if op is None or first is None:
+            return f"{name}.copy_({new.text})"
         # An operand that is inlined into the text has no name any more: it is not the weight.
-        held = None if first is None else body.known.get(first)
-        if op is not None and held is not None and held.text == name and first.type == value.type:
+        held = body.known.get(first)
+        if held is not None and held.text == name and first.type == value.type:
             operator, method = IN_PLACE.get(op.name, ("", ""))
             head = f"{name} {operator} "
             if operator and new.text.startswith(head):

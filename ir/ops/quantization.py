@@ -412,7 +412,9 @@ def _(x, values, scales, bias, *, format, strides, dilation, **attributes):
 @quantized_conv.reference
 def _(x, values, scales, bias, *, format, shape, **attributes):
     kernel = parse_format(format).dequantize(values, scales, shape=shape)
-    return ops.conv.reference_rule(x, kernel, bias, **attributes, channels_last=False, filters_first=True)
+    convolved = ops.conv.reference_rule
+    assert convolved is not None
+    return convolved(x, kernel, bias, **attributes, channels_last=False, filters_first=True)
 
 
 def _conv_sample(x: tuple[int, ...], shape: tuple[int, ...], bias: bool = False, **attributes) -> None:
