@@ -14,11 +14,16 @@ P = ParamSpec("P")
 R = TypeVar("R")
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
+ALIKE = {"rank": ("r",), "lora_rank": ("r",), "r": ("rank",), "lora_alpha": ("alpha",), "target_modules": ("targets",)}
+"""Other frameworks' names for what ours have under names that are not near."""
+
 
 def no_argument(owner: str, unknown: Iterable[str], known: Iterable[str]) -> GraphcError:
     """The error for arguments that `owner` does not have; `known` are those it has."""
     names = list(unknown)
-    hint = nearest(names[0], known)
+    alike = ALIKE.get(names[0], ())
+    meant = [each for each in known if each in alike]
+    hint = f"; did you mean {' or '.join(meant)}?" if meant else nearest(names[0], known)
     return GraphcError(f"{owner} has no argument {', '.join(map(repr, names))}{hint}")
 
 

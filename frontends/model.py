@@ -383,7 +383,7 @@ def _fitted(tensor: SymbolicTensor, value: Any) -> Any:
 
     if not isinstance(value, (Value, np.ndarray)):
         value = np.asarray(value)
-    wanted = tensor.shape
+    wanted, given = tensor.shape, keras_shape(tuple(value.shape))
     if value.ndim == len(wanted) + 1 and value.shape[-1] == 1:
         value = ops.squeeze(value, axis=-1)
     elif value.ndim == len(wanted) - 1 and wanted and wanted[-1] == 1:
@@ -393,9 +393,7 @@ def _fitted(tensor: SymbolicTensor, value: Any) -> Any:
         for want, have in zip(wanted, value.shape, strict=True)
     )
     if not fits:
-        raise ShapeError(
-            f"input {tensor.node.name!r} must have the shape {wanted}, not {keras_shape(tuple(value.shape))}"
-        )
+        raise ShapeError(f"input {tensor.node.name!r} must have the shape {wanted}, not {given}")
     if dtype_of(value.dtype) is not tensor.dtype:
         value = ops.cast(value, tensor.dtype)
     return value

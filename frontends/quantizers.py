@@ -21,6 +21,28 @@ EPSILON = 1e-7
 
 Array = np.ndarray[Any, Any]
 
+__all__ = [
+    "AWQConfig",
+    "AbsMaxQuantizer",
+    "GPTQConfig",
+    "Int4QuantizationConfig",
+    "Int8QuantizationConfig",
+    "QuantizationConfig",
+    "Quantizer",
+    "abs_max_quantize",
+    "deserialize",
+    "fake_quant_with_min_max_vars",
+    "get",
+    "pack_int4",
+    "quantize_and_dequantize",
+    "serialize",
+    "unpack_int4",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class Quantizer:
     """What makes integers and a scale of a tensor: called on one, it returns both."""

@@ -205,6 +205,15 @@ class SymbolicTensor(Operators):
             "use `graphc.ops.where` or `graphc.ops.cond`" + (f"; {_BY_IDENTITY}" if compared else "")
         )
 
+    def __float__(self) -> float:
+        raise GraphcError(
+            f"the symbolic tensor {self.name!r} has no number while a model is built; use `graphc.ops` in place of "
+            "`float` and `int`"
+        )
+
+    def __int__(self) -> int:
+        return int(self.__float__())
+
     def __iter__(self) -> Any:
         size = self.tensor_type.shape[0] if self.tensor_type.shape else None
         if not isinstance(size, int):

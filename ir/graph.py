@@ -28,6 +28,19 @@ ORDER_GAP = 1 << 20
 """Space between the order numbers of neighbouring ops, so that inserting seldom renumbers a block."""
 
 
+_NO_NUMBERS = (
+    ": a traced value has no numbers yet, it stands for those that a compiled function computes; write it with "
+    "`graphc.ops`"
+)
+_NOT_TRACED = {
+    **dict.fromkeys(("numpy", "item", "tolist", "detach", "cpu", "data_ptr", "block_until_ready"), _NO_NUMBERS),
+    **dict.fromkeys(
+        ("backward", "grad", "requires_grad"),
+        ": gradients are recorded too, by `graphc.gradients(loss, variables)`, and `optimizer.apply` trains with them",
+    ),
+}
+
+
 class Value(Operators):
     """A tensor in the graph: the result of an op (`owner` is an `Op`) or a parameter of a block.
 
@@ -96,6 +109,11 @@ class Value(Operators):
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise GraphcError("a traced value has no array yet; use NumPy functions graphc knows, or `graphc.ops`")
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for what a value does not have: what other frameworks' tensors have is explained."""
+        hint = _NOT_TRACED.get(name, "")
+        raise AttributeError(f"'Value' object has no attribute {name!r}{hint}", name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<%{self.name or '?'}: {self.type}>"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from graphc.frontends.arguments import suggests_arguments
 from graphc.passes.lora.settings import ALL_LINEAR, Settings
 from graphc.runtime.executable import Executable
 from graphc.runtime.lora import adapters, merging, peft, saving, serving
@@ -19,6 +20,7 @@ class Adapted:
 
     name: str
 
+    @suggests_arguments
     def add_adapter(
         self,
         name: str = "default",

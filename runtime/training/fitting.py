@@ -139,6 +139,13 @@ class Fit:
         if names and not self.program.warned:
             self.program.warned = True
             warn(f"the loss does not depend on these weights: {', '.join(names)}")
+        if not self.program.recorded.trains and not self.program.warned:
+            self.program.warned = True
+            warn(
+                f"train_step of {type(self.model).__name__} changes no trainable weight, so nothing is "
+                "trained: it needs `gradients = graphc.gradients(loss, self.trainable_variables)` and "
+                "`self.optimizer.apply(gradients, self.trainable_variables)`"
+            )
 
 
 def evaluate(model: Any, program: Program, data: Adapter, callbacks: CallbackList, keys: StepKeys) -> dict[str, float]:

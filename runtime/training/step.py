@@ -116,6 +116,8 @@ class TrainingModule:
     entries: dict[str, Entry] = field(default_factory=dict)
     unreached: tuple[str, ...] = ()
     """The weights that the loss does not depend on."""
+    trains: bool = True
+    """Whether `train_step` changes a trainable weight, if there are any."""
 
 
 @collector_paused()
@@ -164,7 +166,7 @@ def _record(
     if model._compiled is not None:
         lowering.gradients = model._compiled.gradients
     function = lowering.function
-    data, names = _inputs(model, batch, function)
+    data, names, called = _inputs(model, batch, function)
     lowering.declare_weights(names)
     lowering.batch_size = _batch_size(data)
     with lowering.active(), Builder(function.block) as builder:
@@ -193,11 +195,18 @@ def _record(
         batch,
         tuple(logs),
         tuple(lowering.host_inputs.get(p.name) for p in function.inputs[len(names) :]),
-        tuple(Labels(inputs.index(v), v.name or "y", n, none) for v, n, none in lowering.labels if v in inputs),
+        tuple(
+            Labels(inputs.index(v), called.get(v.name or "", v.name or "y"), n, none)
+            for v, n, none in lowering.labels
+            if v in inputs
+        ),
         tuple(what for what, _ in observed),
     )
     if training:
         recorded.unreached = tuple(lowering.paths.names[id(variable)] for variable in lowering.unreached)
+        trainable = {lowering.paths.names.get(id(variable)) for variable in model.trainable_variables}
+        updated = {result.updates.weight for result in function.results if result.updates is not None}
+        recorded.trains = not trainable or bool(trainable & updated)
     return lowering
 
 
@@ -215,9 +224,10 @@ def _run(name: str, step: Callable[..., Any], data: tuple[Any, Any, Any]) -> Any
         ) from error
 
 
-def _inputs(model: Any, batch: Batch, function: Any) -> tuple[tuple[Any, Any, Any], list[str]]:
-    """The inputs of a step as values in the structures of the batch, and their names."""
+def _inputs(model: Any, batch: Batch, function: Any) -> tuple[tuple[Any, Any, Any], list[str], dict[str, str]]:
+    """The inputs of a step as values in the structures of the batch, their names, and what `fit` calls them."""
     taken = Names()
+    called: dict[str, str] = {}
     given = _x_names(model, batch.x)
     parts: list[Any] = []
     for what, types in (("x", batch.x), ("target", batch.y), ("sample_weight", batch.sample_weight)):
@@ -229,9 +239,13 @@ def _inputs(model: Any, batch: Batch, function: Any) -> tuple[tuple[Any, Any, An
             None if type is None else function.add_parameter(type, taken.new(name))
             for type, name in zip(flatten(types), named, strict=True)
         ]
+        argument = "y" if what == "target" else what
+        for value, path in zip(flat, paths(types), strict=True):
+            if value is not None:
+                called[value.name] = f"{argument}[{path if path.isdigit() else repr(path)}]" if path else argument
         parts.append(pack(types, flat))
     x, y, sample_weight = parts
-    return (x, y, sample_weight), list(taken)
+    return (x, y, sample_weight), list(taken), called
 
 
 def _x_names(model: Any, types: Any) -> list[str]:

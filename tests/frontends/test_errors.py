@@ -175,3 +175,29 @@ class UnpreparedModel(Model):
 )
 def test_messages(call: Callable[[], Any], part: str) -> None:
     assert part in _message(call)
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (lambda: graphc.trace(lambda x: x.numpy(), graphc.Spec(())), "a traced value has no numbers yet"),
+        (lambda: graphc.trace(lambda x: x.backward(), graphc.Spec(())), "`graphc.gradients(loss, variables)`"),
+        (lambda: graphc.ops.softmx, "did you mean softmax"),
+    ],
+)
+def test_missing_attributes_say_what_there_is(call: Callable[[], Any], part: str) -> None:
+    with pytest.raises(AttributeError) as error:
+        call()
+    assert part in str(error.value)
+
+
+def test_numbers_of_symbolic_tensors_and_shapes_that_were_given() -> None:
+    image = Input((8, 8, 1))
+    assert "has no number while a model is built" in _message(lambda: float(image))
+    model = Model(image, layers.Flatten()(image))
+    assert "not (8, 8, 1)" in _message(lambda: model(np.ones((8, 8, 1))))
+    assert "did you mean r?" in _message(lambda: model.add_adapter(rank=2))
+
+
+def test_quantizers_list_what_is_public() -> None:
+    assert "GPTQConfig" in dir(graphc.quantizers) and not {"np", "ops", "Any"} & {*dir(graphc.quantizers)}

@@ -36,7 +36,7 @@ def test_a_model_without_a_loss():
 def test_labels_out_of_range(label, dtype):
     labels = LABELS.astype(dtype)
     labels[9] = label
-    with pytest.raises(graphc.GraphcError, match=f"target has the label {label} at 9 of the data; .* 0 to 3") as error:
+    with pytest.raises(graphc.GraphcError, match=f"y has the label {label} at 9 of the data; .* 0 to 3") as error:
         classifier().fit(X, labels, batch_size=5, shuffle=False, verbose=0)
     assert "epoch 1, step 2" in str(error.value)
 
@@ -185,3 +185,18 @@ def test_openvino_has_no_steps_of_training():
         model.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True), target="openvino")
         with pytest.raises(graphc.UnsupportedError, match=rf"(?s){message}"):
             model.fit(X, LABELS, verbose=0)
+
+
+class Idle(Sequential):
+    def train_step(self, data):
+        x, y = data[:2]
+        return {"loss": self.compute_loss(x, y, self(x, training=True))}
+
+
+def test_a_step_that_trains_nothing_is_warned_of_once():
+    model = Idle([Input((3,)), layers.Dense(4)])
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="train_step of Idle changes no trainable weight") as found:
+        model.fit(X, np.zeros((len(X), 4), np.float32), epochs=2, verbose=0)
+        model.fit(X, np.zeros((len(X), 4), np.float32), verbose=0)
+    assert len(found) == 1

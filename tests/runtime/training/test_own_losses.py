@@ -260,7 +260,7 @@ def test_a_label_out_of_range_is_named_by_its_row_of_the_data(shuffle):
     model = Sequential([Input((3,)), layers.Dense(4)])
     model.compile(optimizers.SGD(0.0), losses.SparseCategoricalCrossentropy(from_logits=True))
     for options in ({}, {"steps_per_epoch": 3}, {"initial_epoch": 2}):
-        with pytest.raises(graphc.GraphcError, match=r"target has the label 9 at 31 of the data; .* 0 to 3"):
+        with pytest.raises(graphc.GraphcError, match=r"y has the label 9 at 31 of the data; .* 0 to 3"):
             model.fit(x, y, batch_size=5, epochs=9, shuffle=shuffle, verbose=0, **options)
     with pytest.raises(graphc.GraphcError, match=r"label 9 at 31 of the data"):
         model.evaluate(x, y, batch_size=5, verbose=0)
