@@ -4,6 +4,7 @@ what was measured of it. It is processor time, on one thread, which is little di
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from collections.abc import Callable
 
 def serve(step: Callable[[], float], measured: Callable[[], dict[str, int]]) -> None:
     """Answer the lines on stdin until it ends."""
-    out, sys.stdout = sys.stdout, sys.stderr  # what a framework prints is not an answer
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what frameworks and solvers print, in C as well, is no answer
     print(json.dumps({"ready": True}), file=out, flush=True)
     for line in sys.stdin:
         kind, _, count = line.strip().partition(" ")
