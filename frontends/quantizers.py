@@ -54,7 +54,7 @@ class Quantizer:
         return x
 
     def get_config(self) -> dict[str, Any]:
-        raise NotImplementedError(f"{type(self).__name__} does not implement get_config")
+        raise GraphcError(f"{type(self).__name__} has no get_config: define one, so that it can be saved")
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Quantizer:

@@ -117,7 +117,7 @@ def test_targets_agree_with_the_reference(name: str, form: str, target: str) -> 
     for got, want in zip(found, wanted, strict=True):
         off = np.abs(got - want)
         if rounds_activations(form):  # a value that lies between two integers may go to either
-            if target != "onnx":  # whose integer kernels round sums and means themselves
+            if (name, form, target) != ("digits", "int8 static", "onnx"):  # where QLinearAdd and means round themselves
                 assert np.median(off) <= 1e-5 * np.abs(want).max()
             assert off.max() <= 0.03 * np.abs(want).max()
         else:

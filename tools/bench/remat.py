@@ -8,7 +8,6 @@ FLOPs. Then, for the same bytes, the extra FLOPs of PyTorch's own partitioner an
 
 from __future__ import annotations
 
-import inspect
 import sys
 import tempfile
 import time
@@ -21,7 +20,6 @@ from typing import Any
 from graphc import codegen
 from graphc.codegen.compiler import write_artifact
 from graphc.codegen.source.loading import import_model
-from graphc.ir.errors import GraphcError
 from graphc.ir.module import Module
 from graphc.passes.partition.planner import Plan, Planner
 from graphc.passes.partition.policy import by_layers
@@ -88,7 +86,7 @@ def measure(module: Module, target: str, size: int, budget: int) -> Row:
         if target == "jax":
             measured = jax_temporary(folder, module, arrays)
         elif target == "torch":
-            measured, saved = torch_peak(folder, arrays), torch_saved(folder, arrays)
+            measured, saved = torch_memory(folder, arrays)
         else:
             measured = numpy_peak(folder, module, arrays)
     return Row(budget, plan.saved_bytes, saved, plan.peak, measured, plan.extra_flops / forward, seconds)
@@ -108,64 +106,17 @@ def numpy_peak(folder: Path, module: Module, arrays: Sequence[Any]) -> int:
         tracemalloc.stop()
 
 
-def torch_peak(folder: Path, arrays: Sequence[Any]) -> int:
-    """The most bytes that a step allocates, by the profiler's events."""
+def torch_memory(folder: Path, arrays: Sequence[Any]) -> tuple[int, int]:
+    """The most bytes that a step allocates, and those of the storages that live when its loss is known."""
     import torch
-    from torch.profiler import ProfilerActivity, profile
+
+    from graphc.tools.bench.torch_memory import live_at_loss, peak_of
 
     model = import_model(folder).load(folder)
     tensors = [torch.from_numpy(array) for array in arrays]
+    given = (*tensors, *model.parameters(), *model.buffers())
     with torch.no_grad():
-        model(*tensors)
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            model(*tensors)
-    events: list[Any] = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
-    now = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
-    return most
-
-
-def torch_saved(folder: Path, arrays: Sequence[Any]) -> int:
-    """Bytes of the storages, each once, that the step's variables hold after the line that assigns the loss.
-
-    Without those of the loss and of the new values of states (`new_…`), which the backward part does not read.
-    """
-    import torch
-
-    model = import_model(folder).load(folder)
-    tensors = [torch.from_numpy(array) for array in arrays]
-    code = inspect.unwrap(type(model).forward).__code__  # below torch.no_grad
-    lines = Path(code.co_filename).read_text(encoding="utf-8").splitlines()
-    given = {t.untyped_storage().data_ptr() for t in (*tensors, *model.parameters(), *model.buffers())}
-    found: list[int] = []
-    state = {"seen": False}
-
-    def local(frame: Any, event: str, argument: Any) -> Any:
-        text = lines[frame.f_lineno - 1].strip()
-        if event == "line" and not found:
-            if state["seen"] and not text.startswith("del "):
-                held = {
-                    name: value
-                    for name, value in frame.f_locals.items()
-                    if isinstance(value, torch.Tensor) and name != "loss" and not name.startswith("new_")
-                }
-                storages = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes() for v in held.values()}
-                found.append(sum(bytes for place, bytes in storages.items() if place not in given))
-            elif text.startswith("loss = "):
-                state["seen"] = True
-        return local
-
-    sys.settrace(lambda frame, event, argument: local if frame.f_code is code else None)
-    try:
-        with torch.no_grad():
-            model(*tensors)
-    finally:
-        sys.settrace(None)
-    if not found:
-        raise GraphcError(f"{code.co_filename} has no line that assigns the loss")
-    return found[0]
+        return peak_of(lambda: model(*tensors)), live_at_loss(type(model).forward, lambda: model(*tensors), iter(given))
 
 
 def jax_temporary(folder: Path, module: Module, arrays: Sequence[Any]) -> int:

@@ -178,7 +178,7 @@ def test_torch_holds_what_the_formula_says(llama):
     import torch
 
     from graphc.codegen.source.loading import import_model
-    from graphc.tools.bench.lora.memory import live_at_loss
+    from graphc.tools.bench.torch_memory import live_at_loss
 
     def measured(depth: int) -> int:
         model, tokens = adapted(llama, depth=depth, groups=4)
@@ -188,7 +188,7 @@ def test_torch_holds_what_the_formula_says(llama):
         loaded = import_model(executable.folder).load(executable.folder)
         given = [torch.from_numpy(tokens[:, :-1].copy()), torch.from_numpy(tokens[:, 1:].copy()), torch.tensor(1.0)]
         known = [*given, *loaded.parameters(), *loaded.buffers()]
-        return live_at_loss(type(loaded).train_step.__wrapped__, lambda: loaded.train_step(*given), iter(known))
+        return live_at_loss(type(loaded).train_step, lambda: loaded.train_step(*given), iter(known))
 
     found, formula = saved_by_a_layer(measured)
     assert found == formula

@@ -16,7 +16,7 @@ import torch
 from graphc.codegen.source.loading import import_model
 from graphc.frontends import lower
 from graphc.runtime.training import losses, optimizers
-from graphc.tools.bench.lora import memory
+from graphc.tools.bench import torch_memory as memory
 from graphc.tools.bench.lora.answers import serve
 from graphc.tools.bench.lora.task import RATE, Sizes, factors, tokens, weights
 from graphc.tools.bench.train.workloads import _program
@@ -66,7 +66,7 @@ def main(_: str, examples: str, given: str = "{}", size: str = "{}") -> None:
         tensors = [*arguments, torch.tensor(RATE)]
         run = lambda: loaded.train_step(*tensors)  # noqa: E731
         given = [*tensors, *loaded.parameters(), *loaded.buffers()]
-        held = memory.live_at_loss(type(loaded).train_step.__wrapped__, run, iter(given))
+        held = memory.live_at_loss(type(loaded).train_step, run, iter(given))
         held_by_model = memory.bytes_of([*loaded.parameters(), *loaded.buffers()])
         return {"saved": held, "peak": memory.peak_of(run), "weights": held_by_model}
 

@@ -17,7 +17,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch
 
-from graphc.tools.bench.lora import memory
+from graphc.tools.bench import torch_memory as memory
 from graphc.tools.bench.lora.answers import serve
 from graphc.tools.bench.lora.task import RATE, Sizes, factors, shapes, tokens, weights
 

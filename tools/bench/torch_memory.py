@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+from graphc.ir.errors import GraphcError
 
 
 def peak_of(step: Callable[[], Any]) -> int:
@@ -42,8 +45,12 @@ def saved_by_hooks(forward: Callable[[], Any], given: Iterator[Any]) -> int:
 
 
 def live_at_loss(function: Any, step: Callable[[], Any], given: Iterator[Any]) -> int:
-    """Bytes of the storages, each once, that the variables of an emitted step hold when its loss is known."""
-    code = function.__code__
+    """Bytes of the storages, each once, that the variables of an emitted step hold when its loss is known.
+
+    Without those of the `given` tensors, of the loss, and of the new values of states (`new_…`), which the backward
+    part does not read.
+    """
+    code = inspect.unwrap(function).__code__  # below torch.no_grad
     lines = Path(code.co_filename).read_text(encoding="utf-8").splitlines()
     known = {tensor.untyped_storage().data_ptr() for tensor in given}
     found: list[int] = []
@@ -53,7 +60,7 @@ def live_at_loss(function: Any, step: Callable[[], Any], given: Iterator[Any]) -
         text = lines[frame.f_lineno - 1].strip()
         if event == "line" and not found:
             if state["seen"] and not text.startswith("del "):
-                held = {name: value for name, value in frame.f_locals.items() if name != "loss"}
+                held = {n: value for n, value in frame.f_locals.items() if n != "loss" and not n.startswith("new_")}
                 storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors_in(held)}
                 found.append(sum(size for place, size in storages.items() if place not in known))
             elif text.startswith("loss = "):
@@ -65,6 +72,8 @@ def live_at_loss(function: Any, step: Callable[[], Any], given: Iterator[Any]) -
         step()
     finally:
         sys.settrace(None)
+    if not found:
+        raise GraphcError(f"{code.co_filename} has no line that assigns the loss")
     return found[0]
 
 
