@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from graphc.codegen.jax import quantization
 from graphc.codegen.jax.helpers import HELPERS
 from graphc.codegen.jax.regions import write_region_op
 from graphc.codegen.jax.spelling import SPELLING, dtype_text
@@ -13,6 +12,7 @@ from graphc.codegen.source.body import BodyWriter
 from graphc.codegen.source.dialect import Spelling
 from graphc.codegen.source.documentation import entry_line
 from graphc.codegen.source.functional import LOAD, FunctionalDialect, indented
+from graphc.codegen.source.quantization import numpy_helpers
 from graphc.codegen.source.writer import Definition, Method
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Op, Value
@@ -28,8 +28,8 @@ class JaxDialect(FunctionalDialect):
     """See `spelling.py` for the ops."""
 
     framework = "JAX"
-    spelling: dict[str, Spelling] = SPELLING | quantization.SPELLING
-    helpers = {name: source.strip() for name, source in (HELPERS | quantization.HELPERS).items()}
+    spelling: dict[str, Spelling] = SPELLING
+    helpers = {name: source.strip() for name, source in (HELPERS | numpy_helpers("jnp")).items()}
     imports = {
         "Path": "from pathlib import Path",
         "partial": "from functools import partial",
@@ -58,7 +58,7 @@ class JaxDialect(FunctionalDialect):
             "Path",
             "Model",
             "forward",
-            *HELPERS,
+            *helpers,
         }
     )
     light = frozenset({"relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "transpose", "reshape", "convert"})

@@ -9,6 +9,7 @@ from graphc.codegen.numpy.spelling import bernoulli, fold_in, identity, loss_opt
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import index_text, may_be_empty, reshaped, tuple_text
 from graphc.codegen.source.norms import batch_norm, layer_norm, rms_norm
+from graphc.codegen.source.quantization import numpy_dequantize
 from graphc.codegen.source.rotation import rope
 from graphc.ir.dtypes import DType, u64
 from graphc.ir.graph import Op, Value
@@ -304,4 +305,5 @@ SPELLING: dict[str, Spelling] = {
     "name": "{0}",
     "stop_gradient": "lax.stop_gradient({0})",
     "dim_size": "jnp.array({size}, jnp.int64)",
+    "dequantize": numpy_dequantize,
 }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc.codegen.numpy import quantization
 from graphc.codegen.numpy.helpers import HELPERS
 from graphc.codegen.numpy.spelling import SPELLING, dtype_text
 from graphc.codegen.source.body import BodyWriter
 from graphc.codegen.source.dialect import Spelling
 from graphc.codegen.source.functional import FunctionalDialect
+from graphc.codegen.source.quantization import numpy_helpers
 from graphc.codegen.source.regions import write_region_op
 from graphc.ir.dtypes import DType
 from graphc.ir.graph import Op
@@ -21,8 +21,8 @@ class NumpyDialect(FunctionalDialect):
 
     framework = "NumPy"
     is_eager = True
-    spelling: dict[str, Spelling] = SPELLING | quantization.SPELLING
-    helpers = {name: source.strip() for name, source in (HELPERS | quantization.HELPERS).items()}
+    spelling: dict[str, Spelling] = SPELLING
+    helpers = {name: source.strip() for name, source in (HELPERS | numpy_helpers("np")).items()}
     imports = {
         "Path": "from pathlib import Path",
         "math": "import math",
@@ -32,9 +32,7 @@ class NumpyDialect(FunctionalDialect):
         "special": "from scipy import special",
         "load_file": "from safetensors.numpy import load_file",
     }
-    reserved = frozenset(
-        {"np", "special", "params", "load", "nested", "Path", "Model", "forward", *HELPERS, *quantization.HELPERS}
-    )
+    reserved = frozenset({"np", "special", "params", "load", "nested", "Path", "Model", "forward", *helpers})
     light = frozenset({"relu", "sigmoid", "tanh", "silu", "transpose", "reshape", "convert"})
 
     def dtype(self, dtype: DType) -> str:

@@ -18,6 +18,7 @@ from graphc.codegen.source.geometry import (
     tuple_text,
 )
 from graphc.codegen.source.norms import batch_norm, layer_norm, rms_norm
+from graphc.codegen.source.quantization import numpy_dequantize
 from graphc.codegen.source.rotation import rope
 from graphc.ir.dtypes import DType, f8e4m3fn
 from graphc.ir.graph import Op
@@ -451,6 +452,7 @@ SPELLING: dict[str, Spelling] = {
     "stop_gradient": "{0}",
     "dim_size": "np.int64({size})",
     "assume_dim": lambda op: f"{{0}}[{':, ' * op.attribute_dict['axis']}:{{size}}]",
+    "dequantize": numpy_dequantize,
 }
 
 

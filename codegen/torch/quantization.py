@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from graphc.codegen.source.dialect import Layer, Spelled, Spelling
-from graphc.codegen.source.quantization import dequantize, linear_rows
+from graphc.codegen.source.quantization import dequantize, rows_function, rows_text
 from graphc.codegen.torch.dtypes import dtype_text
 from graphc.ir.dtypes import f32, i8
-from graphc.ir.formats import Int4, Int8, parse_format
+from graphc.ir.formats import Int8, parse_format
 from graphc.ir.graph import Op
 from graphc.ir.recipes import Permute, Step
 
 
 def quantized_linear(op: Op) -> Spelled | None:
     """The product, where no layer holds the arrays."""
-    found = linear_rows(op)
-    if found is None or op.results[0].dtype is not f32:
-        return None
-    rows, options = found
-    inputs = op.attribute_dict["shape"][0]
-    form = parse_format(op.attribute_dict["format"])
-    parts = [f"{{{i}}}" for i in (1, 2, 3) if op.operands[i] is not None]
+    form, shape = parse_format(op.attribute_dict["format"]), op.attribute_dict["shape"]
+    parts = [f"{{{i}}}" for i in range(2, len(op.operands))]
     if isinstance(form, Int8):
         parts[0] += ".T"
-    if options:
-        parts.append(options)
-    weight = f"{rows}({', '.join(parts)})"
-    if isinstance(form, Int4) and inputs % 2:
-        weight += f"[:, :{inputs}]"
-    return f"F.linear({{0}}, {weight}{'' if op.operands[4] is None else ', {4}'})"
+    weight = rows_text(form, parts, shape) if _has_outputs_as_rows(op) else None
+    return None if weight is None else f"F.linear({{0}}, {weight}{'' if op.operands[1] is None else ', {1}'})"
+
+
+def _has_outputs_as_rows(op: Op) -> bool:
+    return parse_format(op.attribute_dict["format"]).channel_axis(2) == 1 and op.results[0].dtype is f32
 
 
 def integer_linear(op: Op) -> Spelled | None:
@@ -105,54 +100,66 @@ def q4_0_rows(values, scales):
     whole *= scales[..., None]
     return whole.reshape(len(scales), -1)
 ''',
-    "nf4_scales": '''
-def nf4_scales(scales, largest, mean, block):
-    """Scales that are places in bitsandbytes' 8-bit map, in blocks that have a scale, and less their mean.
-
-    The map has seven decades below 1, each with twice as many values as the one below.
-    """
-    j = torch.arange(1, 128, device=scales.device)
+    "q8_0_rows": '''
+def q8_0_rows(values, scales):
+    """A matrix from GGUF's Q8_0: integers of 8 bits in blocks that have a scale."""
+    whole = values.float() * scales[..., None]
+    return whole.reshape(len(scales), -1)
+''',
+    "nf4_table": '''
+def nf4_table():
+    """What bitsandbytes' 4-bit normal floats stand for: quantiles of the normal distribution, 0 and both ends."""
+    table = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635]
+    table += [-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725]
+    table += [0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941]
+    return torch.tensor([*table, 0.7229568362236023, 1.0])
+''',
+    "NF4_TABLE": "NF4_TABLE = nf4_table()",
+    "dynamic_map": '''
+def dynamic_map():
+    """bitsandbytes' 8-bit map: seven decades below 1, each with twice as many values as the one below."""
+    j = torch.arange(1, 128)
     decade = j.double().log2().floor()
     steps = 2.0**decade
     i = torch.stack([j - steps, j - steps + 1])
     first, step = j.new_tensor(0.1, dtype=torch.float32), 0.9 / steps.float()
     bounds = torch.where(i <= (steps - 1) / 2, first + step.double() * i, 1 - step.double() * (steps - i)).float()
     means = (10.0 ** (decade - 6)).float() * (bounds.sum(0) / 2)
-    table = torch.cat([-means.flip(0), means.new_zeros(1), means, means.new_ones(1)])
-    found = table[scales.int()]
-    return found * largest.repeat_interleave(block)[: len(scales)] + mean
+    return torch.cat([-means.flip(0), means.new_zeros(1), means, means.new_ones(1)])
 ''',
+    "DYNAMIC_MAP": "DYNAMIC_MAP = dynamic_map()",
     "nf4_rows": '''
 def nf4_rows(values, scales, rows, columns, block):
     """A matrix from 4-bit normal floats, two a byte: places in a table, in blocks that have a scale."""
-    table = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635]
-    table += [-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725]
-    table += [0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941]
-    table += [0.7229568362236023, 1.0]
     places = torch.stack([values >> 4, values & 15], -1).flatten().int()[: rows * columns]
-    flat = torch.tensor(table)[places] * scales.repeat_interleave(block)[: rows * columns]
+    flat = NF4_TABLE.to(values.device)[places] * scales.repeat_interleave(block)[: rows * columns]
     return flat.reshape(rows, columns)
+''',
+    "nf4_double_rows": '''
+def nf4_double_rows(values, scales, scales_of_scales, mean_scale, rows, columns, block, double):
+    """As `nf4_rows`; scales are places in a map, in blocks that have a scale, and less their mean."""
+    found = DYNAMIC_MAP.to(scales.device)[scales.int()] * scales_of_scales.repeat_interleave(double)[: len(scales)]
+    return nf4_rows(values, found + mean_scale, rows, columns, block)
 ''',
 }
 
 
 def linear_layer(op: Op) -> Layer | None:
     """`QuantizedLinear`, which holds the arrays of the format under their names."""
-    found = linear_rows(op)
-    if found is None or op.results[0].dtype is not f32:
+    form, (inputs, outputs) = parse_format(op.attribute_dict["format"]), op.attribute_dict["shape"]
+    found = rows_function(form, (inputs, outputs))
+    if found is None or not _has_outputs_as_rows(op):
         return None
     rows, options = found
-    inputs, outputs = op.attribute_dict["shape"]
-    form = parse_format(op.attribute_dict["format"])
     weights: dict[str, tuple[int, tuple[Step, ...]]] = {}
     arguments = [f"partial({rows}, {options})" if options else rows, str(inputs)]
-    if op.operands[4] is not None:
-        weights["bias"] = (4, ())
+    if op.operands[1] is not None:
+        weights["bias"] = (1, ())
         arguments.append(f"bias=nn.Parameter(torch.empty({outputs}))")
-    for index, part in enumerate(form.parts((inputs, outputs)), 1):
-        steps = (Permute((1, 0)),) if isinstance(form, Int8) and index == 1 else ()
+    for index, part in enumerate(form.parts((inputs, outputs)), 2):
+        steps = (Permute((1, 0)),) if isinstance(form, Int8) and index == 2 else ()
         sizes = tuple(reversed(part.type.shape)) if steps else part.type.shape
         dtype = "" if part.type.dtype is f32 else f", dtype={dtype_text(part.type.dtype)}"
-        arguments.append(f"{part.name}=torch.empty({', '.join(map(str, sizes))}{dtype})")
+        arguments.append(f"{part.name}=torch.empty({', '.join(map(str, sizes)) or '()'}{dtype})")
         weights[part.name] = (index, steps)
     return Layer(f"QuantizedLinear({', '.join(arguments)})", weights)

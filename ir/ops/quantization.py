@@ -332,45 +332,32 @@ for _text in ("q4_0", "q8_0{axis=0}"):
 
 
 @composite(dtypes=frozenset({f32, f64}))
-def quantized_linear(
-    x: Tensor,
-    values: AnyTensor,
-    scales: AnyTensor,
-    zero_points: AnyTensor | None = None,
-    bias: Tensor | None = None,
-    *,
-    format: str,
-    shape: Shape,
-) -> Tensor:
+def quantized_linear(x: Tensor, bias: Tensor | None = None, *arrays: AnyTensor, format: str, shape: Shape) -> Tensor:
     """`linear` of `x` with the kernel [in, out] that these arrays of `format` are: what targets have a form for."""
-    parts = [values, scales] if zero_points is None else [values, scales, zero_points]
-    return ops.linear(x, dequantize(*parts, format=format, shape=shape, dtype=dtype_of(x.dtype)), bias)
+    return ops.linear(x, dequantize(*arrays, format=format, shape=shape, dtype=dtype_of(x.dtype)), bias)
 
 
 @quantized_linear.canonical
-def _(x, values, scales, zero_points, bias, *, format, shape):
+def _(x, bias, *arrays, format, shape):
     return {"format": str(parse_format(format))}
 
 
 @quantized_linear.reference
-def _(x, values, scales, zero_points, bias, *, format, shape):
-    parts = [values, scales] if zero_points is None else [values, scales, zero_points]
-    y = x @ parse_format(format).dequantize(*parts, shape=shape)
+def _(x, bias, *arrays, format, shape):
+    y = x @ parse_format(format).dequantize(*arrays, shape=shape)
     return y if bias is None else y + bias
 
 
 @quantized_linear.flops
-def _(x, values, scales, zero_points, bias, *, format, shape):
+def _(x, bias, *arrays, format, shape):
     return 2 * product(x.shape) * shape[1]
 
 
 def _linear_sample(text: str, bias: bool, shape: tuple[int, int] = (64, 6)) -> None:
     """A call of `quantized_linear` with a kernel of this shape."""
     drawn = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    values, scales, *rest = parse_format(text).quantize(drawn)
-    zero_points = rest[0] if rest else None
-    biases = [(shape[1],)] if bias else []
-    quantized_linear.sample((2, shape[0]), values, scales, zero_points, *biases, format=text, shape=shape)
+    arrays = parse_format(text).quantize(drawn)
+    quantized_linear.sample((2, shape[0]), (shape[1],) if bias else None, *arrays, format=text, shape=shape)
 
 
 _linear_sample("int8", bias=True)
@@ -378,6 +365,7 @@ _linear_sample("int8{asymmetric}", bias=False)
 _linear_sample("int4", bias=True)
 _linear_sample("uint4{block=16}", bias=False, shape=(40, 6))
 _linear_sample("nf4", bias=True)
+_linear_sample("nf4{block=16,double=16}", bias=False, shape=(9, 31))
 _linear_sample("q4_0", bias=False)
 _linear_sample("q8_0", bias=True)
 

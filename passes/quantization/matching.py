@@ -18,8 +18,6 @@ from graphc.passes.fold_weights import fold_weights
 from graphc.passes.permutations import filters_first
 
 INT8 = ("int8", "int8{reduced}")
-MOST_PARTS = 3
-"""`quantized_linear` has a place for values, scales and zero points."""
 
 
 @rule(ops.transpose)
@@ -50,14 +48,10 @@ def linear_of_dequantized(op: Any, rewriter: Rewriter) -> Rewritten:
     inner = producer(kernel, ops.dequantize)
     if inner is None or x.dtype not in (f32, f64) or kernel.ndim != 2 or len(kernel.uses or ()) != 1:
         return None
-    parts = inner.operands
-    if len(parts) > MOST_PARTS or inner.dtype is not x.dtype or x is kernel:
+    if inner.dtype is not x.dtype or x is kernel:
         return None
     bias = op.operands[2] if op.name == "linear" else None
-    values, scales, *rest = parts
-    return ops.quantized_linear(  # type: ignore[return-value]
-        x, values, scales, rest[0] if rest else None, bias, format=inner.format, shape=inner.shape
-    )
+    return ops.quantized_linear(x, bias, *inner.operands, format=inner.format, shape=inner.shape)  # type: ignore[return-value]
 
 
 @rule(ops.linear, ops.matmul)

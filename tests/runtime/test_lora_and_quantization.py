@@ -148,7 +148,7 @@ def test_qlora_trains_alike(name: str, target: str) -> None:
 
 CLASSES = {
     "LoRALinear": ["lora", "rslora"],
-    "QuantizedLinear": ["int8 weights", "int4", "uint4", "nf4 alone", "q4_0"],
+    "QuantizedLinear": ["int8 weights", "int4", "uint4", "nf4 alone", "nf4", "q4_0", "q8_0"],
 }
 
 
@@ -162,11 +162,14 @@ def test_emitted_torch_has_one_small_class(name: str, form: str) -> None:
     assert len(body.splitlines()) <= 20
 
 
-def test_emitted_source_of_double_quantization_is_no_table() -> None:
-    """The map of scales is computed in eight lines, where 256 numbers stood for each layer."""
-    source = graphc.compile(made("gpt", "nf4")[0], target="numpy").source
-    assert len(source.splitlines()) < 300
-    assert source.count("def nf4_scales(") == 1
+@pytest.mark.parametrize("target", ["numpy", "torch", "jax"])
+def test_emitted_source_of_double_quantization_is_no_table(target: str) -> None:
+    """The map of scales is computed in eight lines, once, where 256 numbers stood for each layer."""
+    needs(target)
+    source = graphc.compile(made("gpt", "nf4")[0], target=target).source
+    assert len(source.splitlines()) < 320
+    assert source.count("\nDYNAMIC_MAP = dynamic_map()\n") == 1
+    assert source.count("dynamic_map()") == 2
 
 
 def test_kernels_of_heads_have_a_scale_for_each_output() -> None:

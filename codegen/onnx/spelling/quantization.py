@@ -142,10 +142,10 @@ def quantized_linear(
     graph: GraphWriter,
     op: Op,
     x: Tensor,
+    bias: Tensor | None,
     values: Tensor,
     scales: Tensor,
     zero_points: Tensor | None = None,
-    bias: Tensor | None = None,
 ) -> Tensor:
     form = parse_format(op.attribute_dict["format"])
     assert isinstance(form, Int4)
