@@ -35,10 +35,12 @@ class InputRange:
 
 @dataclass(frozen=True)
 class VariableRounding:
-    """The format that a kernel is rounded to, None if it is not, and how what is multiplied with it is."""
+    """The format that a kernel is rounded to, None if it is not, and how what is multiplied with it is. `shape` is that
+    in which the kernel is read and rounded, None where it is its own."""
 
     format: Format | None
     inputs: InputRange | None = None
+    shape: tuple[int, ...] | None = None
 
 
 def apply_rounding(recording: Recording, variable: Variable) -> list[Value]:
@@ -62,16 +64,21 @@ def apply_rounding(recording: Recording, variable: Variable) -> list[Value]:
             if rounding.format is not None:
                 first = _direct(use, kernel)
                 with rewriter.before(first):
-                    found: Any = ops.fake_quantize_weight(kernel, format=str(rounding.format))
+                    matrix: Any = kernel if rounding.shape is None else ops.reshape(kernel, shape=rounding.shape)
+                    found: Any = ops.fake_quantize_weight(matrix, format=str(rounding.format))
+                    back: Any = found if rounding.shape is None else ops.reshape(found, shape=kernel.shape)
                 recording.past_adapters.add(found.op)
-                values.append(found)
-                _exchange(rewriter, first, kernel, found)
+                values.append(back)
+                _exchange(rewriter, first, kernel, back)
             if rounding.inputs is not None and use.kind != "embedding":
                 _round_input(rewriter, use.op, rounding.inputs)
     return values
 
 
 def _is_rounded(value: Value) -> bool:
+    while value.op is not None and value.op.definition is ops.reshape:
+        assert value.op.operands[0] is not None
+        value = value.op.operands[0]
     return value.op is not None and value.op.definition is ops.fake_quantize_weight
 
 

@@ -318,7 +318,7 @@ def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bo
     for variable in model.weights:
         found = storages.get(names[id(variable)])
         own = variable.storage
-        if found is not None and own is not None and own.format == found.format:
+        if found is not None and own is not None and (own.format, own.shape) == (found.format, found.shape):
             variable.store(replace(found, rows=own.rows))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,19 +24,33 @@ QUANTIZED = "quantized"
 @dataclass(frozen=True, eq=False)
 class Storage:
     """The arrays of a format, and the `values` that they stand for, in the variable's dtype. With `rows`, products read
-    integers beside it, each row by its own scale."""
+    integers beside it, each row by its own scale. `shape` is that in which it is read and stored: of a kernel of heads
+    a matrix."""
 
     format: Format
     arrays: tuple[Array, ...]
     values: Array
+    shape: tuple[int, ...]
     rows: bool = False
 
     @staticmethod
-    def of(format: Format, array: Array, rows: bool = False, arrays: Sequence[Array] | None = None) -> Storage:
-        """`array` rounded to nearest; or given `arrays`, which stand for something like it."""
-        found = format.quantize(array) if arrays is None else tuple(arrays)
-        values = format.dequantize(*found, shape=array.shape).astype(array.dtype)
-        return Storage(format, found, values, rows)
+    def of(
+        format: Format,
+        array: Array,
+        rows: bool = False,
+        arrays: Sequence[Array] | None = None,
+        shape: Sequence[int] | None = None,
+    ) -> Storage:
+        """`array` rounded to nearest; or given `arrays`, which stand for something like it. It is stored in its own
+        shape unless another one is given."""
+        own = tuple(array.shape if shape is None else shape)
+        found = format.quantize(array.reshape(own)) if arrays is None else tuple(arrays)
+        values = format.dequantize(*found, shape=own).reshape(array.shape).astype(array.dtype)
+        return Storage(format, found, values, own, rows)
+
+    def like(self, array: Array) -> Storage:
+        """Another array, rounded to nearest and stored as this one."""
+        return Storage.of(self.format, array, self.rows, shape=self.shape)
 
     def holds(self, array: Array) -> bool:
         """Whether it stands for this array."""
@@ -43,32 +58,41 @@ class Storage:
 
     def rounded(self, array: Array) -> Storage:
         """What stands for another array: this one if it does, else that rounded to nearest."""
-        return self if self.holds(array) else Storage.of(self.format, array, self.rows)
+        return self if self.holds(array) else self.like(array)
 
     def named(self, name: str) -> dict[str, Array]:
         """The arrays by names as weight tables have them: `dense/kernel_values`, `dense/kernel_scales`."""
-        parts = self.format.parts(self.values.shape)
+        parts = self.format.parts(self.shape)
         return {f"{name}_{part.name}": array for part, array in zip(parts, self.arrays, strict=True)}
 
 
-def storage_of(form: Any, rows: Any, names: Sequence[str], like: Any, arrays: dict[str, Array]) -> Storage:
-    """The storage of the variable `like` in a format, given as text, from arrays of these names, which are taken out.
+def storage_of(entry: Mapping[str, Any], like: Any, arrays: dict[str, Array]) -> Storage:
+    """The storage of the variable `like` by its entry in a file, from the arrays of its names, which are taken out.
 
-    Raises `FormatError` for arrays that are missing or not of the format.
+    Raises `FormatError` for arrays that are missing or not of the format, `KeyError` for an entry that lacks something.
     """
+    names, shape = entry["arrays"], _shape_in(entry, like)
     try:
-        format = parse_format(str(form))
-        parts = format.parts(like.shape)
+        format = parse_format(str(entry["format"]))
+        parts = format.parts(shape)
         found = [arrays.pop(name) for name in names]
     except KeyError as error:
-        raise FormatError(f"{error.args[0]!r} is missing, a part of what is stored as {form}") from error
+        raise FormatError(f"{error.args[0]!r} is missing, a part of what is stored as {entry['format']}") from error
     except GraphcError as error:
         raise FormatError(error.message) from error
     have = [(array.shape, array.dtype) for array in found]
     if have != [(part.type.shape, part.type.dtype.numpy) for part in parts]:
         wanted = ", ".join(str(part.type) for part in parts)
-        raise FormatError(f"{', '.join(names)} are not {wanted}, as {format} has a weight of shape {tuple(like.shape)}")
-    return Storage.of(format, np.empty(like.shape, like.dtype.numpy), bool(rows), found)
+        raise FormatError(f"{', '.join(names)} are not {wanted}, as {format} has a weight of shape {shape}")
+    return Storage.of(format, np.empty(like.shape, like.dtype.numpy), bool(entry["rows"]), found, shape)
+
+
+def _shape_in(entry: Mapping[str, Any], like: Any) -> tuple[int, ...]:
+    """The shape in which a variable is stored. Raises `FormatError` for one of other elements."""
+    shape = tuple(int(size) for size in entry.get("shape") or like.shape)
+    if prod(shape) != prod(like.shape):
+        raise FormatError(f"a weight of shape {tuple(like.shape)} is not stored as {shape}")
+    return shape
 
 
 # --- in files -------------------------------------------------------------------------------------------------------
@@ -79,7 +103,8 @@ STORED, ROUNDED = "stored", "rounded"
 
 def entry_of(storage: Storage, names: list[str]) -> dict[str, Any]:
     """What a file says of a weight whose arrays have these names in it."""
-    return {"format": str(storage.format), "rows": storage.rows, "arrays": names}
+    own = {} if storage.shape == storage.values.shape else {"shape": list(storage.shape)}
+    return {"format": str(storage.format), "rows": storage.rows, "arrays": names, **own}
 
 
 def storage_config(model: Any, module: Module, paths: LayerPaths) -> dict[str, Any]:
@@ -97,7 +122,8 @@ def storage_config(model: Any, module: Module, paths: LayerPaths) -> dict[str, A
         if rounding is not None:
             inputs = rounding.inputs
             said = None if inputs is None else [float(inputs.scale), int(inputs.zero_point), inputs.high]
-            rounded[name] = {"format": None if rounding.format is None else str(rounding.format), "inputs": said}
+            form = None if rounding.format is None else str(rounding.format)
+            rounded[name] = {"format": form, "inputs": said, "shape": rounding.shape and list(rounding.shape)}
     return ({STORED: stored} if stored else {}) | ({ROUNDED: rounded} if rounded else {})
 
 
@@ -112,7 +138,7 @@ def storages_in(model: Any, stored: Any, arrays: dict[str, Array]) -> dict[str, 
     try:
         for name, entry in (stored or {}).items():
             like = variables[name]
-            found[name] = storage_of(entry["format"], entry["rows"], entry["arrays"], like, arrays)
+            found[name] = storage_of(entry, like, arrays)
             arrays[name] = found[name].values
     except (AttributeError, TypeError, KeyError) as error:
         raise FormatError(f"what the file says of quantized weights does not fit the model: {error}") from error
@@ -130,7 +156,8 @@ def restore_storage(model: Any, config: Mapping[str, Any], arrays: dict[str, Arr
         for name, entry in (config.get(ROUNDED) or {}).items():
             form, inputs = entry["format"], entry["inputs"]
             found = None if inputs is None else InputRange(np.float32(inputs[0]), np.uint8(inputs[1]), int(inputs[2]))
-            variables[name].rounding = VariableRounding(None if form is None else parse_format(form), found)
+            shape = _shape_in(entry, variables[name]) if entry.get("shape") else None
+            variables[name].rounding = VariableRounding(None if form is None else parse_format(form), found, shape)
     except (AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError, GraphcError) as error:
         raise FormatError(f"what the file says of rounding does not fit the model: {error}") from error
 
@@ -140,7 +167,7 @@ def copy_storage(model: Any, source: Any) -> None:
     for variable, other in zip(model.weights, source.weights, strict=True):
         variable.rounding = other.rounding
         if other.storage is not None:
-            variable.store(Storage.of(other.storage.format, variable.numpy(), other.storage.rows))
+            variable.store(other.storage.like(variable.numpy()))
             variable.freeze(QUANTIZED)
 
 

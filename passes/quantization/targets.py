@@ -17,7 +17,9 @@ _WITH_ADAPTERS = {"lora_linear": (1, -1), "lora_conv": (1, -1), "lora_embedding"
 
 def channel_axes(module: Module) -> dict[str, int]:
     """The weights that a product, a convolution or an embedding reads, with the axis of their channels: the outputs of
-    a kernel, the rows of a table. Tied weights stand under the name of the one that they are tied to."""
+    a kernel, the rows of a table. Tied weights stand under the name of the one that they are tied to.
+
+    Of a weight that is not stored as it is read (`store_as_read`), the axis says no more than that there is one."""
     found: dict[str, int] = {}
     for function in module.functions.values():
         for parameter in function.parameters:
@@ -34,7 +36,7 @@ def channel_axis(kernel: Value) -> int | None:
     axes = [
         0 if use.kind == "embedding" or use.flipped else -1
         for use in sorted(uses_of(kernel), key=lambda use: use.kind != "embedding")
-        if use.kind is not None and (use.value.ndim == 2 or use.value.shape == kernel.shape)  # not: depthwise kernels
+        if use.kind is not None
     ]
     for op in kernel.uses or ():
         place, axis = _WITH_ADAPTERS.get(op.name, (None, 0))

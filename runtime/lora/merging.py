@@ -117,7 +117,7 @@ class _Again:
 
     def __call__(self, array: Array) -> Array:
         whole = array.T if self.transposed else array.reshape(self.shape)
-        self.storage = Storage.of(self.storage.format, np.ascontiguousarray(whole), self.storage.rows)
+        self.storage = self.storage.like(np.ascontiguousarray(whole))
         values = self.storage.values
         return values.T if self.transposed else values.reshape(array.shape)
 

@@ -158,7 +158,7 @@ def _merged(
         if entry is None:
             record.before[weight] = _like(arrays[join(path, "unmerged", weight)], variable)
         else:
-            storage = storage_of(entry["format"], entry["rows"], entry["arrays"], variable, arrays)
+            storage = storage_of(entry, variable, arrays)
             record.storages[weight], record.before[weight] = storage, storage.values
     return record
 

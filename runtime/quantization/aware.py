@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from graphc.frontends.rounding import InputRange, VariableRounding
+from graphc.frontends.storage import Storage
 from graphc.frontends.variable import Variable
 from graphc.ir import ops
 from graphc.ir.dtypes import f32, u8
 from graphc.ir.errors import GraphcError
-from graphc.ir.formats import Format
 from graphc.ir.formats.format import rounded_scales
 from graphc.ir.formats.shapes import zero_points_of
 from graphc.ir.formats.trained import stored
@@ -59,11 +59,13 @@ def rounded_variables(variables: Mapping[str, Variable]) -> dict[str, Variable]:
     return {name: v for name, v in variables.items() if v.rounding is not None and v.rounding.format is not None}
 
 
-def converted(variable: Variable) -> tuple[Format, tuple[Any, ...]]:
-    """The format of a variable that was trained rounded, and its arrays, which are what it was rounded to."""
+def converted(variable: Variable) -> Storage:
+    """How a variable that was trained rounded is stored: as what it was rounded to."""
     rounding = variable.rounding
     assert rounding is not None and rounding.format is not None
-    return rounding.format, stored(variable.numpy(), rounding.format)
+    array = variable.numpy()
+    form, shape = rounding.format, rounding.shape or array.shape
+    return Storage.of(form, array, arrays=stored(array.reshape(shape), form), shape=shape)
 
 
 def keep_input_range(variable: Variable) -> None:

@@ -23,6 +23,7 @@ from graphc.ir.suggestions import nearest
 from graphc.passes.lora.settings import layer_of
 from graphc.passes.quantization.activations import quantize_dynamically
 from graphc.passes.quantization.matching import absorb_transposes
+from graphc.passes.quantization.shapes import store_as_read, store_in_shapes
 from graphc.passes.quantization.targets import channel_axes
 from graphc.passes.quantization.weights import quantize_weights
 from graphc.runtime.config import target as active_target
@@ -67,13 +68,12 @@ class Quantizable:
             return
         config = quantizers.get(config)
         form, rows = _mode(mode, config)
-        lowering = lower_forward(self)  # type: ignore[arg-type]
-        module, variables = lowering.module, lowering.variables
-        axes = channel_axes(module)
+        module, variables, axes = _recorded(self)
         _refuse_rounded(variables)
         chosen = _chosen(self, list(axes), filters)
         _refuse_stored({name: variables[name] for name in chosen})
-        formats = {name: _fitting(form, variables[name].shape, axes[name]) for name in chosen}
+        shapes = {name: module.weights[name].shape for name in chosen}
+        formats = {name: _fitting(form, shapes[name], axes[name]) for name in chosen}
         found = Found(formats)
         if isinstance(config, (quantizers.GPTQConfig, quantizers.AWQConfig)):
             options = options_of(config.mode, config.options)
@@ -82,7 +82,7 @@ class Quantizable:
         for name in chosen:
             array = found.folded.get(name, variables[name].numpy())
             try:
-                storages[name] = Storage.of(found.formats[name], array, rows, found.arrays.get(name))
+                storages[name] = Storage.of(found.formats[name], array, rows, found.arrays.get(name), shapes[name])
             except GraphcError as error:
                 raise error.at(name) from None
         for name, value in found.folded.items():
@@ -114,9 +114,7 @@ class Quantizable:
         form = parse_format(format)
         if not can_be_trained(form):
             raise GraphcError(f"training rounds weights to int8, int4 and int3, not to {form}")
-        lowering = lower_forward(self)  # type: ignore[arg-type]
-        module, variables = lowering.module, lowering.variables
-        axes = channel_axes(module)
+        module, variables, axes = _recorded(self)
         _refuse_rounded(variables)
         chosen = _chosen(self, list(axes), filters)
         _refuse_stored({name: variables[name] for name in chosen})
@@ -126,8 +124,10 @@ class Quantizable:
         if ranges and form == Int8() and wants_reduced_range():
             form = Int8(reduced=True)
         for name in chosen:
-            own = _fitting(form, variables[name].shape, axes[name])
-            variables[name].rounding = VariableRounding(own, ranges.get(name))
+            shape = module.weights[name].shape
+            own = _fitting(form, shape, axes[name])
+            reshaped = None if shape == tuple(variables[name].shape) else shape
+            variables[name].rounding = VariableRounding(own, ranges.get(name), reshaped)
         _forget_programs(self)
 
     def _after_recording(self, module: Module, variables: Mapping[str, Variable]) -> None:
@@ -140,11 +140,19 @@ class Quantizable:
             store_activations(module)
         if kept:
             formats = {name: storage.format for name, storage in kept.items()}
+            store_in_shapes(module, {name: storage.shape for name, storage in kept.items()})
             stored = quantize_weights(module, formats, {name: storage.arrays for name, storage in kept.items()})
             absorb_transposes(module)
             rows: set[str | None] = {array for name, each in stored.items() if kept[name].rows for array in each.names}
             if rows:
                 quantize_dynamically(module, rows)
+
+
+def _recorded(model: Any) -> tuple[Module, dict[str, Variable], dict[str, int]]:
+    """The model's forward with its kernels stored as they are read, the variables, and the axes of channels."""
+    lowering = lower_forward(model)
+    store_as_read(lowering.module, channel_axes(lowering.module))
+    return lowering.module, lowering.variables, channel_axes(lowering.module)
 
 
 def _store_trained(model: Any) -> None:
@@ -153,9 +161,9 @@ def _store_trained(model: Any) -> None:
     if not found:
         raise GraphcError(f"{model.name!r} was not trained with rounding: quantize_aware comes before training")
     for variable in found.values():
-        form, arrays = converted(variable)
+        storage = converted(variable)
         keep_input_range(variable)
-        variable.store(Storage.of(form, variable.numpy(), arrays=arrays))
+        variable.store(storage)
         variable.freeze(QUANTIZED)
     _forget_programs(model)
 

@@ -18,6 +18,7 @@ from graphc.ir.formats import Format, parse_format
 from graphc.ir.formats.shapes import as_rows
 from graphc.ir.module import Module
 from graphc.passes import run_passes
+from graphc.passes.quantization.shapes import store_as_read
 from graphc.passes.quantization.targets import channel_axes, chosen_weights
 from graphc.runtime import config
 from graphc.runtime.compilation import compile
@@ -86,6 +87,7 @@ def quantization_plan(
     raises it for.
     """
     module = run_passes(module_of(source), "inline,canonicalize")
+    store_as_read(module, channel_axes(module))
     given = [[each] if isinstance(each, str) else list(each) for each in (targets, exclude)]
     axes = channel_axes(module)
     names = chosen_weights(module, *given)
@@ -117,14 +119,15 @@ def sensitivities(
     floor = float(np.average([loss(w, w) for w in wanted], weights=weights))
     found: list[Sensitivity] = []
     for name in names:
-        array = module.weights[name]
+        array, source = module.weights[name], executable.weights[name]
         for form in forms:
             own = in_place(form, axes[name], array.ndim)
-            executable.weights[name] = _quantized(array, own, moments[name], axes[name], options)
+            made = _quantized(array, own, moments[name], axes[name], options)
+            executable.weights[name] = made.reshape(source.shape)
             losses = [loss(_first(executable(*call)), w) for call, w in zip(calls, wanted, strict=True)]
             growth = max(float(np.average(losses, weights=weights)) - floor, 0.0)
             found.append(Sensitivity(name, str(form), own.storage_bytes(array.shape), growth))
-        executable.weights[name] = array
+        executable.weights[name] = source
     return tuple(found)
 
 
@@ -149,8 +152,10 @@ def _first(outputs: Any) -> Array:
 
 def chosen_plan(found: Sequence[Sensitivity], elements: int, budget: float) -> Plan:
     """The choice with the least growth within the budget. Raises `GraphcError` where there is none."""
-    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.optimize import Bounds, LinearConstraint
     from scipy.sparse import csr_array
+
+    from graphc.passes.integer_programs import milp
 
     names = list(dict.fromkeys(each.name for each in found))
     sizes = np.array([each.bytes for each in found], np.float64)

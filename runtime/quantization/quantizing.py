@@ -12,6 +12,7 @@ from graphc.passes import run_passes
 from graphc.passes.quantization.activations import Range, points, quantize_activations, quantize_dynamically
 from graphc.passes.quantization.batch_norm import fold_batch_norms
 from graphc.passes.quantization.matching import absorb_transposes
+from graphc.passes.quantization.shapes import store_as_read
 from graphc.passes.quantization.targets import channel_axes, chosen_weights
 from graphc.passes.quantization.weights import quantize_weights
 from graphc.runtime import config
@@ -74,6 +75,7 @@ def quantize(
         raise GraphcError(f"beside activations as integers weights are int8, not {form}")
     module = run_passes(module_of(source), "canonicalize,fold_weights")  # kernels of heads become matrices
     names = chosen_weights(module, _patterns(targets), _patterns(exclude))
+    store_as_read(module, names)
     if static:
         folded = fold_batch_norms(module)
         names = [folded.get(name, name) for name in names]
@@ -104,6 +106,7 @@ def _weights(
 ) -> Module:
     """Weights alone, by an algorithm that looks at data, or in formats of their own."""
     module = run_passes(module_of(source), "inline,canonicalize")
+    store_as_read(module, channel_axes(module))
     formats = _formats(module, format, targets, exclude)
     found = Found(formats)
     if algorithm is not None:
