@@ -228,4 +228,18 @@ def select_and_gather(x, values, best, least, window, strides, padding, dilation
         y = jnp.where(chosen, values[place], y)
     return y
 ''',
+    "integer_linear": '''
+def integer_linear(x, weight, scales, zero_point=None, bias=None):
+    """A product of integers of 8 bits [..., inputs] by such a weight [inputs, outputs], times `scales`. Bytes less a
+    zero point go in as int8."""
+    rows = lax.collapse(x, 0, x.ndim - 1)
+    if zero_point is not None:  # (x - z) W = x W - z W, so z is one more row; 128 less of both does not matter
+        zeros = jnp.full((1, x.shape[-1]), zero_point, jnp.uint8)
+        rows = (jnp.concatenate([rows, zeros]) ^ 128).astype(jnp.int8)
+    whole = jnp.matmul(rows, weight, preferred_element_type=jnp.int32)
+    if zero_point is not None:
+        whole = whole[:-1] - whole[-1]
+    y = whole.reshape(*x.shape[:-1], weight.shape[1]).astype(jnp.float32) * scales
+    return y if bias is None else y + bias
+''',
 }

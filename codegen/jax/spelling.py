@@ -11,7 +11,7 @@ from graphc.codegen.source.geometry import index_text, may_be_empty, reshaped, t
 from graphc.codegen.source.norms import batch_norm, layer_norm, rms_norm
 from graphc.codegen.source.quantization import numpy_dequantize
 from graphc.codegen.source.rotation import rope
-from graphc.ir.dtypes import DType, u64
+from graphc.ir.dtypes import DType, f32, i8, u8, u64
 from graphc.ir.graph import Op, Value
 
 
@@ -186,6 +186,22 @@ def floor_division(op: Op) -> Spelled | None:
     return "{0} // {1}" if op.results[0].dtype.is_integer else None
 
 
+def integer_linear(op: Op) -> Spelled | None:
+    """A product in int8, which XLA has on both sides only."""
+    x, x_scale, values, _, zero_point, bias = op.operands
+    assert x is not None and x_scale is not None and values is not None
+    signed = x.dtype is i8 and zero_point is None
+    unsigned = x.dtype is u8 and zero_point is not None and zero_point.dtype is u8 and not zero_point.ndim
+    if not (signed or unsigned) or values.dtype is not i8 or op.results[0].dtype is not f32 or x.ndim < 2:
+        return None
+    arguments = ["{0}", "{2}", "{1}[..., None] * {3}" if x_scale.ndim else "{1} * {3}"]
+    if zero_point is not None:
+        arguments.append("zero_point={4}")
+    if bias is not None:
+        arguments.append("bias={5}")
+    return f"integer_linear({', '.join(arguments)})"
+
+
 SPELLING: dict[str, Spelling] = {
     "neg": "-{0}",
     "sign": "jnp.sign({0})",
@@ -306,4 +322,5 @@ SPELLING: dict[str, Spelling] = {
     "stop_gradient": "lax.stop_gradient({0})",
     "dim_size": "jnp.array({size}, jnp.int64)",
     "dequantize": numpy_dequantize,
+    "integer_linear": integer_linear,
 }

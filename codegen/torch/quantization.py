@@ -5,9 +5,11 @@ from __future__ import annotations
 from graphc.codegen.source.dialect import Layer, Spelled, Spelling
 from graphc.codegen.source.quantization import dequantize, rows_function, rows_text
 from graphc.codegen.torch.dtypes import dtype_text
-from graphc.ir.dtypes import f32, i8
+from graphc.codegen.torch.spelling import constant_of
+from graphc.ir.dtypes import f32, i8, u8
 from graphc.ir.formats import Int8, parse_format
 from graphc.ir.graph import Op
+from graphc.ir.ops.quantization import limits
 from graphc.ir.recipes import Permute, Step
 
 
@@ -27,15 +29,41 @@ def _has_outputs_as_rows(op: Op) -> bool:
 
 def integer_linear(op: Op) -> Spelled | None:
     """The product by `torch._int_mm`, which takes int8 on both sides."""
-    if op.operands[0].dtype is not i8 or op.operands[2].dtype is not i8 or op.results[0].dtype is not f32:  # type: ignore[union-attr]
+    x, x_scale, values, _, zero_point, bias = op.operands
+    assert x is not None and x_scale is not None and values is not None
+    signed = x.dtype is i8 and zero_point is None
+    unsigned = x.dtype is u8 and zero_point is not None and zero_point.dtype is u8 and not zero_point.ndim
+    if not (signed or unsigned) or values.dtype is not i8 or op.results[0].dtype is not f32 or x.ndim < 2:
         return None
-    return f"integer_linear({{0}}, {{1}}, {{2}}, {{3}}{'' if op.operands[5] is None else ', {5}'})"
+    arguments = ["{0}", "{2}", "{3}", "row_scales={1}"] if x_scale.ndim else ["{0}", "{2}", "{1} * {3}"]
+    if zero_point is not None:
+        number = constant_of(zero_point)
+        arguments.append("zero_point={4}" if number is None else f"zero_point={int(number)}")
+    if bias is not None:
+        arguments.append("bias={5}")
+    return f"integer_linear({', '.join(arguments)})"
+
+
+def quantize(op: Op) -> Spelled | None:
+    """In operators, where scales lie along the last axis: what is clipped fits, so that its conversion needs no care
+    but for NaN."""
+    x, scale, zero_point = op.operands
+    assert x is not None and scale is not None
+    attributes = op.attribute_dict
+    if scale.ndim and attributes["axis"] % x.ndim != x.ndim - 1:
+        return None
+    low, high = limits(attributes["dtype"], attributes["low"], attributes["high"])
+    whole = "torch.round({0} / {1})"
+    if zero_point is not None and constant_of(zero_point) != 0:
+        whole = f"({whole} + {{2}})"
+    return f"{whole}.clamp({low}, {high}).nan_to_num(0).to({dtype_text(attributes['dtype'])})"
 
 
 SPELLING: dict[str, Spelling] = {
     "dequantize": dequantize(lambda text, axes: f"{text}.permute({', '.join(map(str, axes))})"),
     "quantized_linear": quantized_linear,
     "integer_linear": integer_linear,
+    "quantize": quantize,
 }
 
 HELPERS = {
@@ -69,11 +97,18 @@ class QuantizedConv2d(nn.Module):
         return F.conv2d(x, self.values.float() * self.scales.reshape(-1, 1, 1, 1), self.bias, **self.options)
 ''',
     "integer_linear": '''
-def integer_linear(x, x_scales, weight, scales, bias=None):
-    """`F.linear` of rows of 8-bit integers [..., inputs] by a weight [inputs, outputs] of such: a product of integers,
-    times the scale of the row and that of the output."""
-    whole = torch._int_mm(x.flatten(0, -2), weight).unflatten(0, x.shape[:-1])
-    y = whole.float() * x_scales[..., None] * scales
+def integer_linear(x, weight, scales, row_scales=None, zero_point=None, bias=None):
+    """`F.linear` of integers of 8 bits [..., inputs] by such a weight [inputs, outputs]: a product of integers, times
+    the scale of the output, and of the row. Bytes less a zero point go in as int8."""
+    rows = x.flatten(0, -2)
+    if zero_point is not None:  # (x - z) W = x W - z W, so z is one more row; 128 less of both does not matter
+        rows = (torch.cat([rows, rows.new_full((1, x.shape[-1]), zero_point)]) ^ 128).view(torch.int8)
+    whole = torch._int_mm(rows, weight)
+    if zero_point is not None:
+        whole = whole[:-1] - whole[-1]
+    y = whole.unflatten(0, x.shape[:-1]).float() * scales
+    if row_scales is not None:
+        y *= row_scales[..., None]
     return y if bias is None else y + bias
 ''',
     "int8_rows": '''

@@ -170,7 +170,7 @@ class NF4(Format):
         axis = self.channel_axis(len(shape))
         count = shape[axis] * columns(shape, axis)
         wide = computed_in(scales[-1], dtype)
-        found = as_dtype(_scales_recorded(self, *scales), wide)
+        found = as_dtype(_scales_recorded(self, scales[0], *(as_dtype(x, wide) for x in scales[1:])), wide)
         product = _in_blocks(self._looked_up(values, count, wide), self.block) * ops.reshape(
             found, shape=(*found.shape, 1)
         )

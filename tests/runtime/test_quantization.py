@@ -222,10 +222,27 @@ def test_onnx_runtime_fuses_into_integer_kernels(tmp_path: Path) -> None:
     assert "DequantizeLinear" not in kinds[: kinds.index("MatMulInteger") if "MatMulInteger" in kinds else None]
 
 
-def test_torch_multiplies_integers() -> None:
-    needs("torch")
-    module = graphc.quantize(perceptron(), "int8", activations="dynamic")
-    assert "torch._int_mm" in graphc.compile(module, target="torch").source
+@pytest.mark.parametrize("options", [{"data": rows()}, {"activations": "dynamic"}])
+@pytest.mark.parametrize(("target", "product"), [("torch", "torch._int_mm"), ("jax", "preferred_element_type")])
+def test_integers_are_multiplied(target: str, product: str, options: dict[str, Any]) -> None:
+    """Sums are exact, so that only the scales are rounded."""
+    needs(target)
+    module = graphc.quantize(perceptron(), "int8", **options)
+    executable = graphc.compile(module, target=target)
+    assert product in executable.source
+    for x in (rows(3), 100 * rows(), rows()[:1]):  # the second saturates where ranges are given
+        np.testing.assert_allclose(executable(x), graphc.interpret(module, x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_quantize_of_nan_is_zero_before_the_product(target: str) -> None:
+    needs(target)
+    x = rows()
+    module = graphc.quantize(perceptron(), "int8", data=x, targets="down")
+    x[0, 0] = np.nan
+    np.testing.assert_allclose(
+        graphc.compile(module, target=target)(x), graphc.interpret(module, x), rtol=1e-6, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
