@@ -270,8 +270,8 @@ def train_step(params, tokens, target, learning_rate):
     # optimizer
     new_optimizer_iteration = params["optimizer"]["iteration"] + 1
     step = new_optimizer_iteration.astype(jnp.float32)
-    x = jnp.sqrt(1.0 - 0.999**step) / (1.0 - 0.9**step)
-    alpha = learning_rate * x
+    x = jnp.sqrt(-jnp.expm1(step * -0.0010005003))
+    alpha = learning_rate * (x / -jnp.expm1(step * -0.105360515))
     (
         params["embedding"]["embeddings"],
         params["optimizer"]["embedding"]["embeddings"]["momentum"],

@@ -366,8 +366,8 @@ def train_step(params, tokens, target, learning_rate):
     # optimizer
     new_optimizer_iteration = params["optimizer"]["iteration"] + 1
     step = new_optimizer_iteration.astype(np.float32)
-    x = np.sqrt(1.0 - 0.999**step) / (1.0 - 0.9**step)
-    alpha = learning_rate * x
+    x = np.sqrt(-np.expm1(step * -0.0010005003))
+    alpha = learning_rate * (x / -np.expm1(step * -0.105360515))
     (
         params["embedding"]["embeddings"],
         params["optimizer"]["embedding"]["embeddings"]["momentum"],

@@ -113,8 +113,8 @@ class Model(nn.Module):
         # optimizer
         new_optimizer_iteration = self.optimizer_iteration + 1
         step = new_optimizer_iteration.float()
-        x = torch.sqrt(1.0 - 0.999**step) / (1.0 - 0.9**step)
-        alpha = learning_rate * x
+        x = torch.sqrt(-torch.expm1(step * -0.0010005003))
+        alpha = learning_rate * (x / -torch.expm1(step * -0.105360515))
         adamw(
             self.hidden.weight,
             hidden_kernel_gradient,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,11 @@ from graphc.ir.errors import GraphcError
 from graphc.runtime.training.optimizers import hyperparameters as check
 from graphc.runtime.training.optimizers.branches import called
 from graphc.runtime.training.optimizers.optimizer import Optimizer
+
+
+def one_less_power(beta: float, step: Any) -> Any:
+    """1 − βᵗ to float32's precision, in which 1 − 0.999 itself has lost four of seven digits: as −expm1(t ln β)."""
+    return -ops.expm1(step * math.log(beta)) if beta else ops.ones_like(step)
 
 
 class Moments(Optimizer):
@@ -63,7 +69,7 @@ class Adam(Moments):
 
     def prepare(self, learning_rate: Any) -> None:
         step = called(ops.cast(self.iterations + 1, "float32"), "step")
-        correction = ops.sqrt(1.0 - ops.power(self.beta_2, step)) / (1.0 - ops.power(self.beta_1, step))
+        correction = ops.sqrt(one_less_power(self.beta_2, step)) / one_less_power(self.beta_1, step)
         self._alpha = called(ops.cast(learning_rate, "float32") * correction, "alpha")
 
     def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
@@ -125,7 +131,7 @@ class Nadam(Moments):
         product = ops.convert_to_tensor(self._product)
         self._of_momentum = called(following / (1.0 - product * following), "momentum_share")
         self._of_gradient = called((1.0 - now) / (1.0 - product), "gradient_share")
-        self._correction = called(1.0 - ops.power(self.beta_2, step), "correction")
+        self._correction = called(one_less_power(self.beta_2, step), "correction")
 
     def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
         m, v = self.averaged(gradient, variable)
@@ -157,7 +163,7 @@ class Adamax(Optimizer):
 
     def prepare(self, learning_rate: Any) -> None:
         step = called(ops.cast(self.iterations + 1, "float32"), "step")
-        rate = ops.cast(learning_rate, "float32") / (1.0 - ops.power(self.beta_1, step))
+        rate = ops.cast(learning_rate, "float32") / one_less_power(self.beta_1, step)
         self._alpha = called(rate, "alpha")
 
     def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
@@ -171,4 +177,4 @@ class Adamax(Optimizer):
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
 
 
-__all__ = ["Adam", "AdamW", "Adamax", "Moments", "Nadam"]
+__all__ = ["Adam", "AdamW", "Adamax", "Moments", "Nadam", "one_less_power"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from graphc.frontends import ops
 from graphc.frontends.variable import Variable
-from graphc.runtime.training.optimizers.adam import Moments
+from graphc.runtime.training.optimizers.adam import Moments, one_less_power
 from graphc.runtime.training.optimizers.branches import called
 
 
@@ -26,8 +26,8 @@ class Lamb(Moments):
 
     def prepare(self, learning_rate: Any) -> None:
         step = called(ops.cast(self.iterations + 1, "float32"), "step")
-        self._of_momentum = called(1.0 - ops.power(self.beta_1, step), "momentum_correction")
-        self._of_velocity = called(1.0 - ops.power(self.beta_2, step), "velocity_correction")
+        self._of_momentum = called(one_less_power(self.beta_1, step), "momentum_correction")
+        self._of_velocity = called(one_less_power(self.beta_2, step), "velocity_correction")
 
     def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
         m, v = self.averaged(gradient, variable)

@@ -125,6 +125,17 @@ def test_other_targets_take_the_same_steps(target):
     assert_close(trained(optimizers.AdamW(RATE, weight_decay=0.1), target=target), by_formula(adam(decay=0.1)))
 
 
+@pytest.mark.parametrize("target", ["numpy", "onnx", "torch", "jax"])
+def test_steps_of_adam_are_as_long_as_they_should_be(target):
+    """Along a constant gradient of 1 each is the learning rate: 1 − β₂ᵗ is not off by what float32 loses near 1."""
+    needs(target)
+    model = Sequential([Input((1,)), layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+    model.compile(optimizers.Adam(1.0, epsilon=1e-12), lambda y, predictions: predictions, target=target)
+    for step in range(1, 4):
+        model.train_on_batch(np.ones((1, 1), np.float32), np.ones((1, 1), np.float32))
+        assert abs(model.get_weights()[0].item() / -step - 1) < 1e-6
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
