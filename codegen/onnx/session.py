@@ -4,8 +4,8 @@ Where an entry updates weights, all weights are inputs with a default, and are b
 runtime's memory: see `state.py`. Elsewhere they are constants of the session, which folds and packs them; writing one
 makes the session anew, at the next call.
 
-Sessions are ONNX Runtime's with its defaults (all graph optimizations, a thread a core), but for the pass that merges
-equal subexpressions, which would undo rematerialisation. `OMP_NUM_THREADS` limits their threads.
+Sessions are ONNX Runtime's with its defaults (all graph optimizations, a thread a core), but for `LEFT_OUT`.
+`OMP_NUM_THREADS` limits their threads.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ from graphc.ir.errors import FormatError, UnsupportedError
 
 Array = np.ndarray[Any, Any]
 
+LEFT_OUT = ["CommonSubexpressionElimination", "WeightBiasQuantization"]
+"""Optimizations that change what a model says: the first undoes rematerialisation, the second rounds kernels of floats
+beside dequantized activations to 8 bits with one scale."""
+
 
 def session(path: Path) -> InferenceSession:
     """A session of a model file. Raises `FormatError` for a file that the runtime does not read."""
@@ -45,9 +49,7 @@ def session(path: Path) -> InferenceSession:
     if threads.isdecimal():
         options.intra_op_num_threads = int(threads)
     try:
-        return InferenceSession(
-            str(path), options, ["CPUExecutionProvider"], disabled_optimizers=["CommonSubexpressionElimination"]
-        )
+        return InferenceSession(str(path), options, ["CPUExecutionProvider"], disabled_optimizers=LEFT_OUT)
     except Exception as error:  # the runtime's exceptions share no other base
         if type(error).__module__.startswith(onnxruntime.__name__):
             raise FormatError(f"{path} is not a model that ONNX Runtime reads: {error}") from None

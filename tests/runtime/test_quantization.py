@@ -187,9 +187,21 @@ def test_integer_activations_on_every_target(target: str, activations: Any) -> N
     plain = graphc.interpret(graphc.lower(network()), x)
     assert 0 < np.abs(wanted - plain).max() < 0.1 * np.abs(plain).max()
     found = graphc.compile(module, target=target)(x)
-    # A value between two integers may fall to either, and ONNX Runtime's sums of integers round on their own.
-    np.testing.assert_allclose(found, wanted, atol=0.02 * np.abs(plain).max())
-    assert np.std(found - wanted) < np.std(wanted - plain)
+    off = np.abs(found - wanted) / np.abs(plain).max()
+    assert np.median(off) <= 1e-6
+    assert off.max() <= 0.01  # a value between two integers may fall to either
+
+
+def test_onnx_runtime_rounds_no_kernel_of_floats() -> None:
+    """Beside dequantized activations its `WeightBiasQuantization` would: to 8 bits, with one scale for all outputs. So
+    it did to kernels of integers where a transpose stood between the activations and the product, whose `dequantize`
+    was written out; outputs were off by 1 %, which was taken for the rounding of its sums of integers."""
+    needs("onnx")
+    x = images(8, seed=1)
+    module = graphc.quantize(network(), "int8", data=images(), exclude="hidden")
+    np.testing.assert_allclose(
+        graphc.compile(module, target="onnx")(x), graphc.interpret(module, x), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_rows_are_scaled_by_themselves_on_onnx() -> None:

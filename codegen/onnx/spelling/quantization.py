@@ -21,7 +21,10 @@ from graphc.ir.ops.casting import integer_limits
 
 
 def _dequantized(value: Value | None) -> Op | None:
+    """The `dequantize` of which a value is, moved or not."""
     op = None if value is None else value.op
+    while op is not None and op.name in ("transpose", "reshape"):
+        op = None if op.operands[0] is None else op.operands[0].op
     return op if op is not None and op.name == "dequantize" else None
 
 

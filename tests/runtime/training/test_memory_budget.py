@@ -95,4 +95,4 @@ def test_graphc_has_onnx_runtime_merge_nothing(monkeypatch):
 
     monkeypatch.setattr(session, "InferenceSession", watched)
     network("onnx", None).fit(X, Y, batch_size=96, verbose=0)
-    assert asked and all(each == ["CommonSubexpressionElimination"] for each in asked)
+    assert asked and all("CommonSubexpressionElimination" in each for each in asked)
