@@ -8,6 +8,7 @@ from graphc.frontends import serialization
 from graphc.ir.errors import GraphcError
 from graphc.ir.suggestions import nearest
 from graphc.runtime.training import schedules
+from graphc.runtime.training.optimizers.adafactor import Adafactor
 from graphc.runtime.training.optimizers.adam import Adam, Adamax, AdamW, Nadam
 from graphc.runtime.training.optimizers.adaptive import Adadelta, Adagrad, RMSprop
 from graphc.runtime.training.optimizers.branches import scope, when
@@ -15,13 +16,15 @@ from graphc.runtime.training.optimizers.ftrl import Ftrl
 from graphc.runtime.training.optimizers.lamb import Lamb
 from graphc.runtime.training.optimizers.lion import Lion
 from graphc.runtime.training.optimizers.loss_scale import LossScaleOptimizer
+from graphc.runtime.training.optimizers.muon import Muon
 from graphc.runtime.training.optimizers.optimizer import Optimizer
 from graphc.runtime.training.optimizers.sgd import SGD
 
 CLASSES: dict[str, Any] = {
     cls.__name__.lower(): cls
     for cls in (
-        SGD, Adadelta, Adagrad, Adam, AdamW, Adamax, Ftrl, Lamb, Lion, LossScaleOptimizer, Nadam, RMSprop,
+        SGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Ftrl, Lamb, Lion, LossScaleOptimizer, Muon, Nadam,
+        RMSprop,
     )
 }  # fmt: skip
 
@@ -61,6 +64,6 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lamb", "Lion", "LossScaleOptimizer", "Nadam",
-    "Optimizer", "RMSprop", "deserialize", "get", "schedules", "serialize", "when",
+    "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lamb", "Lion", "LossScaleOptimizer",
+    "Muon", "Nadam", "Optimizer", "RMSprop", "deserialize", "get", "schedules", "serialize", "when",
 ]  # fmt: skip

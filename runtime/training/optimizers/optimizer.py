@@ -217,9 +217,12 @@ class Optimizer:
         self, reference_variable: Variable, name: str | None = None, initializer: Any = "zeros"
     ) -> Variable:
         """A new variable like a weight, `optimizer/<path of the weight>/<name>` in the weight table."""
-        like = reference_variable
-        variable = self.add_variable(like.shape, initializer, like.dtype, name=name or "slot")
-        variable.slot_of = like
+        return self.add_variable_of(reference_variable, reference_variable.shape, name or "slot", initializer)
+
+    def add_variable_of(self, weight: Variable, shape: Any, name: str, initializer: Any = "zeros") -> Variable:
+        """A new variable that is kept for a weight, of the weight's dtype and a shape of its own."""
+        variable = self.add_variable(shape, initializer, weight.dtype, name=name)
+        variable.slot_of = weight
         return variable
 
     def add_optimizer_variables(
@@ -351,12 +354,12 @@ class Optimizer:
     def _update(self, grads: list[Any], variables: list[Variable]) -> None:
         grads = self._clip_gradients(grads)
         rate = self.learning_rate
-        if self.weight_decay is not None:
-            for variable in variables:
-                if self._use_weight_decay(variable):
-                    with self._update_of(variable):
-                        share = self.weight_decay * ops.cast(rate, variable.dtype)
-                        variable.assign(variable - ops.multiply(variable, share))
+        for variable in variables:
+            decay = self._weight_decay_of(variable)
+            if decay is not None and self._use_weight_decay(variable):
+                with self._update_of(variable):
+                    share = decay * ops.cast(rate, variable.dtype)
+                    variable.assign(variable - ops.multiply(variable, share))
         self.prepare(rate)
         for gradient, variable in zip(grads, variables, strict=True):
             with self._update_of(variable):
@@ -424,6 +427,10 @@ class Optimizer:
             raise GraphcError("exclude_from_weight_decay comes before the optimizer is built")
         self._excluded = {id(variable) for variable in var_list or ()}
         self._excluded_names = tuple(var_names or ())
+
+    def _weight_decay_of(self, variable: Variable) -> float | None:
+        """The rate at which this variable decays, unless it is left out."""
+        return self.weight_decay
 
     def _use_weight_decay(self, variable: Variable) -> bool:
         named = any(re.search(word, variable.name) for word in self._excluded_names)

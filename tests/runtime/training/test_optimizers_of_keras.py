@@ -96,6 +96,43 @@ KERAS = [
         },
         [-0.104444, -0.163068, 0.073355, -1.415182, -0.149122, 0.023709, -1.505526, 0.254096],
     ),
+    ("Adafactor", {}, [-0.511341, -0.336915, 0.059495, -1.567917, -0.851538, 0.121177, -1.52796, 0.329036]),
+    (
+        "Adafactor",
+        {"weight_decay": 0.1},
+        [-0.481882, -0.323422, 0.054513, -1.493762, -0.82601, 0.113709, -1.458691, 0.316064],
+    ),
+    (
+        "Adafactor",
+        {"gradient_accumulation_steps": 2},
+        [-0.261401, -0.446538, -0.017532, -1.764974, -1.032254, 0.226717, -1.778121, 0.517656],
+    ),
+    (
+        "Adafactor",
+        {"clip_threshold": 0.5, "epsilon_2": 0.1, "relative_step": False},
+        [-0.286163, -0.436688, -0.010606, -1.748664, -1.009004, 0.205333, -1.750023, 0.49436],
+    ),
+    ("Muon", {}, [-0.08808, -0.542019, -0.050117, -1.882813, -1.129537, 0.357912, -1.632679, 0.373455]),
+    (
+        "Muon",
+        {"weight_decay": 0.1},
+        [-0.089482, -0.515386, -0.045801, -1.791992, -1.079492, 0.34125, -1.632354, 0.37244],
+    ),
+    (
+        "Muon",
+        {"gradient_accumulation_steps": 2},
+        [-0.000147, -0.566227, -0.082626, -1.941125, -1.134247, 0.361504, -1.877528, 0.59894],
+    ),
+    (
+        "Muon",
+        {"nesterov": False, "rms_rate": None, "ns_steps": 3},
+        [-0.409503, -0.44583, 0.075691, -1.657907, -1.124846, 0.34997, -1.635711, 0.373748],
+    ),
+    (
+        "Muon",
+        {"weight_decay": None, "adam_weight_decay": 0.3, "adam_lr_ratio": 0.5},
+        [-0.087054, -0.542706, -0.048935, -1.886623, -1.130598, 0.359547, -1.600429, 0.502143],
+    ),
 ]
 
 
@@ -103,6 +140,52 @@ KERAS = [
 def test_ten_steps_are_those_of_keras(name, options, wanted):
     found = fitted(getattr(optimizers, name)(0.05, **options))
     np.testing.assert_allclose(found, wanted, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "wanted"),
+    [
+        ("Adafactor", {}, [-0.23676, 0.88998, -2.56018, -1.65688, -0.06207, 0.3528]),
+        ("Muon", {"exclude_layers": ["out"]}, [-0.31069, 1.19968, -1.85508, -1.84654, 0.08728, 0.25848]),
+    ],
+)
+@pytest.mark.parametrize("target", TARGETS)
+def test_weights_of_several_ranks_are_updated_as_in_keras(name, options, wanted, target):
+    """A kernel of three axes, wide and tall matrices, biases: six steps."""
+    needs(target)
+    optimizer = getattr(optimizers, name)(0.05, **options)
+    stack = [
+        layers.Reshape((3, 1)),
+        layers.Conv1D(4, 2, activation="tanh"),
+        layers.Flatten(),
+        layers.Dense(3, activation="tanh"),
+        layers.Dense(2, name="out"),
+    ]
+    model = Sequential([Input((3,)), *stack])
+    rng = np.random.default_rng(3)
+    model.set_weights([rng.normal(size=v.shape) for v in model.weights])
+    model.compile(optimizer, "mse", target=target)
+    model.fit(X, Y, batch_size=24, epochs=6, verbose=0)
+    found = [float(np.sum(w * np.cos(np.arange(w.size)).reshape(w.shape))) for w in model.get_weights()]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=5e-5)
+
+
+def test_adafactor_keeps_no_array_as_large_as_a_matrix():
+    model = Sequential([Input((30,)), layers.Dense(20)])
+    model.compile("adafactor", "mse")
+    model.train_on_batch(np.zeros((2, 30)), np.zeros((2, 20)))
+    assert sorted(v.shape for v in model.optimizer.variables) == [(), (20,), (20,), (30,)]
+
+
+def test_what_muon_gives_to_adam():
+    stack = [layers.Embedding(5, 4), layers.Flatten(), layers.Dense(3, name="hidden"), layers.Dense(2, name="out_1")]
+    model = Sequential([Input((5,)), *stack])
+    muon = optimizers.Muon(exclude_layers=["out_[0-9]/"])
+    muon.build(model.trainable_variables)
+    own = [v.slot_of.shape for v in muon.variables if v.name == "velocity"]
+    assert own == [(5, 4), (3,), (3, 2), (2,)]
+    with pytest.raises(graphc.GraphcError, match="exclude_layers of Muon is a list of expressions, not 'out'"):
+        optimizers.Muon(exclude_layers="out")
 
 
 @pytest.mark.parametrize("target", TARGETS[1:])
@@ -117,6 +200,32 @@ DEFAULTS = {
     "Nadam": {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
     "Adamax": {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
     "Lamb": {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
+    "Adafactor": {
+        "learning_rate": 0.001,
+        "beta_2_decay": -0.8,
+        "epsilon_1": 1e-30,
+        "epsilon_2": 1e-3,
+        "clip_threshold": 1.0,
+        "relative_step": True,
+    },
+    "Muon": {
+        "learning_rate": 0.001,
+        "adam_beta_1": 0.9,
+        "adam_beta_2": 0.999,
+        "adam_weight_decay": 0.004,
+        "epsilon": 1e-7,
+        "weight_decay": 0.004,
+        "exclude_layers": [],
+        "exclude_embeddings": True,
+        "muon_a": 3.4445,
+        "muon_b": -4.7750,
+        "muon_c": 2.0315,
+        "adam_lr_ratio": 1,
+        "momentum": 0.95,
+        "ns_steps": 5,
+        "nesterov": True,
+        "rms_rate": 0.2,
+    },
     "Adadelta": {"learning_rate": 0.001, "rho": 0.95, "epsilon": 1e-7},
     "Ftrl": {
         "learning_rate": 0.001,
@@ -134,7 +243,7 @@ DEFAULTS = {
 def test_defaults_are_those_of_keras(name):
     config = getattr(optimizers, name)().get_config()
     for key, value in DEFAULTS[name].items():
-        assert config[key] == pytest.approx(value, rel=1e-6)
+        assert config[key] == (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value)
 
 
 @pytest.mark.parametrize("name", NAMES)

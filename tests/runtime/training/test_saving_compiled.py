@@ -39,6 +39,8 @@ OPTIMIZERS = {
     "ema": lambda: optimizers.RMSprop(0.01, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=4),
     "accumulation": lambda: optimizers.Adam(0.01, amsgrad=True, gradient_accumulation_steps=4, clipnorm=1.0),
     "loss scale": lambda: optimizers.LossScaleOptimizer(optimizers.Lion(1e-3), 1024.0, dynamic_growth_steps=4),
+    "adafactor": lambda: optimizers.Adafactor(0.05),
+    "muon": lambda: optimizers.Muon(0.01),
 }
 
 
