@@ -21,10 +21,10 @@ RATE = 1e-2
 SEED = 0
 
 
-def adapted(target: str, epochs: int = EPOCHS, images: int = 1347):
+def adapted(target: str, epochs: int = EPOCHS, images: int = 1347, dropout: float = 0.2):
     """The trained network with an adapter on its convolutions; the last layer is trained as it is."""
     graphc.utils.set_random_seed(SEED)
-    model = digits_cnn()
+    model = digits_cnn(dropout)
     model.load_weights(FOLDER / "digits_cnn.safetensors")
     model.add_adapter("sideways", r=4, alpha=8, targets="stem,block_conv*,head_conv", modules_to_save="logits,stem_bn")
     steps = epochs * -(-images // BATCH)

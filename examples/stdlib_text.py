@@ -1,8 +1,9 @@
-"""Text that every machine has: the sources of Python's standard library, read where they are installed.
+"""Text that every machine has: the sources of Python's standard library, read where they are installed, and the C
+headers beside it, which are unlike them.
 
-Ten modules are held out by name, for measuring. A training file that repeats part of one of them is left out: of its
-shingles (eight words in a row, Broder, "On the resemblance and containment of documents", 1997) at most 2 % may occur
-in a held-out module. Run as a script, it says what there is.
+Ten modules, and as many headers, are held out by name, for measuring. A training file that repeats part of one of them
+is left out: of its shingles (eight words in a row, Broder, "On the resemblance and containment of documents", 1997) at
+most 2 % may occur in a held-out file. Run as a script, it says what there is.
 """
 
 import re
@@ -28,6 +29,20 @@ HELD_OUT = (
 )
 """Modules of every Python since 3.9, by their place in the standard library."""
 
+HELD_OUT_HEADERS = (
+    "abstract.h",
+    "codecs.h",
+    "datetime.h",
+    "descrobject.h",
+    "listobject.h",
+    "modsupport.h",
+    "pymem.h",
+    "pythread.h",
+    "structmember.h",
+    "weakrefobject.h",
+)
+"""Headers of every Python since 3.9, by their place in its folder of headers."""
+
 SKIPPED = {
     *("site-packages", "dist-packages", "__pycache__"),  # not the standard library
     *("test", "tests", "idle_test"),  # larger than all the rest
@@ -36,11 +51,14 @@ SKIPPED = {
 }
 """Folders that are not read."""
 
+OF_A_BUILD = ("_sysconfigdata", "pyconfig")
+"""Beginnings of names of files that a build writes for one machine."""
+
 SHINGLE = 8
 """Words in a row that are compared."""
 
 MOST_SHARED = 0.02
-"""The part of a training file's shingles that may occur in held-out modules."""
+"""The part of a training file's shingles that may occur in held-out files."""
 
 END = b"\0"
 """Follows each file."""
@@ -55,24 +73,33 @@ class Corpus(NamedTuple):
 
 
 def corpus(folder: Path | None = None) -> Corpus:
-    """The texts under `folder`, by default this Python's standard library; files in the order of their names."""
-    folder = Path(sysconfig.get_path("stdlib")) if folder is None else Path(folder)
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py") if is_read(path, folder)}
-    missing = [name for name in HELD_OUT if name not in files]
+    """The modules under `folder`, by default this Python's standard library."""
+    return corpus_of(Path(folder or sysconfig.get_path("stdlib")), "*.py", HELD_OUT)
+
+
+def headers(folder: Path | None = None) -> Corpus:
+    """The C headers under `folder`, by default those that this Python is extended by."""
+    return corpus_of(Path(folder or sysconfig.get_path("include")), "*.h", HELD_OUT_HEADERS)
+
+
+def corpus_of(folder: Path, pattern: str, names: tuple[str, ...]) -> Corpus:
+    """The files of a pattern under `folder`, in the order of their names; those in `names` are held out."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob(pattern) if is_read(path, folder)}
+    missing = [name for name in names if name not in files]
     if missing:
-        raise FileNotFoundError(f"{folder} has no sources of {', '.join(missing)}: is the standard library a zip file?")
+        raise FileNotFoundError(f"{folder} has no {', '.join(missing)}: is it in a zip file, or not installed?")
     texts = {name: files[name].read_bytes() for name in sorted(files)}
-    known = {shingle for name in HELD_OUT for shingle in shingles(texts[name])}
-    held_out = [texts.pop(name) for name in HELD_OUT]
+    known = {shingle for name in names for shingle in shingles(texts[name])}
+    held_out = [texts.pop(name) for name in names]
     copies = [name for name, text in texts.items() if shared(text, known) > MOST_SHARED]
     train = [text for name, text in texts.items() if name not in copies]
     return Corpus(joined(train), joined(held_out), copies)
 
 
 def is_read(path: Path, folder: Path) -> bool:
-    """Whether a file belongs to the text: not links, and not what a build writes for one machine."""
+    """Whether a file belongs to the text: no links, and nothing of one machine."""
     inside = path.relative_to(folder)
-    return not (SKIPPED.intersection(inside.parts) or path.name.startswith("_sysconfigdata") or path.is_symlink())
+    return not (SKIPPED.intersection(inside.parts) or path.name.startswith(OF_A_BUILD) or path.is_symlink())
 
 
 def shingles(text: bytes) -> set[tuple[bytes, ...]]:
@@ -105,6 +132,6 @@ def all_windows(text: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray]
 
 
 if __name__ == "__main__":
-    text = corpus()
-    print(f"{len(text.train):,} bytes to train on, {len(text.held_out):,} held out ({', '.join(HELD_OUT)})")
-    print(f"left out, as they repeat held-out text: {', '.join(text.copies) or 'none'}")
+    for text, held_out in ((corpus(), HELD_OUT), (headers(), HELD_OUT_HEADERS)):
+        print(f"{len(text.train):,} bytes to train on, {len(text.held_out):,} held out ({', '.join(held_out)})")
+        print(f"left out, as they repeat held-out text: {', '.join(text.copies) or 'none'}")

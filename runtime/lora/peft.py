@@ -54,6 +54,8 @@ Array = np.ndarray[Any, Any]
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
 DIGEST = "graphc_base_sha256"
+COUNTED = ".num_batches_tracked"
+"""The end of what BatchNorm counts in PyTorch, which nothing depends on where its momentum is a number."""
 
 IGNORED = frozenset(
     {
@@ -115,7 +117,10 @@ def save_adapter(
     adapted = {layer_of(weight) for weight in found.parts}
     for weight in found.trained:
         array = to_torch(found.value_of(weight), forms.get(weight))
-        tensors[_kept_key(names, weight, adapted)] = flat(weight, array)
+        key = _kept_key(names, weight, adapted)
+        tensors[key] = flat(weight, array)
+        if key.endswith(".running_mean"):
+            tensors[key.replace(".running_mean", COUNTED)] = np.array(0, np.int64)  # PEFT misses it otherwise
     metadata = {"format": "pt", **({} if found.base is None else {DIGEST: found.base})}
     folder.mkdir(parents=True, exist_ok=True)
     data = save({key: np.ascontiguousarray(array) for key, array in tensors.items()}, metadata)
@@ -224,6 +229,8 @@ def read_folder(folder: Path) -> AdapterFolder:
     data = path.read_bytes()
     found = AdapterFolder(folder, config, base=_metadata(data).get(DIGEST))
     for key, array in sorted(tensors_of(data, str(path)).items()):
+        if key.endswith(COUNTED):
+            continue
         if not dtype_of(array.dtype).is_float or not np.isfinite(array.astype(np.float64)).all():
             raise FormatError(f"{path}: {key!r} has {array.dtype} numbers that are no floats, or not finite")
         _sort_in(found, key.removeprefix(PREFIX), array)

@@ -1,9 +1,6 @@
 """The examples that train: the digits network from random weights, and a byte-level language model on the sources of
 Python's standard library. What is random is the same on every target, so their losses agree."""
 
-import fcntl
-import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,12 +12,6 @@ from artifacts import needs
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TARGETS = ["numpy", "onnx", "torch", "jax"]
-
-
-@pytest.fixture
-def examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The examples can be imported, as they import each other."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
 
 
 def agree(means: dict[str, list[float]], tolerance: float) -> None:
@@ -89,30 +80,6 @@ def test_the_digits_network_learns_on_every_target() -> None:
         assert len(losses[name]) == 20
         assert int(found[3].partition("right on ")[2].split()[0]) >= 0.98 * 450
     agree(losses, 1e-4)
-
-
-@pytest.fixture(scope="session")
-def language_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[list[float], float]]:
-    """The first mean losses of `examples/gpt_train.py` on a target, and its nats per byte; each is run once."""
-    folder = tmp_path_factory.getbasetemp()
-    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-
-    def trained(target: str) -> tuple[list[float], float]:
-        needs(target)
-        printed = shared / f"gpt-{target}.txt"
-        with open(shared / f"gpt-{target}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be at it
-            if not printed.exists():
-                script = [sys.executable, str(EXAMPLES / "gpt_train.py"), "--target", target]
-                text = subprocess.run(script, capture_output=True, text=True, check=True).stdout
-                print("", text, sep="\n", flush=True)
-                printed.write_text(text, encoding="utf-8")
-        text = printed.read_text(encoding="utf-8")
-        means = [float(loss) for loss in re.findall(r"mean loss ([\d.]+)", text)[:20]]
-        (nats,) = re.findall(r"held-out modules: ([\d.]+) nats", text)
-        return means, float(nats)
-
-    return trained
 
 
 @pytest.mark.slow
