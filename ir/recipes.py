@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,6 +89,19 @@ class Quantize:
         """The weight, from all of its arrays."""
         return self._format().dequantize(*arrays, shape=self.shape).astype(self.before.numpy)
 
+    def joined_axes(self, axis: int, splits: Sequence[int]) -> tuple[tuple[int, ...], int] | None:
+        """Where the array of a weight that was joined along `axis` at `splits` is split into those of its parts, and
+        along which axis; None where it is not so."""
+        form = self._format()
+        sizes = [limit - start for start, limit in pairwise((0, *splits, self.shape[axis]))]
+        shapes = [(*self.shape[:axis], size, *self.shape[axis + 1 :]) for size in sizes]
+        axes = form.joined_axes(shapes, axis)
+        if axes is None:
+            return None
+        own = axes[self.part]
+        widths = [int(form.parts(shape)[self.part].type.shape[own]) for shape in shapes[:-1]]  # type: ignore[arg-type]
+        return tuple(accumulate(widths)), own
+
     def _format(self) -> Format:
         from graphc.ir.formats import parse_format  # formats are written with ops, which know of weights
 
@@ -133,6 +146,24 @@ class Recipe:
         if len(self.sources) == 1:
             return {self.sources[0]: array}
         return dict(zip(self.sources, np.split(array, self.splits, self.axis), strict=True))
+
+    def keeping(self, array: Array, stored: Array, names: Collection[str]) -> Array:
+        """`array`, with the elements of these sources as they are in `stored`: rounded again, they may be others. Where
+        the format mixes the sources, `array` as it is."""
+        step = self.steps[0] if self.steps else None
+        axes = step.joined_axes(self.axis, self.splits) if isinstance(step, Quantize) else None
+        if axes is None or not names:
+            return array
+        parts: list[list[Array]] = []
+        for each in (array, stored):
+            for later in reversed(self.steps[1:]):
+                each = later.invert(each)
+            parts.append(np.split(each, *axes))
+        chosen = [old if name in names else new for name, new, old in zip(self.sources, *parts, strict=True)]
+        whole = np.concatenate(chosen, axes[1])
+        for later in self.steps[1:]:
+            whole = later.apply(whole)
+        return whole
 
     @staticmethod
     def invert_together(recipes: Sequence[Recipe], arrays: Sequence[Array]) -> dict[str, Array]:

@@ -117,19 +117,19 @@ class ExecutableWeights(MutableMapping[str, Array]):
         parts = self._parts[recipe.sources[0]]
         return Recipe.invert_together([self._recipes[part] for part in parts], [self._loaded.read(p) for p in parts])
 
-    def _is_kept(self, source: str, given: Mapping[str, Any]) -> bool:
-        """Whether a weight that is stored quantized is given what is read of it: then it is not rounded again."""
-        current = self._sources(self._parts[source][0])[source]
-        return source in given and np.array_equal(np.asarray(given[source]), current)
-
     def _made(self, place: str, recipe: Recipe, given: Mapping[str, Any]) -> Array:
-        """The stored array of new values of source weights; those that are joined with them keep theirs."""
-        if recipe.quantized is not None and self._is_kept(recipe.sources[0], given):
+        """The stored array of new values of source weights; those that are joined with them keep theirs. So does what
+        is stored quantized and is given what is read of it: it is not rounded again."""
+        quantized = recipe.quantized is not None
+        whole = not quantized and all(name in given for name in recipe.sources)
+        current = {} if whole else self._sources(place)
+        kept = {n for n in recipe.sources if n not in given or (quantized and np.array_equal(given[n], current[n]))}
+        if quantized and len(kept) == len(recipe.sources):
             return self._loaded.read(place)
-        current = {} if all(name in given for name in recipe.sources) else self._sources(place)
         like = recipe.source_types(*self._loaded.described(place))
         sources = {name: _fitting(name, given.get(name, current.get(name)), *like[name]) for name in recipe.sources}
-        return recipe.apply(sources)
+        array = recipe.apply(sources)
+        return recipe.keeping(array, self._loaded.read(place), kept) if quantized else array
 
 
 def _fitting(name: str, array: Any, shape: tuple[int, ...], kind: np.dtype[Any]) -> Array:

@@ -79,7 +79,9 @@ def glu_gradient(dy, x, activation=F.silu, slope=torch.ops.aten.silu_backward):
 def lora_linear(x, weight, a, b, bias=None, dropped=None, scaling=1.0):
     """x @ weight + bias, and what an adapter adds: dropped (x where there is none) @ a * scaling @ b."""
     y = x @ weight if bias is None else x @ weight + bias
-    return y + (x if dropped is None else dropped) @ a * scaling @ b
+    small = (x if dropped is None else dropped) @ a
+    y.view(-1, y.shape[-1]).addmm_(small.view(-1, a.shape[1]), b, alpha=scaling)
+    return y
 ''',
     "attention_gradient": '''
 def attention_gradient(dy, *operands, **options):

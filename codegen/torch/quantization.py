@@ -117,16 +117,21 @@ def int8_rows(values, scales, zero_points=None):
     whole = values.float() if zero_points is None else values.float() - zero_points[:, None]
     return whole * scales[:, None]
 ''',
+    "nibbles": '''
+def nibbles(values):
+    """The halves of bytes [..., n], the low one first: int8[..., 2 * n]."""
+    pairs = values.to(torch.int16)  # two bytes at once, which is faster than to lay one half beside the other
+    pairs |= pairs << 4
+    return pairs.bitwise_and_(0x0F0F).view(torch.int8)
+''',
     "int4_rows": '''
 def int4_rows(values, scales, zero_points=None, block=32):
     """A matrix from integers of 4 bits, two a byte, in blocks of a row: less their zero point, times their scale."""
-    whole = torch.stack([values & 15, values >> 4], -1).reshape(len(values), -1).float()
-    if zero_points is None:
-        whole -= 8
-    else:
-        zero_points = torch.stack([zero_points & 15, zero_points >> 4], -1).reshape(len(values), -1)
-        whole -= zero_points[:, : scales.shape[1]].repeat_interleave(block, 1)[:, : whole.shape[1]]
-    return whole * scales.repeat_interleave(block, 1)[:, : whole.shape[1]]
+    whole = nibbles(F.pad(values, (0, -values.shape[1] % (block // 2)))).unflatten(1, (-1, block))
+    whole -= 8 if zero_points is None else nibbles(zero_points)[:, : scales.shape[1], None]
+    whole = whole.float()
+    whole *= scales[..., None].float()
+    return whole.flatten(1)[:, : 2 * values.shape[1]]
 ''',
     "q4_0_rows": '''
 def q4_0_rows(values, scales):

@@ -65,6 +65,10 @@ class BlockFormat(Format):
         width = columns(shape, self.channel_axis(len(shape)))
         return Part("values", TensorType.of(u8, (rows, *self.packed_shape(width)))), scales, *zeros
 
+    def joined_axes(self, shapes: Sequence[Sequence[Any]], axis: int) -> tuple[int, ...] | None:
+        along_channels = axis == self.channel_axis(len(shapes[0]))
+        return tuple(0 for _ in self.parts(shapes[0])) if along_channels else None
+
     @abstractmethod
     def packed_shape(self, width: Any) -> tuple[Any, ...]:
         """The shape in which so many values of a channel are stored, in bytes."""

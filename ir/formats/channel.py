@@ -51,6 +51,11 @@ class Int8(Format):
         zeros = (Part("zero_points", TensorType.of(self.storage, spread)),) if self.asymmetric else ()
         return Part("values", TensorType.of(self.storage, shape)), scales, *zeros
 
+    def joined_axes(self, shapes: Sequence[Sequence[Any]], axis: int) -> tuple[int, ...] | None:
+        if self.tensor or axis != self.channel_axis(len(shapes[0])):
+            return None
+        return axis, *(0 for _ in self.parts(shapes[0])[1:])
+
     def quantize(self, array: Array) -> tuple[Array, ...]:
         wide = finite(array, self)
         axis = None if self.tensor else self.channel_axis(array.ndim)

@@ -78,6 +78,11 @@ class Format(ABC):
         """Whether the first axis is that of channels, and each array has its part of them along its own first axis."""
         return self.axis == 0
 
+    def joined_axes(self, shapes: Sequence[Sequence[Any]], axis: int) -> tuple[int, ...] | None:
+        """Along which axis each array of tensors that are joined along `axis` is those of the tensors joined, in order;
+        None where it is not so, as where they would share a scale."""
+        return None
+
     # --- what all formats share -------------------------------------------------------------------------------
 
     def of_channels(self: Self, axis: int) -> Self:

@@ -50,6 +50,9 @@ class _Gguf(Format):
         values = TensorType.of(self.storage, (shape[axis], width // BLOCK, self.width))
         return Part("values", values), Part("scales", TensorType.of(f16, values.shape[:2]))
 
+    def joined_axes(self, shapes: Sequence[Sequence[Any]], axis: int) -> tuple[int, ...] | None:
+        return (0, 0) if axis == self.channel_axis(len(shapes[0])) else None
+
     def quantize(self, array: Array) -> tuple[Array, ...]:
         self.parts(array.shape)
         rows = as_rows(finite(array, self).astype(np.float32), self.channel_axis(array.ndim))

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphc.ir import ops
+from graphc.ir.dims import product
 from graphc.ir.dtypes import DType, f32, i32, u8
 from graphc.ir.errors import GraphcError
 from graphc.ir.formats.format import Array, Format, Part, Tensor, finite, register_format
@@ -137,6 +138,14 @@ class NF4(Format):
             Part("scales_of_scales", TensorType.of(f32, (-(-blocks // self.double),))),
             Part("mean_scale", TensorType.of(f32, ())),
         )
+
+    def joined_axes(self, shapes: Sequence[Sequence[Any]], axis: int) -> tuple[int, ...] | None:
+        """Scales that are quantized have one mean for all, which those of other tensors do not share; and a block has
+        no elements of two tensors."""
+        if self.double or axis != self.channel_axis(len(shapes[0])):
+            return None
+        whole = all(product(shape) % self.block == 0 for shape in shapes[:-1])
+        return (0, 0) if whole else None
 
     def quantize(self, array: Array) -> tuple[Array, ...]:
         rows = as_rows(finite(array, self).astype(np.float32), self.channel_axis(array.ndim))

@@ -1,93 +1,180 @@
 """Frozen weights that are read only side by side are stored so: one concatenation when compiling, none in a step.
 
-The stored weight's recipe names the weights it was made from, so that checkpoints and `weights` speak of these.
+Of weights that are stored as integers the arrays are joined, each with its like, where the format allows that, so that
+one `dequantize` gives all. The stored weight's recipe names the weights it was made from, so that checkpoints and
+`weights` speak of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
 
-from graphc.ir.graph import Function, Op, Parameter
+from graphc.ir import ops
+from graphc.ir.formats import parse_format
+from graphc.ir.graph import Function, Op, Parameter, Value
 from graphc.ir.module import Array, Module, Weight, WeightTable
-from graphc.ir.recipes import Recipe
+from graphc.ir.recipes import Quantize, Recipe
 from graphc.ir.rewriter import Rewriter
+from graphc.ir.types import TensorType
 from graphc.passes.lora.insert import weight_parameter
 
-Key = tuple[tuple[str, ...], int]
-"""Names of weights, and the axis along which they are joined."""
+
+@dataclass(frozen=True)
+class Side:
+    """What a concatenation reads: for each weight the names of its arrays (itself, or those of its format)."""
+
+    names: tuple[tuple[str, ...], ...]
+    axis: int
+    form: str | None = None
 
 
 def join_weights(module: Module) -> int:
-    """Join what every function reads joined, in place; returns how many weights were made. Linear."""
-    concats: dict[Key, list[Op]] = {}
+    """Join what every function reads joined, in place; returns how many arrays were made. Linear."""
+    concats: dict[Side, list[Op]] = {}
     for function in module.functions.values():
         named = {p.value: p.weight for p in function.parameters if p.weight is not None}
         for op in function.block:
-            names = [named.get(value) for value in op.operands if value is not None] if op.name == "concat" else []
-            sources = tuple(name for name in names if name is not None)
-            if len(sources) > 1 and len(sources) == len(names) == len(set(sources)):
-                concats.setdefault((sources, op.attribute_dict["axis"]), []).append(op)
+            side = _side(op, named) if op.name == "concat" else None
+            if side is not None:
+                concats.setdefault(side, []).append(op)
     made = 0
-    for (names, axis), found in concats.items():
-        if _can_join(module, names, set(found)):
-            _join(module, names, axis, found)
-            made += 1
+    for side, found in concats.items():
+        recipes = _recipes(module, side, found)
+        if recipes is not None:
+            _join(module, side, recipes, found)
+            made += len(recipes)
     return made
+
+
+def _side(op: Op, named: Mapping[Value, str]) -> Side | None:
+    """What a concatenation of weights reads, where each is another one and all are stored in one way."""
+    names: list[tuple[str, ...]] = []
+    forms: set[str | None] = set()
+    for value in (value for value in op.operands if value is not None):
+        inner = value.op if value.op is not None and value.op.name == "dequantize" else None
+        arrays = [value] if inner is None else [array for array in inner.operands if array is not None]
+        names.append(tuple(named[array] for array in arrays if array in named))
+        forms.add(None if inner is None else inner.attribute_dict["format"])
+        if len(names[-1]) < len(arrays):
+            return None
+    flat = [name for arrays in names for name in arrays]
+    if len(names) < 2 or len(forms) > 1 or len(set(flat)) < len(flat):
+        return None
+    return Side(tuple(names), op.attribute_dict["axis"], forms.pop())
 
 
 def _readers(module: Module, name: str) -> list[tuple[Function, Parameter]]:
     return [(f, p) for f in module.functions.values() for p in f.parameters if p.weight == name]
 
 
-def _can_join(module: Module, names: Sequence[str], concats: set[Op]) -> bool:
-    """Whether nothing else reads these weights, nothing writes them, and they are as their source has them."""
-    table = module.weights
+def _recipes(module: Module, side: Side, concats: Sequence[Op]) -> list[tuple[Recipe, int]] | None:
+    """How each joined array is made of the source's weights, and along which of its own axes it is joined; None where
+    something else reads one of these weights or writes it, where it is not as its source has it, or its format cannot
+    be joined."""
+    table, axis = module.weights, side.axis
+    readers = set(concats)
+    if side.form is not None:
+        readers = {value.op for op in concats for value in op.operands if value is not None and value.op is not None}
+        if any(op not in concats for reader in readers for op in reader.result.uses or ()):
+            return None
     aliases = {weight.alias for weight in table.entries()}
-    for name in names:
-        weight = table.info(name)
-        plain = weight.alias is None and name not in aliases and weight.recipe in (None, Recipe((name,)))
-        if not plain or (weight.array is None and weight.load is None):
+    if not all(_is_read_by(module, name, readers, aliases) for arrays in side.names for name in arrays):
+        return None
+    splits = tuple(accumulate(value.shape[axis] for value in concats[0].operands[:-1] if value is not None))
+    if not all(isinstance(split, int) for split in splits):
+        return None
+    if side.form is None:
+        sources = tuple(name for (name,) in side.names)
+        plain = all(table.info(name).recipe in (None, Recipe((name,))) for name in sources)
+        return [(Recipe(sources, (), axis, splits), axis)] if plain else None  # type: ignore[arg-type]
+    shapes = [value.shape for value in concats[0].operands if value is not None]
+    axes = parse_format(side.form).joined_axes(shapes, axis)
+    found: list[tuple[Recipe, int]] = []
+    for part, own in enumerate(axes or ()):
+        before = [
+            _recipe_of(table.info(arrays[part]), side.form, shape, part)
+            for arrays, shape in zip(side.names, shapes, strict=True)
+        ]
+        sources = tuple(recipe.sources[0] for recipe in before if recipe is not None)
+        kinds = {recipe.quantized.before for recipe in before if recipe is not None and recipe.quantized is not None}
+        if len(sources) < len(before) or len(kinds) > 1:
+            return None
+        step = Quantize(side.form, concats[0].result.type.shape, kinds.pop(), part)  # type: ignore[arg-type]
+        found.append((Recipe(sources, (step,), axis, splits), own))  # type: ignore[arg-type]
+    return found or None
+
+
+def _recipe_of(weight: Weight, form: str, shape: Sequence[object], part: int) -> Recipe | None:
+    """The recipe of an array of a format that is all that was done to a weight of this shape."""
+    recipe = weight.recipe
+    if recipe is None or len(recipe.sources) > 1 or len(recipe.steps) > 1 or recipe.quantized is None:
+        return None
+    step = recipe.quantized
+    return recipe if (step.format, step.shape, step.part) == (form, tuple(shape), part) else None
+
+
+def _is_read_by(module: Module, name: str, readers: Collection[Op], aliases: Collection[str | None]) -> bool:
+    """Whether only these read a weight, under this name, and nothing writes it."""
+    weight = module.weights.info(name)
+    if weight.alias is not None or name in aliases or (weight.array is None and weight.load is None):
+        return False
+    for function, parameter in _readers(module, name):
+        if any(result.updates is parameter for result in function.results):
             return False
-        for function, parameter in _readers(module, name):
-            if any(result.updates is parameter for result in function.results):
-                return False
-            if any(op not in concats for op in parameter.value.uses or ()):
-                return False
+        if any(op not in readers for op in parameter.value.uses or ()):
+            return False
     return True
 
 
-def _join(module: Module, names: Sequence[str], axis: int, concats: Sequence[Op]) -> None:
-    table = module.weights
-    sources = [table.info(name) for name in names]
-    sizes = [size for source in sources if isinstance(size := source.type.shape[axis], int)]
-    splits = tuple(accumulate(sizes[:-1]))
-    name = _joined_name(names, table)
-    recipe = Recipe(tuple(names), (), axis, splits)
-    trainable = any(source.trainable for source in sources)
-    type = concats[0].result.type
-    if all(source.array is not None for source in sources):
-        array = np.concatenate([table[each] for each in names], axis)
-        table.declare(Weight(name, type, trainable, recipe=recipe, array=array))
-    else:
-        loads = [_loader(source) for source in sources]
-        table.declare(
-            Weight(name, type, trainable, recipe=recipe, load=lambda: np.concatenate([load() for load in loads], axis))
-        )
+def _join(module: Module, side: Side, recipes: Sequence[tuple[Recipe, int]], concats: Sequence[Op]) -> None:
+    columns = list(zip(*side.names, strict=True))
+    names = [
+        _store(module.weights, column, recipe, axis) for column, (recipe, axis) in zip(columns, recipes, strict=True)
+    ]
     rewriter = Rewriter()
+    inner = dict.fromkeys(value.op for op in concats for value in op.operands if value is not None)
     for op in concats:
-        function = op.block.function
+        function, type = op.block.function, op.result.type
         assert function is not None
-        rewriter.replace(op, weight_parameter(module, function, name))
+        arrays = [weight_parameter(module, function, name) for name in names]
+        if side.form is None:
+            rewriter.replace(op, arrays[0])
+            continue
+        with rewriter.before(op):
+            whole = ops.dequantize(*arrays, format=side.form, shape=type.shape, dtype=type.dtype)
+        rewriter.replace(op, whole)
+    for op in inner:
+        if op is not None:
+            rewriter.erase(op)
     rewriter.flush()
-    for each in names:
+    for each in [name for arrays in side.names for name in arrays]:
         for function in module.functions.values():
             for index, parameter in reversed(list(enumerate(function.parameters))):
                 if parameter.weight == each:
                     rewriter.remove_parameter(function, index)
-        table.remove(each)
+        module.weights.remove(each)
+
+
+def _store(table: WeightTable, names: Sequence[str], recipe: Recipe, axis: int) -> str:
+    """Put the arrays of these weights into the table, joined; returns under which name."""
+    sources = [table.info(name) for name in names]
+    shape = list(sources[0].type.shape)
+    shape[axis] = sum(size for source in sources if isinstance(size := source.type.shape[axis], int))
+    name, type = _joined_name(names, table), TensorType.of(sources[0].type.dtype, shape)
+    loads = [_loader(source) for source in sources]
+
+    def joined() -> Array:
+        return np.concatenate([load() for load in loads], axis)
+
+    kept = all(source.array is not None for source in sources)
+    trainable = any(source.trainable for source in sources)
+    array, load = (joined(), None) if kept else (None, joined)
+    table.declare(Weight(name, type, trainable, recipe=recipe, load=load, array=array))
+    return name
 
 
 def _loader(weight: Weight) -> Callable[[], Array]:
