@@ -73,10 +73,12 @@ def kernel_gradient(op: Op) -> Spelled | None:
 
 
 def _identity(kind: str, dtype: DType) -> str:
+    if kind == "sum" and dtype.is_float:
+        return "0.0"
     start = identity(kind, dtype).replace("np.", "jnp.")
-    if not dtype.is_float:
-        return f"jnp.array({start}, jnp.{dtype})"  # Python's number takes a float's dtype, and JAX knows its gradient
-    return "0.0" if kind == "sum" else start
+    if start.endswith("inf"):
+        return start  # Python's number takes the array's dtype, and JAX knows the gradient
+    return f"jnp.array({start}, jnp.{dtype})"
 
 
 def reduce_window(op: Op) -> Spelled:
