@@ -63,7 +63,8 @@ def _by_batches(model: Any, data: Adapter, callbacks: CallbackList) -> list[Arra
         callbacks.batch_begin("predict", step)
         named = by_name(x, forward.inputs)
         count += length(named)
-        parts.append(forward(named, step))
+        with forward.program.starting("forward", callbacks.compiling):
+            parts.append(forward(named, step))
         callbacks.batch_end("predict", step, {})
     callbacks.end("predict")
     if not parts:
@@ -75,7 +76,7 @@ class Forward:
     """A model's `forward`, which is given a key of its own for each batch where it draws random numbers."""
 
     def __init__(self, model: Any) -> None:
-        program = model.inference_program()
+        self.program = program = model.inference_program()
         parameters = program.recorded.module.functions["forward"].inputs
         self.inputs = [parameter for parameter in parameters if parameter.role != "key"]
         self._call = program.executable

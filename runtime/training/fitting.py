@@ -56,7 +56,7 @@ class Fit:
             test = spare if validation is None else types_of(model, validation)
         except GraphcError as error:
             raise error.at("validation_data") from None
-        self.program: Program = model._program(train, test)
+        self.program: Program = model._program(train, test, callbacks.compiling)
         if validation is not None:
             check_labels(self.program, validation)
 
@@ -113,7 +113,8 @@ class Fit:
         for number, batch in enumerate(batches, position.step):
             self.callbacks.batch_begin("train", number)
             try:
-                logs = step(*batch, keys[number])
+                with self.program.starting("train_step", self.callbacks.compiling):
+                    logs = step(*batch, keys[number])
             except GraphcError as error:
                 error = located(error, self.data, epoch, number)
                 raise error.at(f"epoch {epoch + 1}, step {number + 1}") from error.__cause__
@@ -159,7 +160,8 @@ def evaluate(model: Any, program: Program, data: Adapter, callbacks: CallbackLis
     for number, batch in enumerate(data.start(0)):
         callbacks.batch_begin("test", number)
         try:
-            logs = step(*batch, keys[number])
+            with program.starting("test_step", callbacks.compiling):
+                logs = step(*batch, keys[number])
         except GraphcError as error:
             raise located(error, data, 0, number).at(f"step {number + 1} of the evaluation") from error.__cause__
         callbacks.batch_end("test", number, logs)

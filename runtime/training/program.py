@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from graphc.runtime.training.step import Entry, Feed, TrainingModule
 
 Array = np.ndarray[Any, Any]
 Logs = dict[str, Array]
+Compiling = Callable[[str], AbstractContextManager[None]]
+"""Says that the target of this name compiles, for as long as it is entered."""
 
 
 class Program:
@@ -29,6 +32,7 @@ class Program:
         self.sizes: Mapping[str, int] | None = None if settings.get("memory_budget") is None else sizes or {}
         """The sizes that a memory budget was planned for, None without one."""
         self.executable: Executable = compile_source(recorded.module, **settings, sizes=self.sizes)
+        self._started: set[str] = set()
         self.warned = False
         """Whether the weights that the loss does not reach were named."""
         self._adapters = {name: v.adapter for name, v in recorded.variables.items() if v.adapter is not None}
@@ -68,6 +72,13 @@ class Program:
                     variable.hold(weights, name)
         self._held_at = changes()
 
+    def starting(self, name: str, compiling: Compiling) -> AbstractContextManager[None]:
+        """What an entry runs in: where it is its first time, when JAX compiles it, that is said."""
+        if name in self._started:
+            return nullcontext()
+        self._started.add(name)
+        return compiling(self.executable.target)
+
     def runner(self, name: str) -> Callable[..., Logs]:
         """A function `(x, y, sample_weight, key)` that runs a step on a batch and gives its logs."""
         entry: Entry = self.recorded.entries[name]
@@ -102,4 +113,4 @@ def _rounded(executable: Executable) -> frozenset[str]:
     )
 
 
-__all__ = ["Logs", "Program"]
+__all__ = ["Compiling", "Logs", "Program"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from graphc.ir.errors import FormatError, GraphcError
 from graphc.ir.module import Module
 from graphc.passes import run_passes
 from graphc.passes.autodiff import check_gradients
+from graphc.runtime import config
 from graphc.runtime.budget import budget_bytes
 from graphc.runtime.training import compile_config, fitting, optimizers
 from graphc.runtime.training.accumulation import CONSTANT, Term, joined
@@ -37,7 +39,7 @@ from graphc.runtime.training.metrics.compiled import CompiledMetrics
 from graphc.runtime.training.metrics.metric import metrics_of
 from graphc.runtime.training.metrics.reductions import Mean
 from graphc.runtime.training.optimizers import LossScaleOptimizer, Optimizer
-from graphc.runtime.training.program import Program
+from graphc.runtime.training.program import Compiling, Program
 from graphc.runtime.training.step import Batch, batch_types, record_training
 
 Array = np.ndarray[Any, Any]
@@ -304,7 +306,9 @@ class Trainer(frontends.Model):
             raise GraphcError(f"model {self.name!r} is not compiled: call compile(optimizer=..., loss=...) first")
         return self._compiled
 
-    def _program(self, train: Batch | None, test: Batch | None) -> Program:
+    def _program(
+        self, train: Batch | None, test: Batch | None, compiling: Compiling = lambda target: nullcontext()
+    ) -> Program:
         """The compiled entries for batches of these types, made when first asked for."""
         compiled = self._require_compiled()
         trained = tuple(id(variable) for variable in self.trainable_variables)
@@ -322,7 +326,8 @@ class Trainer(frontends.Model):
                 return program
         key = (train and train.key, test and test.key, trained)
         sizes = train.sizes if train is not None else {}
-        program = Program(record_training(self, train, test, compiled.check_finite), compiled.settings, sizes)
+        with compiling(codegen.target(compiled.settings["target"] or config.target()).name):
+            program = Program(record_training(self, train, test, compiled.check_finite), compiled.settings, sizes)
         compiled.programs[key] = program
         return program
 
@@ -418,7 +423,6 @@ class Trainer(frontends.Model):
             inputs=partial(fitted_inputs, self),
             steps_name="steps",
         )
-        program = self._program(None, fitting.types_of(self, data))
         listed = CallbackList(
             callbacks,
             add_progbar=verbosity(verbose, True) != 0,
@@ -427,6 +431,7 @@ class Trainer(frontends.Model):
             epochs=1,
             steps=data.steps,
         )
+        program = self._program(None, fitting.types_of(self, data), listed.compiling)
         keys = StepKeys(np.asarray(key_of(None), np.uint32), 0)
         logs = fitting.evaluate(self, program, data, listed, keys)
         return logs if return_dict else _listed(logs)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from graphc.frontends.arguments import constructor_arguments, no_argument, takes_any
@@ -166,6 +167,15 @@ class CallbackList:
     def end(self, mode: str, logs: Mapping[str, Any] | None = None) -> None:
         for hook in self._listening[f"on_{mode}_end"]:
             hook(logs)
+
+    @contextmanager
+    def compiling(self, target: str) -> Iterator[None]:
+        """Let the progress say that a target compiles, which may take seconds."""
+        with ExitStack() as shown:
+            for callback in self.callbacks:
+                if hasattr(callback, "show_compiling"):
+                    shown.enter_context(callback.show_compiling(target))
+            yield
 
     def close(self) -> None:
         """What is left on a terminal when a run ends early is tidied up."""

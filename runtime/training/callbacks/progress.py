@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from graphc.ir.errors import GraphcError
@@ -12,6 +13,9 @@ from graphc.runtime.training.callbacks.callback import Callback
 
 INTERVAL = 0.1
 """Seconds between two updates of the bar."""
+SEPARATOR = " - "
+INDENT = "    "
+"""Of the lines that the one of an epoch goes on in."""
 
 
 def verbosity(verbose: Any, quiet_elsewhere: bool = False) -> int:
@@ -133,7 +137,7 @@ class ProgbarLogger(Callback):
             self._task,
             completed=self._seen,
             time=self._time(),
-            logs=log_text(logs),
+            logs=SEPARATOR.join(log_texts(logs)),
             refresh=True,
         )
 
@@ -142,15 +146,30 @@ class ProgbarLogger(Callback):
         each = spent / max(self._seen, 1)
         return f"{spent:.0f}s {step_time(each)}/step"
 
+    @contextmanager
+    def show_compiling(self, target: str) -> Iterator[None]:
+        """Say on a terminal that a target compiles: in the bar until there are logs, or in a line that goes again."""
+        text = f"compiling for {target}…"
+        if self._bar is not None:
+            self._bar.update(self._task, logs=text, refresh=True)
+            yield
+        elif self._verbose == 1:
+            from rich.console import Console
+
+            with Console().status(text):
+                yield
+        else:
+            yield
+
     def _finish(self, logs: Mapping[str, Any] | None) -> None:
-        """Leave a line, in the bar's place, which may be wider than the terminal."""
+        """Leave a line in the bar's place. On a terminal that is too narrow it goes on in the next ones."""
         bar = self._bar is not None
         self.close()
         if self._verbose:
             total = self._seen if bar or self._steps is None else self._steps
             title = f"{self._seen}/{total}" if bar or not self._fitting else self._title
-            parts = [title, *self._time().split(" "), *([log_text(logs)] if logs else [])]
-            print(" - ".join(parts), flush=True)
+            parts = [title, *self._time().split(" "), *log_texts(logs)]
+            print("\n".join(broken(parts, terminal_width())), flush=True)
 
     def close(self) -> None:
         """Leave the terminal."""
@@ -159,9 +178,30 @@ class ProgbarLogger(Callback):
             self._bar = None
 
 
-def log_text(logs: Mapping[str, Any] | None) -> str:
-    """The logs in a line: `accuracy: 0.9812 - loss: 0.0613`; small numbers with an exponent."""
-    return " - ".join(f"{name}: {number(float(value))}" for name, value in (logs or {}).items())
+def log_texts(logs: Mapping[str, Any] | None) -> list[str]:
+    """The logs as `accuracy: 0.9812`, `loss: 0.0613`; small numbers with an exponent."""
+    return [f"{name}: {number(float(value))}" for name, value in (logs or {}).items()]
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal; None where the output is none, so that each line is for programs to read."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    from rich.console import Console
+
+    return Console().width
+
+
+def broken(parts: Sequence[str], width: int | None) -> list[str]:
+    """The parts in a line, or in several that break between parts and fit the width as far as a part alone does."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        longer = f"{lines[-1]}{SEPARATOR}{part}"
+        if width is None or len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(f"{INDENT}{part}")
+    return lines
 
 
 def number(value: float) -> str:

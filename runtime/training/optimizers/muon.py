@@ -11,6 +11,7 @@ from typing import Any
 from graphc.frontends import ops
 from graphc.frontends.variable import Variable
 from graphc.runtime.training.optimizers import hyperparameters as check
+from graphc.runtime.training.optimizers.adam import one_less_power
 from graphc.runtime.training.optimizers.branches import called
 from graphc.runtime.training.optimizers.optimizer import Optimizer
 
@@ -90,7 +91,7 @@ class Muon(Optimizer):
         if not self._velocities:
             return
         step = called(ops.cast(self.iterations + 1, "float32"), "step")
-        correction = ops.sqrt(1.0 - ops.power(self.adam_beta_2, step)) / (1.0 - ops.power(self.adam_beta_1, step))
+        correction = ops.sqrt(one_less_power(self.adam_beta_2, step)) / one_less_power(self.adam_beta_1, step)
         self._alpha = called(ops.cast(learning_rate, "float32") * self.adam_lr_ratio * correction, "alpha")
 
     def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:

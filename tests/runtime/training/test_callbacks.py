@@ -383,6 +383,48 @@ def test_a_bar_keeps_its_count_beside_many_logs(width, capsys, monkeypatch):
     assert len(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)) <= width
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_last_line_of_an_epoch_breaks_between_logs(width, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(width))
+    model = Sequential([Input((3,)), layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae", "mape", "root_mean_squared_error", "cosine_similarity"])
+    history = model.fit(X, Y, batch_size=4, validation_data=(X, Y))
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out).rpartition("\r")[2].splitlines()
+    assert len(lines) > 1 and max(map(len, lines)) <= width
+    assert all(line.startswith("    ") for line in lines[1:])
+    parts = " - ".join(line.strip() for line in lines).split(" - ")
+    assert [part.split(":")[0] for part in parts[3:]] == list(history.history)
+
+
+def test_the_line_of_an_epoch_is_one_where_programs_read_it(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    regression().fit(X, Y, epochs=2, validation_data=(X, Y))
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_that_a_target_compiles_is_said_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "100")
+    model = regression()
+    shown = []
+    for run in (lambda: model.fit(X, Y), lambda: model.predict(X), lambda: model.evaluate(X, Y)):
+        for _ in range(2):
+            run()
+            shown.append(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out))
+    said = [text.count("compiling for numpy…") > 0 for text in shown]
+    assert said == [True, False] * 3
+    first = shown[0]
+    # While the step is recorded there is no bar yet; while it runs its first time the bar says so.
+    assert "0/" not in first[: first.index("compiling")] and re.search(r"0/1 .*compiling for numpy…", first)
+    assert all("compiling" not in text.splitlines()[-1].rpartition("\r")[2] for text in shown)
+
+
+def test_that_a_target_compiles_is_no_line_of_a_file(capsys):
+    regression().fit(X, Y)
+    assert "compiling" not in capsys.readouterr().out
+
+
 def test_numbers_and_times():
     assert progress.number(0.5) == "0.5000" and progress.number(1e-5) == "1.0000e-05"
     assert [progress.step_time(t) for t in (2.0, 0.0123, 5e-6)] == ["2s", "12ms", "5us"]
