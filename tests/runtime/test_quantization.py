@@ -145,15 +145,38 @@ def test_emitted_torch_has_one_class_of_convolutions() -> None:
     np.testing.assert_array_equal(kernel, reference.weights["conv2d_1/kernel"])
 
 
-def test_onnx_has_a_product_of_four_bits() -> None:
+IN_PRODUCTS = ["int4", "uint4{block=16}", "int8", "int8{asymmetric}", "uint8", "q4_0", "q8_0"]
+
+
+@pytest.mark.parametrize(
+    ("form", "width"),
+    [(form, width) for form in IN_PRODUCTS for width in (7, 160, 256) if width != 7 or form[0] != "q"],
+)
+def test_onnx_runtime_keeps_weights_of_products_as_integers(form: str, width: int, tmp_path: Path) -> None:
+    """It makes no floats of them when it loads; a product of bytes is two of four bits."""
     needs("onnx")
     import onnx
+    import onnxruntime
 
-    exe = graphc.compile(graphc.quantize(perceptron(), "uint4"), target="onnx")
-    graph = onnx.load(exe.folder / "model.onnx").graph
-    found = [node for node in graph.node if node.op_type == "MatMulNBits"]
-    assert [node.domain for node in found] == ["com.microsoft"] * 2
-    assert {i.name: i.data_type for i in graph.initializer}["up/kernel_values"] == onnx.TensorProto.UINT8
+    graphc.utils.set_random_seed(0)
+    model = Sequential([Input((width,)), layers.Dense(33, name="out")])
+    model.build((None, width))
+    module = graphc.quantize(model, form)
+    exe = graphc.compile(module, target="onnx")
+    x = np.random.default_rng(0).standard_normal((5, width)).astype(np.float32)
+    np.testing.assert_allclose(exe(x), graphc.interpret(module, x), rtol=2e-6, atol=2e-6)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(exe.folder / "model.onnx"), options, ["CPUExecutionProvider"])
+    graph = onnx.load(options.optimized_model_filepath).graph
+    kinds = [node.op_type for node in graph.node]
+    assert kinds.count("MatMulNBits") == (2 if "8" in form else 1)
+    assert set(kinds) <= {"MatMulNBits", "Add"}
+    sizes = {onnx.TensorProto.UINT8: 1, onnx.TensorProto.FLOAT: 4}
+    held = sum(int(np.prod(i.dims)) * sizes.get(i.data_type, 8) for i in graph.initializer)
+    if width == 256:
+        assert held < 256 * 33 * (1.5 if "8" in form else 0.9)
 
 
 def test_the_command_compiles_with_the_pass(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Integers: QDQ that ONNX Runtime fuses into its integer kernels, `MatMulInteger`, and `MatMulNBits` for four bits.
+"""Integers: QDQ that ONNX Runtime fuses into its integer kernels, and `MatMulInteger`; `few_bits` has weights alone.
 
 A dequantized kernel that meets floats is written out in plain operations: the runtime folds these once, when it loads,
 and computes with floats from then on. `DequantizeLinear`, which it does not fold, is for what meets dequantized
@@ -15,7 +15,7 @@ import numpy as np
 from graphc.codegen.onnx.graph import GraphWriter, Tensor
 from graphc.codegen.onnx.spelling import contraction
 from graphc.ir.dtypes import f32, i8, i32, u8
-from graphc.ir.formats import Int4, Int8, parse_format
+from graphc.ir.formats import Int8, parse_format
 from graphc.ir.graph import Op, Value
 from graphc.ir.ops.casting import integer_limits
 
@@ -130,54 +130,17 @@ def integer_linear(
     return y if bias is None else graph.compute("Add", y, bias)
 
 
-# --- four bits ------------------------------------------------------------------------------------------------------
-
-
-def is_n_bits(op: Op) -> bool:
-    """Whether `MatMulNBits` does the same: blocks of inputs, of a kernel whose outputs are its channels."""
-    form, shape = parse_format(op.attribute_dict["format"]), op.attribute_dict["shape"]
-    x = op.operands[0]
-    assert x is not None
-    return isinstance(form, Int4) and form.channel_axis(2) == 1 and x.dtype is f32 and x.ndim > 1 and all(shape)
-
-
-def quantized_linear(
-    graph: GraphWriter,
-    op: Op,
-    x: Tensor,
-    bias: Tensor | None,
-    values: Tensor,
-    scales: Tensor,
-    zero_points: Tensor | None = None,
-) -> Tensor:
-    form = parse_format(op.attribute_dict["format"])
-    assert isinstance(form, Int4)
-    inputs, outputs = op.attribute_dict["shape"]
-    blocks, width = -(-inputs // form.block), form.block // 2
-    missing = blocks * width - -(-inputs // 2)
-    if missing:
-        values = graph.compute("Pad", values, graph.integers(0, 0, 0, missing))
-    values = graph.reshape(values, (outputs, blocks, width))
-    names = [x.name, values.name, graph.cast(scales, f32).name, zero_points.name if zero_points else ""]
-    while not names[-1]:
-        names.pop()
-    y = graph.contrib("MatMulNBits", names, f32, K=inputs, N=outputs, bits=4, block_size=form.block)
-    return y if bias is None else graph.compute("Add", y, bias)
-
-
 SPELLING = {
     "quantize": quantize,
     "dequantize": dequantize,
     "dynamic_quantize": dynamic_quantize,
     "integer_linear": integer_linear,
-    "quantized_linear": quantized_linear,
     "conv": with_integer_bias(contraction.convolution),
 }
 
 WHEN = {
     "quantize": is_quantize_linear,
     "dequantize": is_dequantize_linear,
-    "quantized_linear": is_n_bits,
     "dynamic_quantize": lambda op: op.operands[0].dtype is f32,
     "integer_linear": lambda op: op.results[0].dtype is f32,
 }
