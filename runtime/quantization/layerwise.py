@@ -11,14 +11,15 @@ import numpy as np
 from graphc.ir.errors import GraphcError
 from graphc.ir.formats import AWQ, BlockFormat, Format
 from graphc.ir.formats.shapes import as_rows
+from graphc.ir.graph import Op
 from graphc.ir.module import Module
 from graphc.passes.quantization.matching import absorb_transposes
 from graphc.passes.quantization.weights import quantize_weights
 from graphc.runtime.quantization.awq import AWQOptions, foldable, input_scales
 from graphc.runtime.quantization.gptq import GPTQ, gptq
-from graphc.runtime.quantization.moments import Moments, measured, readers
-from graphc.runtime.quantization.observing import Batch
+from graphc.runtime.quantization.moments import Moments, first_use, measured_in, readers
 from graphc.runtime.quantization.rounding import Grid, Rounded, nearest_values
+from graphc.runtime.quantization.stages import Batch, Stages
 
 Array = np.ndarray[Any, Any]
 Algorithm = Literal["gptq", "awq"]
@@ -61,13 +62,15 @@ def by_layer(
 ) -> Found:
     """The arrays of the weights in `formats`, each with its channels along `axes`; the module stays as it is.
 
-    Weights that read the same value are quantized together. Each group takes a run over the data, up to where it is.
+    Weights that read the same value are quantized together. Between groups only what lies between them is run.
     """
     work = module.clone()
     found = Found()
     chosen = {name: axes[name] for name in formats}
+    stages = Stages(work, data, target)
     for group in groups(work, chosen):
-        moments = measured(work, group, chosen, data, target)
+        stages.advance(_start(work, group, chosen, isinstance(options, AWQOptions)))
+        moments = measured_in(stages, {name: axes[name] for name in group})
         matrices = {name: as_rows(work.weights[name].astype(np.float64), axes[name]) for name in group}
         if isinstance(options, GPTQ):
             for name in group:
@@ -76,6 +79,18 @@ def by_layer(
         else:
             _scale_and_round(work, group, chosen, matrices, moments, formats, options, found)
     return found
+
+
+def _start(work: Module, group: Sequence[str], axes: Mapping[str, int], folds: bool) -> Op:
+    """The op before which the stage of a group begins: its first use, or the normalization before it whose weights
+    may change too."""
+    if folds:
+        reads = readers(work, work.main, {name: axes[name] for name in group})
+        if foldable(work, work.main, reads):
+            before = next(reader.x.op for each in reads.values() for reader in each)
+            assert before is not None
+            return before
+    return first_use(work, work.main, group)
 
 
 def groups(module: Module, axes: Mapping[str, int]) -> list[list[str]]:

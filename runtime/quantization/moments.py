@@ -6,17 +6,17 @@ whose outputs are its channels it is tr(D·H·Dᵀ), H [n, n] being the sum of x
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphc.ir.adapting import Use, uses_of
-from graphc.ir.errors import GraphcError, UnsupportedError
+from graphc.ir.errors import UnsupportedError
 from graphc.ir.graph import Function, Op, Value
 from graphc.ir.module import Module
-from graphc.runtime.quantization.observing import Batch, observed
+from graphc.runtime.quantization.stages import Batch, Stages
 
 Array = np.ndarray[Any, Any]
 
@@ -53,24 +53,29 @@ def readers(module: Module, function: Function, axes: Mapping[str, int]) -> dict
     A table's look-ups are none: there each element counts alike. Raises `UnsupportedError` for a weight that only other
     functions read.
     """
+    uses = {name: _uses(module, function, name) for name in axes}
     found: dict[str, list[Reader]] = {}
-    first: dict[str, int] = {}
-    for parameter in function.parameters:
-        if parameter.weight is None:
-            continue
-        name = module.weights.source(parameter.weight).name
-        if name not in axes:
-            continue
-        rank = parameter.type.ndim
-        for use in uses_of(parameter.value):
-            first[name] = min(first.get(name, use.op.order), use.op.order)
-            reader = _reader(use, axes[name] % rank == rank - 1)
-            if reader is not None:
-                found.setdefault(name, []).append(reader)
-    missing = [name for name in axes if name not in first]
-    if missing:
-        raise UnsupportedError(f"{missing[0]!r} is not read in {function.name!r} itself, whose inputs calibrate it")
-    return {name: found.get(name, []) for name in sorted(first, key=lambda name: first[name])}
+    for name in sorted(uses, key=lambda name: uses[name][0].op.order):
+        rank = module.weights.info(name).type.ndim
+        each = [_reader(use, axes[name] % rank == rank - 1) for use in uses[name]]
+        found[name] = [reader for reader in each if reader is not None]
+    return found
+
+
+def first_use(module: Module, function: Function, names: Iterable[str]) -> Op:
+    """The first op that reads one of these weights. Raises `UnsupportedError` as `readers` does."""
+    return min((_uses(module, function, name)[0].op for name in names), key=lambda op: op.order)
+
+
+def _uses(module: Module, function: Function, name: str) -> list[Use]:
+    """The uses of a weight, in order."""
+    values = [
+        p.value for p in function.parameters if p.weight is not None and module.weights.source(p.weight).name == name
+    ]
+    found = sorted((use for value in values for use in uses_of(value)), key=lambda use: use.op.order)
+    if not found:
+        raise UnsupportedError(f"{name!r} is not read in {function.name!r} itself, whose inputs calibrate it")
+    return found
 
 
 def _reader(use: Use, last: bool) -> Reader | None:
@@ -84,48 +89,35 @@ def _reader(use: Use, last: bool) -> Reader | None:
 def measured(
     module: Module, names: Iterable[str], axes: Mapping[str, int], data: Sequence[Batch], target: str = "numpy"
 ) -> dict[str, Moments]:
-    """The moments of what reads these weights, by a run over the data; of a weight that nothing multiplies with, the
-    identity. Raises `GraphcError` for values that are not finite."""
-    chosen = {name: axes[name] for name in names}
+    """The moments of what reads these weights, by a run over the data; see `measured_in`."""
+    return measured_in(Stages(module, data, target), {name: axes[name] for name in names})
+
+
+def measured_in(stages: Stages, chosen: Mapping[str, int]) -> dict[str, Moments]:
+    """The moments of what reads the chosen weights, whose channels lie along these axes, by a run from where the stage
+    begins; of a weight that nothing multiplies with, the identity. Raises `GraphcError` for values that are not
+    finite."""
+    module = stages.module
     reads = readers(module, module.main, chosen)
+    keys: dict[Value, str] = {}
+    for name, each in reads.items():
+        for number, reader in enumerate(each):
+            keys.setdefault(reader.x, f"{name}#{number}")
     found: dict[str, Moments] = {}
-    if any(reads.values()):
-        for values in observed(module, _inputs_of(module, chosen), data, target):
+    if keys:
+        for values in stages.observed({key: x for x, key in keys.items()}):
             for name, each in reads.items():
-                for number, reader in enumerate(each):
-                    x = _matrix(reader, values[_key(reads, name, number)], module.weights.info(name).type.shape)
+                for reader in each:
+                    x = _matrix(reader, values[keys[reader.x]], module.weights.info(name).type.shape)
                     if name not in found:
                         found[name] = Moments(np.zeros((len(x), x.shape[2], x.shape[2])), np.zeros(x.shape[::2]))
                     found[name].add(x)
     for name in chosen:
         if name not in found:
             shape = module.weights.info(name).type.shape
-            width = int(np.prod([s for i, s in enumerate(shape) if i != axes[name] and isinstance(s, int)]))
+            width = int(np.prod([s for i, s in enumerate(shape) if i != chosen[name] and isinstance(s, int)]))
             found[name] = Moments(np.eye(width)[None], np.ones((1, width)), 1)
     return found
-
-
-def _key(reads: Mapping[str, Sequence[Reader]], name: str, number: int) -> str:
-    """What the value that a reader takes is called among those observed: by the first that takes it."""
-    x = reads[name][number].x
-    for other, each in reads.items():
-        for at, reader in enumerate(each):
-            if reader.x is x:
-                return f"{other}#{at}"
-    raise GraphcError(f"{name!r} has no reader {number}")
-
-
-def _inputs_of(module: Module, axes: Mapping[str, int]) -> Callable[[Function], Mapping[str, Value]]:
-    def choose(function: Function) -> Mapping[str, Value]:
-        reads = readers(module, function, axes)
-        return {
-            key: reader.x
-            for name, each in reads.items()
-            for number, reader in enumerate(each)
-            if (key := f"{name}#{number}") == _key(reads, name, number)
-        }
-
-    return choose
 
 
 # --- matrices of inputs -----------------------------------------------------------------------------------------------
@@ -168,4 +160,4 @@ def _padding(given: Any, sizes: Sequence[int], spans: Sequence[int], strides: Se
     return found
 
 
-__all__ = ["Moments", "Reader", "measured", "patches", "readers"]
+__all__ = ["Moments", "Reader", "first_use", "measured", "measured_in", "patches", "readers"]

@@ -1,4 +1,4 @@
-"""Running a model on data and looking at values inside: they are outputs of a copy of its main function."""
+"""Data as calls of a model, and what values inside are on it; see `stages` for how it is run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ import numpy as np
 
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import GraphcError, ShapeError
-from graphc.ir.graph import Function, Result, Value
+from graphc.ir.graph import Function, Value
 from graphc.ir.module import Module
-from graphc.ir.rewriter import Rewriter
-from graphc.passes.calls import remove_unreachable
-from graphc.runtime.compilation import compile
+from graphc.runtime.quantization.stages import Batch, Stages
 from graphc.runtime.signature import checked_inputs
 
 Array = np.ndarray[Any, Any]
-Batch = list[Array]
-"""The inputs of one call, in order."""
 
 BATCH = 64
 """Examples that are run at once where data is given as arrays of all of them."""
@@ -101,24 +97,7 @@ def observed(
     This is where statistics for ranges come from, and those of a layer's inputs. Raises `GraphcError` for a value that
     is not finite.
     """
-    copy = module.clone()
-    function = copy.main
-    for other in list(copy.functions.values()):
-        other.public = other is function
-    remove_unreachable(copy)
-    chosen = choose(function)
-    rewriter = Rewriter()
-    rewriter.set_operands(function.block.terminator, list(chosen.values()))
-    rewriter.flush()
-    function.results[:] = [Result() for _ in chosen]
-    executable = compile(copy, target=target)
-    for number, batch in enumerate(data):
-        found = executable(*batch)
-        values = dict(zip(chosen, found if isinstance(found, tuple) else (found,), strict=True))
-        for name, value in values.items():
-            if not np.isfinite(value).all():
-                raise GraphcError(f"{name!r} is not finite on batch {number} of the calibration data")
-        yield values
+    yield from Stages(module, data, target).observed(choose(module.main))
 
 
 def observe(
