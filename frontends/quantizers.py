@@ -7,6 +7,7 @@ are divided by.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -246,32 +247,33 @@ class Int4QuantizationConfig(QuantizationConfig):
         return {"block_size": self.block_size}
 
 
+@dataclass(eq=False, repr=False)
 class _CalibratedConfig(QuantizationConfig):
     """What GPTQ and AWQ are told: `dataset` has texts for `tokenizer`, arrays of tokens, or arrays of examples for a
     model that reads no tokens; `num_samples` windows of `sequence_length` are looked at."""
 
-    def __init__(
-        self,
-        dataset: Any,
-        tokenizer: Any = None,
-        *,
-        weight_bits: int = 4,
-        num_samples: int = 128,
-        sequence_length: int = 512,
-        group_size: int = 128,
-        quantization_layer_structure: Any = None,
-    ) -> None:
+    dataset: Any
+    tokenizer: Any = None
+    _: KW_ONLY
+    weight_bits: int = 4
+    num_samples: int = 128
+    sequence_length: int = 512
+    group_size: int = 128
+    quantization_layer_structure: Any = None
+    """Keras's; layers go in the order in which the model calls them, whatever it says."""
+
+    BITS: ClassVar[tuple[int, ...]] = ()
+
+    def __post_init__(self) -> None:
         super().__init__()
-        for name, number in (("num_samples", num_samples), ("sequence_length", sequence_length)):
-            if number <= 0:
-                raise GraphcError(f"{name} is a positive number, not {number}")
-        if group_size < -1 or group_size == 0:
-            raise GraphcError(f"group_size is a positive number, or -1 for one group a channel, not {group_size}")
-        self.dataset, self.tokenizer = dataset, tokenizer
-        self.weight_bits, self.group_size = weight_bits, group_size
-        self.num_samples, self.sequence_length = num_samples, sequence_length
-        self.quantization_layer_structure = quantization_layer_structure
-        """Keras's; layers go in the order in which the model calls them, whatever it says."""
+        if self.weight_bits not in self.BITS:
+            bits = f"{', '.join(map(str, self.BITS[:-1]))} or {self.BITS[-1]}"
+            raise GraphcError(f"{self.mode.upper()} here has weight_bits {bits}, not {self.weight_bits}")
+        for name in ("num_samples", "sequence_length"):
+            if getattr(self, name) <= 0:
+                raise GraphcError(f"{name} is a positive number, not {getattr(self, name)}")
+        if self.group_size < -1 or self.group_size == 0:
+            raise GraphcError(f"group_size is a positive number, or -1 for one group a channel, not {self.group_size}")
 
     @property
     def asymmetric(self) -> bool:
@@ -287,10 +289,11 @@ class _CalibratedConfig(QuantizationConfig):
         return f"{'u' if self.asymmetric else ''}int{self.weight_bits}{{block={block}}}"
 
     def get_config(self) -> dict[str, Any]:
-        kept = ("weight_bits", "num_samples", "sequence_length", "group_size", "quantization_layer_structure")
+        kept = (field.name for field in fields(self) if field.name not in ("dataset", "tokenizer"))
         return {"dataset": None, "tokenizer": None, **{name: getattr(self, name) for name in kept}}
 
 
+@dataclass(eq=False, repr=False)
 class GPTQConfig(_CalibratedConfig):
     """Weights of 3, 4 or 8 bits by GPTQ, under Keras's names. With 8 bits each output has one scale.
 
@@ -299,43 +302,23 @@ class GPTQConfig(_CalibratedConfig):
     less, `sweeps` rounds all once more so many times.
     """
 
-    mode = "gptq"
+    _: KW_ONLY
+    per_channel: bool = True
+    hessian_damping: float = 0.01
+    symmetric: bool = False
+    activation_order: bool = False
+    search: bool = True
+    sweeps: int = 0
 
-    def __init__(
-        self,
-        dataset: Any,
-        tokenizer: Any = None,
-        *,
-        weight_bits: int = 4,
-        num_samples: int = 128,
-        per_channel: bool = True,
-        sequence_length: int = 512,
-        hessian_damping: float = 0.01,
-        group_size: int = 128,
-        symmetric: bool = False,
-        activation_order: bool = False,
-        quantization_layer_structure: Any = None,
-        search: bool = True,
-        sweeps: int = 0,
-    ) -> None:
-        super().__init__(
-            dataset,
-            tokenizer,
-            weight_bits=weight_bits,
-            num_samples=num_samples,
-            sequence_length=sequence_length,
-            group_size=group_size,
-            quantization_layer_structure=quantization_layer_structure,
-        )
-        if weight_bits not in (3, 4, 8):
-            raise GraphcError(f"GPTQ here has weight_bits 3, 4 or 8, not {weight_bits}")
-        if not 0 <= hessian_damping <= 1:
-            raise GraphcError(f"hessian_damping is from 0 to 1, not {hessian_damping}")
-        if not per_channel:
+    mode = "gptq"
+    BITS = (3, 4, 8)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.hessian_damping <= 1:
+            raise GraphcError(f"hessian_damping is from 0 to 1, not {self.hessian_damping}")
+        if not self.per_channel:
             raise GraphcError("per_channel=False, one scale for a whole tensor, loses too much and is not offered")
-        self.per_channel, self.symmetric = per_channel, symmetric
-        self.hessian_damping, self.activation_order = hessian_damping, activation_order
-        self.search, self.sweeps = search, sweeps
 
     @property
     def asymmetric(self) -> bool:
@@ -344,57 +327,29 @@ class GPTQConfig(_CalibratedConfig):
     @property
     def options(self) -> dict[str, Any]:
         """What the algorithm is told."""
-        return {
-            "damping": self.hessian_damping,
-            "act_order": self.activation_order,
-            "search": self.search,
-            "sweeps": self.sweeps,
-        }
-
-    def get_config(self) -> dict[str, Any]:
-        own = ("per_channel", "hessian_damping", "symmetric", "activation_order", "search", "sweeps")
-        return super().get_config() | {name: getattr(self, name) for name in own}
+        told = {"search": self.search, "sweeps": self.sweeps}
+        return {"damping": self.hessian_damping, "act_order": self.activation_order, **told}
 
 
+@dataclass(eq=False, repr=False)
 class AWQConfig(_CalibratedConfig):
     """Weights of 4 (here also 3) bits by AWQ, under Keras's names; `num_grid_points` scales of inputs are tried."""
 
-    mode = "awq"
+    _: KW_ONLY
+    num_grid_points: int = 20
 
-    def __init__(
-        self,
-        dataset: Any,
-        tokenizer: Any = None,
-        *,
-        weight_bits: int = 4,
-        num_samples: int = 128,
-        sequence_length: int = 512,
-        group_size: int = 128,
-        num_grid_points: int = 20,
-        quantization_layer_structure: Any = None,
-    ) -> None:
-        super().__init__(
-            dataset,
-            tokenizer,
-            weight_bits=weight_bits,
-            num_samples=num_samples,
-            sequence_length=sequence_length,
-            group_size=group_size,
-            quantization_layer_structure=quantization_layer_structure,
-        )
-        if weight_bits not in (3, 4):
-            raise GraphcError(f"AWQ has weight_bits 3 or 4, not {weight_bits}")
-        if num_grid_points <= 0:
-            raise GraphcError(f"num_grid_points is a positive number, not {num_grid_points}")
-        self.num_grid_points = num_grid_points
+    mode = "awq"
+    BITS = (3, 4)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_grid_points <= 0:
+            raise GraphcError(f"num_grid_points is a positive number, not {self.num_grid_points}")
 
     @property
     def options(self) -> dict[str, Any]:
         """What the algorithm is told."""
         return {"points": self.num_grid_points}
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"num_grid_points": self.num_grid_points}
 
 
 # --- by name --------------------------------------------------------------------------------------------------------
