@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from copy import deepcopy
 from functools import cache, wraps
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from graphc.frontends import initializers, regularizers
 from graphc.frontends.arguments import constructor_arguments, no_argument
+from graphc.frontends.copying import refuse_pickle
 from graphc.frontends.dtype_policy import DTypePolicy
 from graphc.frontends.input_spec import InputSpec, check_inputs
 from graphc.frontends.naming import automatic_name, snake_case
@@ -73,6 +75,9 @@ class Layer(WeightOwner):
     name: str = SetByInit()  # type: ignore[assignment]
     automatic_prefix: str | None = SetByInit()  # type: ignore[assignment]
     dtype_policy: DTypePolicy = SetByInit()  # type: ignore[assignment]
+
+    _not_copied: tuple[str, ...] = ()
+    """Attributes that a copy makes anew."""
 
     _input_shape: Any = None
     """The `input_shape` option: what a Sequential that begins with this layer takes."""
@@ -161,6 +166,26 @@ class Layer(WeightOwner):
             return cls(**{key: deserialize_nested(value) for key, value in config.items()})
         except TypeError as error:
             raise GraphcError(f"{cls.__name__} cannot be made from its config {config!r}: {error}") from error
+
+    # --- copies ----------------------------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A layer of the same name with weights of its own, that was not called on symbolic tensors yet."""
+        memo[id(self)] = copied = object.__new__(type(self))
+        copied.__dict__["inbound_nodes"] = []
+        self._copy_into(copied, memo)
+        return copied
+
+    def _copy_into(self, copied: Any, memo: dict[int, Any]) -> None:
+        """Copy the attributes, `memo` being that of `copy.deepcopy`."""
+        left = ("inbound_nodes", *self._not_copied)
+        copied.__dict__.update({key: deepcopy(v, memo) for key, v in self.__dict__.items() if key not in left})
+
+    def __copy__(self) -> Any:
+        return deepcopy(self)  # weights of two layers are never one array
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise refuse_pickle(self)
 
     # --- weights ---------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.frontends.copying import copied_graph
 from graphc.frontends.graph import FunctionGraph
 from graphc.frontends.layer import Layer, map_shapes
 from graphc.frontends.nodes import Node
@@ -30,6 +31,7 @@ class Model(Layer):
 
     _graph: FunctionGraph | None = None
     _input_types: Any = None
+    _not_copied = ("_graph",)
 
     def __init__(
         self, inputs: Any = None, outputs: Any = None, *, name: str | None = None, trainable: bool = True, **kwargs: Any
@@ -49,6 +51,11 @@ class Model(Layer):
     def _set_graph(self, graph: FunctionGraph | None) -> None:
         self._graph = graph
         self.built = graph is not None
+
+    def _copy_into(self, copied: Any, memo: dict[int, Any]) -> None:
+        if self._graph is not None:
+            copied.__dict__["_graph"] = copied_graph(self._graph, memo)
+        super()._copy_into(copied, memo)
 
     def _after_recording(self, module: Module, variables: Mapping[str, Variable]) -> None:
         """Change a module that was recorded of the model, whose weights these variables are; here it stays."""

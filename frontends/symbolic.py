@@ -156,6 +156,12 @@ class SymbolicTensor(Operators):
         self.output_index = output_index
         self.name = name
 
+    def __copy__(self) -> SymbolicTensor:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SymbolicTensor:
+        return self  # a copy of a model knows its own
+
     @property
     def shape(self) -> tuple[Any, ...]:
         return keras_shape(self.tensor_type.shape)

@@ -6,6 +6,7 @@ Order is the order of assignment, as in Keras: something appended to a tracked l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from typing import Any, SupportsIndex
 
 from graphc.frontends.variable import Variable, rearranged
@@ -104,6 +105,14 @@ class TrackedList(list[Any]):
         self._tracker.remove(list(self))
         super().clear()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
+        tracker = memo.get(id(self._tracker))
+        if tracker is None:  # alone, without the layer
+            return deepcopy(list(self), memo)
+        memo[id(self)] = copied = TrackedList((), tracker)
+        list.extend(copied, [deepcopy(item, memo) for item in self])
+        return copied
+
     def __reduce__(self) -> tuple[Any, ...]:
         return list, (list(self),)
 
@@ -137,6 +146,14 @@ class TrackedDict(dict[Any, Any]):
         value = super().pop(key, *default)
         self._tracker.remove(value)
         return value
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[Any, Any]:
+        tracker = memo.get(id(self._tracker))
+        if tracker is None:
+            return deepcopy(dict(self), memo)
+        memo[id(self)] = copied = TrackedDict({}, tracker)
+        dict.update(copied, {deepcopy(key, memo): deepcopy(value, memo) for key, value in self.items()})
+        return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(self),)

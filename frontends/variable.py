@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -242,6 +243,20 @@ class Variable(Operators):
     def is_held_by(self, weights: MutableMapping[str, Array]) -> bool:
         """Whether the value is in `weights`."""
         return self._held is not None and self._held[0] is weights
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Variable:
+        """A variable of its own with the same value, which no target holds."""
+        memo[id(self)] = copied = object.__new__(type(self))
+        own = {"_held": None, "_draw": None, "_array": self.numpy().copy()}
+        copied.__dict__.update({key: deepcopy(value, memo) for key, value in self.__dict__.items() if key not in own})
+        copied.__dict__.update(own)
+        return copied
+
+    def __copy__(self) -> Variable:
+        return deepcopy(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise GraphcError("a Variable is not pickled: save the weights of a model by model.save_weights(…)")
 
     def assign_add(self, value: Any) -> Any:
         """Add `value`."""

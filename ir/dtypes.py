@@ -35,6 +35,9 @@ class DType(str):
 
     __hash__ = str.__hash__
 
+    def __reduce__(self) -> Any:
+        return dtype, (str(self),)  # a copy is the same object
+
     @property
     def is_float(self) -> bool:
         return self.kind == "f"

@@ -57,6 +57,9 @@ class TensorType:
     def with_shape(self, shape: Iterable[Size]) -> TensorType:
         return TensorType.of(self.dtype, shape)
 
+    def __reduce__(self) -> Any:
+        return TensorType.of, (self.dtype, self.shape)  # a copy is the same object
+
     def __str__(self) -> str:
         if self._text is None:
             self._text = f"{self.dtype.short}[{', '.join(map(str, self.shape))}]"

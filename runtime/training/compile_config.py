@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,25 @@ def restore_training(model: Any, config: Any, arrays: Mapping[str, Array]) -> No
         variable.assign(arrays[name])
 
 
+def copy_training(model: Any, copied: Any, memo: dict[int, Any]) -> None:
+    """Compile the copy of a model as the model is, and let its optimizer keep what the model's keeps. `memo` is that of
+    `copy.deepcopy`, which has copied the weights."""
+    from graphc.runtime.training.trainer import Trainer
+
+    old, given = model.optimizer, model._compiled.given | model._compiled.settings | {"optimizer": None}
+    new = deepcopy(old, memo)
+    Trainer.compile(copied, **deepcopy(given, memo) | {"optimizer": new})
+    if old is None:
+        return
+    inside = getattr(old, "inner_optimizer", old), getattr(new, "inner_optimizer", new)
+    inside[1]._excluded = {id(memo[key]) for key in inside[0]._excluded if key in memo}
+    if old.built:
+        new.build([deepcopy(variable, memo) for variable in old._trainable_variables])
+        inside[1].make_accumulators(len(inside[0]._gradient_accumulators))
+    for to, variable in zip(new.variables, old.variables, strict=True):
+        to.assign(variable.numpy())
+
+
 def _fits(variable: Variable | None, array: Array | None) -> bool:
     return (
         variable is not None
@@ -116,4 +136,4 @@ def _named(optimizer: Any, names: Mapping[int, str]) -> dict[str, Variable]:
     return found
 
 
-__all__ = ["restore_training", "serialized", "training_state"]
+__all__ = ["copy_training", "restore_training", "serialized", "training_state"]

@@ -74,6 +74,8 @@ class Trainer(frontends.Model):
     _metrics_at: tuple[int, list[Any]] | None = None
     """The metrics of layers, and the `arrangement` in which they were looked for."""
 
+    _not_copied = (*frontends.Model._not_copied, "_compiled", "_forward", "_metrics_at")
+
     stop_training = False
 
     # --- what a step is ------------------------------------------------------------------------------------------
@@ -149,6 +151,12 @@ class Trainer(frontends.Model):
             result = metric.result()
             logs.update(result if isinstance(result, dict) else {metric.name: result})
         return logs
+
+    def _copy_into(self, copied: Any, memo: dict[int, Any]) -> None:
+        """A copy is compiled as this one is, and its optimizer goes on where this one's is; nothing is running yet."""
+        super()._copy_into(copied, memo)
+        if self._compiled is not None:
+            compile_config.copy_training(self, copied, memo)
 
     # --- compile -------------------------------------------------------------------------------------------------
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphc.frontends import ops
+from graphc.frontends.copying import refuse_pickle
 from graphc.frontends.naming import automatic_name, snake_case
 from graphc.frontends.recording import current_recording
 from graphc.frontends.variable import Variable, changes
@@ -466,6 +468,18 @@ class Optimizer:
 
         with custom_object_scope(custom_objects or {}):
             return cls(**{key: deserialize_nested(value) for key, value in config.items()})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """An optimizer of equal arguments that was built for no variables yet, as in Keras."""
+        memo[id(self)] = copied = type(self).from_config(self.get_config())
+        copied._excluded, copied._excluded_names = set(self._excluded), self._excluded_names
+        return copied
+
+    def __copy__(self) -> Any:
+        return deepcopy(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise refuse_pickle(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}>"
