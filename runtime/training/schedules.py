@@ -193,6 +193,47 @@ class CosineDecay(LearningRateSchedule):
         }
 
 
+class CosineDecayRestarts(LearningRateSchedule):
+    """Half a cosine from the initial rate down to `alpha` times it, over `first_decay_steps`; then again from `m_mul`
+    times the rate over `t_mul` times the steps, and so on. Loshchilov and Hutter, "SGDR", 2017."""
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        first_decay_steps: float,
+        t_mul: float = 2.0,
+        m_mul: float = 1.0,
+        alpha: float = 0.0,
+        name: str = "SGDRDecay",
+    ) -> None:
+        self.initial_learning_rate = initial_learning_rate
+        self.first_decay_steps = _positive("first_decay_steps", first_decay_steps)
+        self.t_mul, self.m_mul, self.alpha, self.name = _positive("t_mul", t_mul), m_mul, alpha, name
+
+    def __call__(self, step: int) -> float:
+        share, length, restarts = step / self.first_decay_steps, 1.0, 0
+        if self.t_mul == 1:
+            restarts = math.floor(share)
+            share -= restarts
+        elif self.t_mul < 1 and share * (1 - self.t_mul) >= 1:
+            raise GraphcError(f"with t_mul={self.t_mul} restarts come closer and closer, and end before step {step}")
+        else:
+            while share >= length:
+                share, length, restarts = share - length, length * self.t_mul, restarts + 1
+        decayed = 0.5 * self.m_mul**restarts * (1 + math.cos(math.pi * share / length))
+        return self.initial_learning_rate * ((1 - self.alpha) * decayed + self.alpha)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "initial_learning_rate": self.initial_learning_rate,
+            "first_decay_steps": self.first_decay_steps,
+            "t_mul": self.t_mul,
+            "m_mul": self.m_mul,
+            "alpha": self.alpha,
+            "name": self.name,
+        }
+
+
 def _positive(name: str, value: float) -> float:
     if value <= 0:
         raise GraphcError(f"{name} is more than 0, not {value!r}")
@@ -204,6 +245,7 @@ CLASSES = {
     for cls in (
         ConstantSchedule,
         CosineDecay,
+        CosineDecayRestarts,
         ExponentialDecay,
         InverseTimeDecay,
         PiecewiseConstantDecay,

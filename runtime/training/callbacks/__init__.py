@@ -1,5 +1,6 @@
 """`graphc.callbacks`: Keras's callbacks. Start at `callback.py`, the base and the list that calls them."""
 
+from graphc.runtime.training.callbacks.averages import SwapEMAWeights
 from graphc.runtime.training.callbacks.backup import BackupAndRestore
 from graphc.runtime.training.callbacks.callback import Callback, CallbackList
 from graphc.runtime.training.callbacks.history import History

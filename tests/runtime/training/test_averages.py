@@ -177,3 +177,61 @@ def test_weights_that_were_frozen_stay():
     after = model.get_weights()
     np.testing.assert_array_equal(after[0], before[0])
     assert not np.array_equal(after[2], before[2])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    ("swap_on_epoch", "seen"),
+    [(False, [-2.880646, -2.444352, -2.082116]), (True, [-2.956889, -2.557486, -2.178742])],
+)
+def test_averages_are_validated_as_in_keras(swap_on_epoch, seen, target):
+    """Sums of kernels that the callbacks after it see, and the losses; training is that without it."""
+    needs(target)
+    model = model_of(optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), target)
+    found = []
+    noted = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: found.append(model.get_weights()[0].sum()))
+    swapped = callbacks.SwapEMAWeights(swap_on_epoch)
+    history = model.fit(
+        X, Y, batch_size=8, shuffle=False, epochs=3, validation_data=(X, Y), verbose=0, callbacks=[swapped, noted]
+    ).history
+    np.testing.assert_allclose(history["loss"], [3.926724, 2.496609, 1.744276], rtol=1e-5)
+    np.testing.assert_allclose(history["val_loss"], [3.042775, 2.094096, 1.512872], rtol=1e-5)
+    np.testing.assert_allclose(found, seen, rtol=1e-5)
+    assert model.get_weights()[0].sum() == pytest.approx(-2.178742, rel=1e-5)
+
+
+def test_averages_take_the_weights_place_in_evaluate_and_predict():
+    model = model_of(optimizers.LossScaleOptimizer(optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)))
+    swap = callbacks.SwapEMAWeights()
+    plain = model.evaluate(X, Y, verbose=0)
+    assert model.evaluate(X, Y, verbose=0, callbacks=[swap]) == plain  # there are none yet
+    for _ in range(3):
+        model.train_on_batch(X, Y)
+    weights, loss = model.get_weights(), model.evaluate(X, Y, verbose=0)
+    averaged = model.evaluate(X, Y, verbose=0, callbacks=[swap])
+    outputs = model.predict(X, verbose=0, callbacks=[swap])
+    assert averaged > loss and np.mean((outputs - Y) ** 2) == pytest.approx(averaged, rel=1e-5)
+    assert all(np.array_equal(a, b) for a, b in zip(weights, model.get_weights(), strict=True))
+
+
+def test_a_run_that_is_saved_with_averages_in_place_goes_on(tmp_path):
+    def run(*more):
+        model = model_of(optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5))
+        backup = callbacks.BackupAndRestore(tmp_path / "b")
+        options = {"batch_size": 8, "epochs": 4, "verbose": 0, "shuffle": False}
+        model.fit(X, Y, callbacks=[callbacks.SwapEMAWeights(swap_on_epoch=True), backup, *more], **options)
+        return model.get_weights()
+
+    def stop(epoch, logs):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    whole = run()
+    with pytest.raises(KeyboardInterrupt):
+        run(callbacks.LambdaCallback(on_epoch_begin=stop))
+    assert all(np.array_equal(a, b) for a, b in zip(whole, run(), strict=True))
+
+
+def test_an_optimizer_without_averages_is_told():
+    with pytest.raises(graphc.GraphcError, match=r"SwapEMAWeights needs an optimizer .* use_ema=True"):
+        model_of(optimizers.SGD(0.1)).fit(X, Y, verbose=0, callbacks=[callbacks.SwapEMAWeights()])

@@ -26,6 +26,7 @@ schedules = optimizers.schedules
             schedules.CosineDecay(0.0, 100, warmup_target=1.0, warmup_steps=10),
             {0: 0.0, 5: 0.5, 10: 1.0, 60: 0.5, 110: 0.0},
         ),
+        (schedules.CosineDecayRestarts(1.0, 10), {0: 1.0, 5: 0.5, 10: 1.0, 20: 0.5, 30: 1.0, 70: 1.0}),
     ],
 )
 def test_values(schedule, values):
@@ -33,6 +34,24 @@ def test_values(schedule, values):
         assert math.isclose(schedule(step), value, rel_tol=1e-12, abs_tol=1e-15)
     again = schedules.deserialize(schedules.serialize(schedule))
     assert again.get_config() == schedule.get_config() and again(7) == schedule(7)
+
+
+@pytest.mark.parametrize(
+    ("options", "values"),
+    [
+        ({}, {9: 0.024472, 11: 0.993844, 15: 0.853553, 19: 0.578217, 35: 0.96194, 47: 0.616723, 123: 0.255689}),
+        ({"t_mul": 1.0, "m_mul": 0.5, "alpha": 0.1}, {5: 0.55, 11: 0.538988, 19: 0.111012, 35: 0.15625, 123: 0.100174}),
+        ({"t_mul": 1.5, "m_mul": 0.8}, {11: 0.791259, 15: 0.6, 19: 0.276393, 35: 0.375567, 47: 0.00078, 123: 0.030283}),
+        ({"t_mul": 0.5}, {5: 0.5, 11: 0.904508, 15: 1.0}),
+    ],
+)
+def test_restarts_are_those_of_keras(options, values):
+    """Numbers of Keras 3.15, which computes in float32."""
+    schedule = schedules.CosineDecayRestarts(1.0, 10, **options)
+    for step, value in values.items():
+        assert math.isclose(schedule(step), value, abs_tol=2e-6)
+    with pytest.raises(graphc.GraphcError, match="restarts come closer and closer, and end before step 20"):
+        schedules.CosineDecayRestarts(1.0, 10, t_mul=0.5)(20)
 
 
 def test_mistakes():
