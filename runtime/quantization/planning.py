@@ -1,14 +1,15 @@
 """A format for each weight within a budget of bytes, by how much the loss grows with each.
 
-The growth is measured: one weight at a time is quantized, all others being floats, and the model is run on calibration
-data. Growths are taken to add up, which holds while they are small; the choice with the least sum within the budget is
-an integer program, which `scipy.optimize.milp` solves.
+The growth is measured: one weight at a time is quantized to the coarsest format, all others being floats, and the model
+is run on calibration data; of its other formats it follows from the error of the layer's outputs. Growths are taken to
+add up, which holds while they are small; the choice with the least sum within the budget is an integer program, which
+`scipy.optimize.milp` solves. At last the choice is run as a whole, beside every single format within the budget.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from graphc.runtime.quantization.gptq import GPTQ, gptq
 from graphc.runtime.quantization.layerwise import in_place
 from graphc.runtime.quantization.moments import Moments, measured
 from graphc.runtime.quantization.observing import BATCH, Batch, batches
-from graphc.runtime.quantization.rounding import Grid, Rounded
+from graphc.runtime.quantization.rounding import Grid, Rounded, output_error
 from graphc.runtime.sources import module_of
 
 Array = np.ndarray[Any, Any]
@@ -47,7 +48,8 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Plan:
-    """A format for each weight, as `graphc.quantize` takes them, what they take, and the growth that is expected."""
+    """A format for each weight, as `graphc.quantize` takes them, what they take, and the growth of the loss with all of
+    them: measured, or of another budget's plan expected."""
 
     formats: dict[str, str]
     bytes: int
@@ -77,7 +79,7 @@ def quantization_plan(
     batch_size: int = BATCH,
     options: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """The formats with the least expected growth of the loss whose arrays take at most `budget` bytes in all; a budget
+    """The formats with the least growth of the loss whose arrays take at most `budget` bytes in all; a budget
     below 64 is of bits a weight.
 
     `loss` compares the first output of the quantized model with that of the float one, both float32: `"kl"`, the
@@ -96,39 +98,96 @@ def quantization_plan(
         raise GraphcError("there are no formats to choose from")
     elements = sum(int(np.prod(module.weights[name].shape)) for name in names)
     _check_budget(_sizes(module, names, forms, axes), elements, budget)
-    calls = batches(module.main, data, batch_size)
-    found = sensitivities(module, names, forms, axes, calls, _loss(loss), GPTQ(**(options or {})))
-    return chosen_plan(found, elements, budget)
+    probe = Probe(module, names, axes, batches(module.main, data, batch_size), _loss(loss), GPTQ(**(options or {})))
+    plan = chosen_plan(sensitivities(probe, names, forms), elements, budget)
+    return _checked(plan, probe, forms, elements, budget)
 
 
-def sensitivities(
-    module: Module,
-    names: Sequence[str],
-    forms: Sequence[Format],
-    axes: Mapping[str, int],
-    calls: Sequence[Batch],
-    loss: Loss,
-    options: GPTQ,
-) -> tuple[Sensitivity, ...]:
-    """What each format costs for each weight, in order."""
-    target = config.target()
-    moments = measured(module, names, {name: axes[name] for name in names}, calls, target)
-    executable = compile(module, target=target)
-    wanted = [_first(executable(*call)) for call in calls]
-    weights = [len(call[0]) for call in calls]
-    floor = float(np.average([loss(w, w) for w in wanted], weights=weights))
+class Probe:
+    """A model on calibration data: by how much its loss grows with some of its weights quantized."""
+
+    def __init__(
+        self,
+        module: Module,
+        names: Sequence[str],
+        axes: Mapping[str, int],
+        calls: Sequence[Batch],
+        loss: Loss,
+        options: GPTQ,
+    ) -> None:
+        target = config.target()
+        self._module, self._axes, self._calls, self._loss, self._options = module, axes, calls, loss, options
+        self._moments = measured(module, names, axes, calls, target)
+        self._executable = compile(module, target=target)
+        self._wanted = [_first(self._executable(*call)) for call in calls]
+        self._sizes = [len(call[0]) for call in calls]
+        self._floor = self._mean([loss(w, w) for w in self._wanted])
+
+    def _mean(self, losses: Sequence[float]) -> float:
+        return float(np.average(losses, weights=self._sizes))
+
+    def own(self, name: str, form: Format) -> Format:
+        """The format for a weight, its channels in place."""
+        return in_place(form, self._axes[name], self._module.weights[name].ndim)
+
+    def quantized(self, name: str, form: Format) -> tuple[Array, float]:
+        """What a weight becomes, and the squared error of what it gives."""
+        array, axis = self._module.weights[name], self._axes[name]
+        made = _quantized(array, self.own(name, form), self._moments[name], axis, self._options)
+        change = np.split(as_rows(made.astype(np.float64) - array, axis), len(self._moments[name].second))
+        return made, sum(output_error(d, h) for d, h in zip(change, self._moments[name].second, strict=True))
+
+    def bytes(self, name: str, form: Format) -> int:
+        """What a weight takes in a format."""
+        return self.own(name, form).storage_bytes(self._module.weights[name].shape)
+
+    def growth(self, arrays: Mapping[str, Array]) -> float:
+        """By how much the loss is greater with these weights."""
+        weights = self._executable.weights
+        before = {name: weights[name] for name in arrays}
+        for name, array in arrays.items():
+            weights[name] = array.reshape(before[name].shape)
+        losses = [self._loss(_first(self._executable(*c)), w) for c, w in zip(self._calls, self._wanted, strict=True)]
+        for name, array in before.items():
+            weights[name] = array
+        return max(self._mean(losses) - self._floor, 0.0)
+
+
+def sensitivities(probe: Probe, names: Sequence[str], forms: Sequence[Format]) -> tuple[Sensitivity, ...]:
+    """What each format costs for each weight, in order.
+
+    The growth is measured with the format whose outputs are wrong most. Near its minimum a loss grows as the square of
+    what its weights change by does, and so with the squared error of a layer's outputs: of the other formats it is that
+    share.
+    """
     found: list[Sensitivity] = []
     for name in names:
-        array, source = module.weights[name], executable.weights[name]
-        for form in forms:
-            own = in_place(form, axes[name], array.ndim)
-            made = _quantized(array, own, moments[name], axes[name], options)
-            executable.weights[name] = made.reshape(source.shape)
-            losses = [loss(_first(executable(*call)), w) for call, w in zip(calls, wanted, strict=True)]
-            growth = max(float(np.average(losses, weights=weights)) - floor, 0.0)
-            found.append(Sensitivity(name, str(form), own.storage_bytes(array.shape), growth))
-        executable.weights[name] = source
+        made = [probe.quantized(name, form) for form in forms]
+        array, largest = max(made, key=lambda each: each[1])
+        growth = probe.growth({name: array})
+        for form, (_, error) in zip(forms, made, strict=True):
+            share = error / largest if largest else 0.0
+            found.append(Sensitivity(name, str(form), probe.bytes(name, form), growth * share))
     return tuple(found)
+
+
+def _checked(plan: Plan, probe: Probe, forms: Sequence[Format], elements: int, budget: float) -> Plan:
+    """The plan with the growth that it really has, or one of a single format if that loses less."""
+    limit = budget_in_bytes(elements, budget)
+    best = replace(plan, growth=_growth(probe, plan.formats))
+    for form in forms:
+        each = [one for one in plan.sensitivities if one.format == str(form)]
+        alone = {one.name: one.format for one in each}
+        size = sum(one.bytes for one in each)
+        if size <= limit and alone != plan.formats:
+            growth = _growth(probe, alone)
+            if growth < best.growth:
+                best = replace(plan, formats=alone, bytes=size, growth=growth)
+    return best
+
+
+def _growth(probe: Probe, formats: Mapping[str, str]) -> float:
+    return probe.growth({name: probe.quantized(name, parse_format(form))[0] for name, form in formats.items()})
 
 
 def _quantized(array: Array, form: Format, moments: Moments, axis: int, options: GPTQ) -> Array:
@@ -201,9 +260,14 @@ def _sizes(
     return found
 
 
+def budget_in_bytes(elements: int, budget: float) -> int:
+    """A budget below 64 is of bits a weight."""
+    return int(budget * elements / 8) if budget < 64 else int(budget)
+
+
 def _check_budget(sizes: Mapping[str, Sequence[int]], elements: int, budget: float) -> int:
     """The budget in bytes. Raises `GraphcError` for one that is less than the smallest choice."""
-    limit = int(budget * elements / 8) if budget < 64 else int(budget)
+    limit = budget_in_bytes(elements, budget)
     least = sum(min(each) for each in sizes.values())
     if least > limit:
         raise GraphcError(
