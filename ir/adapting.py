@@ -25,11 +25,13 @@ Kind = Literal["linear", "conv", "embedding"]
 @dataclass(frozen=True)
 class Form:
     """How the factors of an adapter lie beside a kernel: the kernel is taken as `shape` [..., out], or if `transposed`
-    as the transpose of that matrix; A is [..., r], B is [r, out]. `kind` is what the kernel is used in."""
+    as the transpose of that matrix; A is [..., r], B is [r, out]. `kind` is what the kernel is used in; `tied` is a
+    table that also gives scores, read transposed."""
 
     kind: Kind
     shape: tuple[int, ...]
     transposed: bool = False
+    tied: bool = False
 
     @property
     def inputs(self) -> int:
@@ -135,7 +137,7 @@ def form_of(kernel: Value) -> Form | None:
             continue
         if not use.flipped:
             assert use.kind is not None
-            return Form(use.kind, shape)
+            return Form(use.kind, shape, tied=uses[-1].flipped)
         return Form("linear", shape, transposed=True)
     return None
 

@@ -63,6 +63,8 @@ class EntryCall:
                 if given not in known:
                     raise GraphcError(f"there is no {name} {given!r}{nearest(given, known)}")
                 named[name] = np.int32(known.index(given))
+            elif isinstance(given, (int, np.integer)) and not 0 <= given < len(known):
+                raise GraphcError(f"there is no {name} {given}; there are {', '.join(known)}, 0 to {len(known) - 1}")
         return named
 
     def to_numpy(self, results: Sequence[Any]) -> tuple[Array, ...]:

@@ -16,7 +16,7 @@ from graphc.ir.graph import Function, Op, Value
 from graphc.ir.module import Array, Module, Weight
 from graphc.ir.recipes import Recipe
 from graphc.ir.types import TensorType
-from graphc.passes.lora.settings import Settings, choose, layer_of, matches
+from graphc.passes.lora.settings import Settings, choose, layer_of, matches, matches_nothing
 from graphc.passes.partition.remat import has_backward
 
 MARK = 0x6C6F7261
@@ -126,7 +126,7 @@ def kept_beside(settings: Settings, chosen: list[str], names: list[str]) -> list
     for pattern in settings.modules_to_save:
         found = [name for name in names if matches(pattern, name)]
         if not found:
-            raise GraphcError(f"the pattern {pattern!r} of modules_to_save matches nothing")
+            raise matches_nothing(pattern, "modules_to_save", names)
         kept += found
     if settings.bias != "none":
         layers = {layer_of(name) for name in chosen}

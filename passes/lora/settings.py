@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from numbers import Real
 from typing import Literal, TypeVar
 
 from graphc.ir.adapting import Form
@@ -15,7 +16,8 @@ from graphc.ir.suggestions import nearest
 N = TypeVar("N", int, float)
 
 ALL_LINEAR = "all-linear"
-"""The target that stands for the kernels of all linear layers but the last, as in PEFT."""
+"""The target that stands for the kernels of all linear layers but the one that gives the scores, as in PEFT: the last,
+or where a table of tokens gives them, none."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Settings:
 
     `r` and `alpha` hold where no pattern of `rank_pattern` and `alpha_pattern` matches the layer. What is added to a
     kernel is `alpha / r` times A·B; with `rslora` alpha / √r. `dora` trains magnitudes besides. `modules_to_save` are
-    layers that are trained as they are, `bias` says which biases are: none, all, or those of the adapted layers.
+    layers that are trained as they are, and have no adapter where `targets` match them too; `bias` says which biases
+    are: none, all, or those of the adapted layers. Raises `GraphcError` for what is none of these.
     """
 
     r: int = 8
@@ -40,7 +43,19 @@ class Settings:
     bias: Literal["none", "all", "lora_only"] = "none"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.dropout < 1:
+        for what in ("targets", "exclude", "modules_to_save", "rank_pattern", "alpha_pattern"):
+            for pattern in getattr(self, what):
+                if not isinstance(pattern, str) or not pattern:
+                    raise GraphcError(f"{what} has patterns of layers' paths, such as '*/query', not {pattern!r}")
+        for rank in (self.r, *self.rank_pattern.values()):
+            if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+                raise GraphcError(f"the rank of an adapter is a positive integer, not {rank!r}")
+        for what, alpha in (("alpha", self.alpha), *(("alpha_pattern", each) for each in self.alpha_pattern.values())):
+            if not _is_number(alpha) or alpha == 0:
+                raise GraphcError(f"{what} is a number other than 0, not {alpha!r}")
+        if not self.targets:
+            raise GraphcError("targets has no patterns: name the layers to adapt, or leave it out for all linear ones")
+        if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
             raise GraphcError(f"the dropout of adapters is a rate from 0 to below 1, not {self.dropout!r}")
         if self.bias not in ("none", "all", "lora_only"):
             raise GraphcError(f"bias is 'none', 'all' or 'lora_only', not {self.bias!r}")
@@ -56,6 +71,10 @@ class Settings:
     def scaling(self, weight: str, rank: int) -> float:
         """The factor of A·B for a weight whose adapter has this rank."""
         return scaling(self.alpha_of(weight), rank, self.rslora)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def scaling(alpha: float, rank: int, rslora: bool = False) -> float:
@@ -96,27 +115,30 @@ def choose(settings: Settings, candidates: Mapping[str, Form], others: Iterable[
     unfit = list(others)
     for pattern in settings.targets:
         if pattern == ALL_LINEAR:
-            found = linear[:-1] if len(linear) > 1 else linear
+            tied = any(form.tied for form in candidates.values())
+            found = linear if tied or len(linear) == 1 else linear[:-1]
         else:
             found = [name for name in candidates if matches(pattern, name)]
         if not found:
-            raise _nothing(pattern, "targets", candidates, unfit)
+            raise matches_nothing(pattern, "targets", candidates, unfit)
         chosen.update(found)
     for pattern in settings.exclude:
         found = [name for name in (*candidates, *unfit) if matches(pattern, name)]
         if not found:
-            raise _nothing(pattern, "exclude", candidates, ())
+            raise matches_nothing(pattern, "exclude", candidates)
         chosen.difference_update(found)
+    chosen = {name for name in chosen if not any(matches(pattern, name) for pattern in settings.modules_to_save)}
     if not chosen:
-        raise GraphcError("no weight is left to adapt: `exclude` takes away all that `targets` match")
+        raise GraphcError("no weight is left to adapt: exclude or modules_to_save take away all that targets match")
     for what, patterns in (("rank_pattern", settings.rank_pattern), ("alpha_pattern", settings.alpha_pattern)):
         for pattern in patterns:
             if not any(matches(pattern, name) for name in chosen):
-                raise _nothing(pattern, what, dict.fromkeys(chosen), ())
+                raise matches_nothing(pattern, what, dict.fromkeys(chosen))
     return [name for name in candidates if name in chosen]
 
 
-def _nothing(pattern: str, what: str, candidates: Iterable[str], others: Sequence[str]) -> GraphcError:
+def matches_nothing(pattern: str, what: str, candidates: Iterable[str], others: Sequence[str] = ()) -> GraphcError:
+    """The error for a pattern of `what` that matches none of the candidates, with the nearest names."""
     unfit = [name for name in others if matches(pattern, name)]
     if unfit:
         return GraphcError(
@@ -131,4 +153,4 @@ def _nothing(pattern: str, what: str, candidates: Iterable[str], others: Sequenc
     return GraphcError(f"the pattern {pattern!r} of {what} matches nothing{nearest(pattern.removeprefix('*/'), known)}")
 
 
-__all__ = ["ALL_LINEAR", "Settings", "choose", "layer_of", "matches", "scaling"]
+__all__ = ["ALL_LINEAR", "Settings", "choose", "layer_of", "matches", "matches_nothing", "scaling"]

@@ -276,7 +276,7 @@ def find_adapter(model: Any, name: str | None) -> ModelAdapter:
     if name is None and state.active is None:
         raise GraphcError(f"model {model.name!r} has no active adapter; it has {', '.join(state.adapters) or 'none'}")
     wanted = state.active if name is None else name
-    if wanted not in state.adapters:
+    if not isinstance(wanted, str) or wanted not in state.adapters:
         raise GraphcError(f"model {model.name!r} has no adapter {wanted!r}{nearest(str(wanted), state.adapters)}")
     return state.adapters[wanted]
 

@@ -225,6 +225,7 @@ def save_merged(
     config: Any = None,
 ) -> Certificate:
     """See `Model.save_merged`."""
+    require_unmerged(model)
     found = find_adapter(model, name)
     arrays, said = merged_arrays(found, dtype)
     forms, variables = candidates(model)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal
 
 from graphc.frontends.arguments import suggests_arguments
+from graphc.ir.errors import GraphcError
 from graphc.passes.lora.settings import ALL_LINEAR, Settings
 from graphc.runtime.executable import Executable
 from graphc.runtime.lora import adapters, merging, peft, saving, serving
@@ -42,25 +43,26 @@ class Adapted:
         """Add low-rank adapters to the weights that `targets` match, make them active, and freeze all other weights.
 
         Patterns are paths of layers with `*`, or their last parts: `"*/q_proj"`, `"query"`, `"block_0/*"`;
-        `"all-linear"` stands for all linear layers but the last. What is added to a kernel is `alpha / r` times A·B
-        (`alpha / √r` with `rslora`; `alpha` is `r` unless given), `rank_pattern` and `alpha_pattern` say otherwise for
-        some layers. `dropout` is of what the adapters read in training. `dora` trains the magnitudes of the kernel's
-        columns besides. Layers in `modules_to_save` are trained as they are, and so are biases as `bias` says.
+        `"all-linear"` stands for all linear layers but the last, or all where a table of tokens gives the scores. What
+        is added to a kernel is `alpha / r` times A·B (`alpha / √r` with `rslora`; `alpha` is `r` unless given),
+        `rank_pattern` and `alpha_pattern` say otherwise for some layers. `dropout` is of what the adapters read in
+        training. `dora` trains the magnitudes of the kernel's columns besides. Layers in `modules_to_save` are trained
+        as they are, and have no adapter; biases are trained as `bias` says.
 
         A starts as PEFT's default and B at zeros, so that the model computes what it did. Raises `GraphcError` for
         patterns that match nothing, for ranks larger than a layer, and for a name that is taken.
         """
         settings = Settings(
             r,
-            float(r) if alpha is None else alpha,
-            _tuple(targets),
-            _tuple(exclude),
+            r if alpha is None else alpha,
+            _patterns("targets", targets),
+            _patterns("exclude", exclude),
             dropout,
             rslora,
             dora,
-            dict(rank_pattern or {}),
-            dict(alpha_pattern or {}),
-            _tuple(modules_to_save),
+            _by_pattern("rank_pattern", rank_pattern),
+            _by_pattern("alpha_pattern", alpha_pattern),
+            _patterns("modules_to_save", modules_to_save),
             bias,
         )
         return adapters.add_adapter(self, name, settings, a_initializer, b_initializer)
@@ -158,8 +160,18 @@ class Adapted:
         return merging.save_merged(self, Path(folder), name, names, dtype, config)
 
 
-def _tuple(given: str | Sequence[str]) -> tuple[str, ...]:
-    return tuple(part.strip() for part in given.split(",")) if isinstance(given, str) else tuple(given)
+def _patterns(what: str, given: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(given, str):
+        return tuple(part.strip() for part in given.split(","))
+    if not isinstance(given, (Sequence, Set)):
+        raise GraphcError(f"{what} is a pattern of layers' paths, such as '*/query', or several, not {given!r}")
+    return tuple(given)
+
+
+def _by_pattern(what: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not isinstance(given or {}, Mapping):
+        raise GraphcError(f"{what} is a dict of numbers by patterns of layers' paths, not {given!r}")
+    return dict(given or {})
 
 
 __all__ = ["Adapted"]

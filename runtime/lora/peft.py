@@ -21,6 +21,7 @@ from safetensors.numpy import save
 
 from graphc.frontends.tensor_files import tensors_of
 from graphc.frontends.variable import Variable
+from graphc.frontends.warning import warn
 from graphc.frontends.whole_files import write_whole
 from graphc.ir.adapting import Form
 from graphc.ir.dtypes import dtype as dtype_of
@@ -114,6 +115,7 @@ def save_adapter(
                 )
             tensors[key] = array
     forms = _forms(model)
+    _say_of_tied(forms, found.parts)
     adapted = {layer_of(weight) for weight in found.parts}
     for weight in found.trained:
         array = to_torch(found.value_of(weight), forms.get(weight))
@@ -131,6 +133,16 @@ def save_adapter(
 
 def _forms(model: Any) -> dict[str, Form]:
     return candidates(model)[0]
+
+
+def _say_of_tied(forms: Mapping[str, Form], weights: Iterable[str]) -> None:
+    """Warn of adapters that compute something else in PEFT."""
+    for weight in weights:
+        if forms[weight].tied:
+            warn(
+                f"the table {weight!r} also gives the model's scores: its adapter counts there too, but in PEFT for "
+                "lookups only, so that outputs differ"
+            )
 
 
 def _kept_key(names: Names, weight: str, adapted: Iterable[str]) -> str:
@@ -309,6 +321,8 @@ def load_adapter(
     for weight in forms:
         by_module.setdefault(module_name(names, layer_of(weight)), weight)
     plans, arrays = _factors(source, forms, by_module, variables)
+    if source.base is None:
+        _say_of_tied(forms, plans)
     digest = base_digest({weight: variables[weight] for weight in plans})
     if check_base and source.base is not None and source.base != digest:
         raise GraphcError(

@@ -11,6 +11,7 @@ from graphc.frontends.structures import flatten, pack
 from graphc.frontends.symbolic import keras_shape
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.suggestions import nearest
+from graphc.runtime.lora.adapters import state_of
 
 Array = np.ndarray[Any, Any]
 
@@ -89,6 +90,17 @@ def nothing_to_train(model: Any) -> GraphcError:
     """The error for a step that has no weights to train: why there are none, and what to do."""
     if not model.weights:
         return GraphcError(f"model {model.name!r} has no weights, so there is nothing to train")
+    adapters = state_of(model)
+    if adapters.merged is not None:
+        return GraphcError(
+            f"all weights of model {model.name!r} are frozen, for its adapter {adapters.merged.name!r} is merged into "
+            "them: call unmerge_adapter() to train it on"
+        )
+    if adapters.adapters and adapters.active is None:
+        return GraphcError(
+            f"all weights of model {model.name!r} are frozen, for it has adapters and none is active: call set_adapter "
+            f"with one of {', '.join(adapters.adapters)}, and compile again"
+        )
     if not model.trainable:
         return GraphcError(
             f"all weights of model {model.name!r} are frozen, for its `trainable` is False: there is nothing to train. "

@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_refused() -> None:
         ('targets="head/bias"', "matches only head/bias"),
         ("r=5", "the rank 5 does not fit 'head'"),
         ('targets="mid",rank_pattern="mid"', "is a list such as"),
-        ('targets="mid",rank_pattern="mid:0"', "the rank 0 does not fit"),
+        ('targets="mid",rank_pattern="mid:0"', "a positive integer, not 0"),
         ("r=two", "r is an integer"),
     ]:
         targets = "" if "targets" in options else ',targets="mid,head"'

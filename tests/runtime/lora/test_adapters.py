@@ -52,6 +52,41 @@ def test_all_linear_leaves_out_the_last_layer_and_tables() -> None:
     assert set(adapted(model).values()) == {(2, 4 / 2**0.5)}
 
 
+def test_all_linear_is_all_where_a_table_gives_the_scores(tmp_path) -> None:
+    class Tied(layers.Embedding):
+        def call(self, inputs, reverse=False):
+            return graphc.ops.matmul(inputs, graphc.ops.transpose(self.embeddings)) if reverse else super().call(inputs)
+
+    tokens = Input((6,), dtype="int32")
+    table = Tied(32, 8, name="table")
+    model = graphc.Model(tokens, table(layers.Dense(8, name="down")(table(tokens)), reverse=True))
+    model.add_adapter(r=2)
+    assert list(adapted(model)) == ["down/kernel"]
+    model.add_adapter("other", r=2, targets="table")
+    with pytest.warns(UserWarning, match="'table/embeddings' also gives the model's scores: .* in PEFT for lookups"):
+        model.save_adapter(tmp_path)
+
+
+def test_modules_to_save_have_no_adapter() -> None:
+    """As in PEFT."""
+    model = model_of()
+    model.add_adapter(r=2, targets="*_proj,lm_head", modules_to_save="lm_head,down_proj")
+    assert {name.split("/")[-2] for name in adapted(model)} == {f"{x}_proj" for x in ("q", "k", "v", "o", "gate", "up")}
+    assert len(model.adapters["default"].trained) == 3
+
+
+def test_a_model_whose_adapters_are_not_trained_says_why() -> None:
+    model = model_of()
+    model.add_adapter("french", r=2, targets="q_proj")
+    model.compile("sgd", "sparse_categorical_crossentropy", target="numpy")
+    model.set_adapter(None)
+    with pytest.raises(GraphcError, match="none is active: call set_adapter with one of french"):
+        model.fit(TOKENS, TOKENS, verbose=0)
+    model.merge_adapter("french")
+    with pytest.raises(GraphcError, match=r"'french' is merged into them: call unmerge_adapter\(\)"):
+        model.fit(TOKENS, TOKENS, verbose=0)
+
+
 def test_a_new_adapter_changes_nothing_and_starts_as_peft_does() -> None:
     model = model_of()
     before = model.predict(TOKENS, verbose=0)
@@ -123,7 +158,17 @@ def test_biases_and_modules_are_trained_as_asked() -> None:
         ({"targets": "q_proj", "exclude": "k_prj"}, "'k_prj' of exclude matches nothing; did you mean k_proj"),
         ({"targets": "q_proj", "exclude": "q_proj"}, "no weight is left to adapt"),
         ({"targets": "q_proj", "rank_pattern": {"k_proj": 2}}, "'k_proj' of rank_pattern matches nothing"),
-        ({"targets": "q_proj", "modules_to_save": "head"}, "'head' of modules_to_save matches nothing"),
+        ({"targets": "q_proj", "modules_to_save": "head"}, "of modules_to_save matches nothing; did you mean lm_head"),
+        ({"targets": "q_proj", "modules_to_save": "q_proj"}, "exclude or modules_to_save take away all"),
+        ({"targets": None}, "targets is a pattern of layers' paths, .* not None"),
+        ({"targets": []}, "targets has no patterns"),
+        ({"targets": ["q_proj", 3]}, "targets has patterns of layers' paths, .* not 3"),
+        ({"targets": "q_proj", "alpha": "8"}, "alpha is a number other than 0, not '8'"),
+        ({"targets": "q_proj", "alpha": float("nan")}, "alpha is a number other than 0, not nan"),
+        ({"targets": "q_proj", "alpha_pattern": {"q_proj": 0}}, "alpha_pattern is a number other than 0, not 0"),
+        ({"targets": "q_proj", "rank_pattern": {"q_proj": 2.5}}, "positive integer, not 2.5"),
+        ({"targets": "q_proj", "rank_pattern": ["q_proj"]}, "rank_pattern is a dict of numbers by patterns"),
+        ({"targets": "q_proj", "dropout": "0.1"}, "a rate from 0 to below 1, not '0.1'"),
         (
             {"targets": "q_proj", "r": 17},
             "the rank 17 is more than 16, the most that 'layer_0/attention/q_proj/kernel'",

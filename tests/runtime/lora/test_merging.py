@@ -135,6 +135,14 @@ def test_what_was_trained_after_a_merge_is_not_unmerged() -> None:
         model.unmerge_adapter()
 
 
+def test_weights_with_an_adapter_in_them_are_not_written_with_it_again(tmp_path) -> None:
+    model = model_with_adapter()
+    model.merge_adapter()
+    with pytest.raises(GraphcError, match=r"'default' is merged into model .*: call unmerge_adapter\(\) first"):
+        model.save_merged(tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
 def test_merged_folders_in_another_dtype_round_once(tmp_path) -> None:
     model = model_with_adapter()
     certificate = model.save_merged(tmp_path, dtype="bfloat16")

@@ -44,6 +44,11 @@ def test_a_call_says_which_adapter(target: str, model_and_outputs, tmp_path) -> 
             np.testing.assert_allclose(found, outputs[name], rtol=1e-4, atol=2e-5, err_msg=name)
     with pytest.raises(GraphcError, match="there is no adapter 'frensh'; did you mean french"):
         again(TOKENS, adapter="frensh")
+    for number in (4, -1):
+        with pytest.raises(
+            GraphcError, match=f"there is no adapter {number}; there are base, french, german, latin, 0"
+        ):
+            again(TOKENS, adapter=number)
     assert model.active_adapter == "latin"
 
 
