@@ -23,6 +23,7 @@ from graphc.ir.location import ROOT, Location
 from graphc.ir.module import Module
 from graphc.ir.ops.functions import inexact
 from graphc.ir.outlining import size_arguments, take_guards
+from graphc.ir.suggestions import number_of
 
 Tensors = (Value, SymbolicTensor, Variable, np.ndarray, np.generic)
 
@@ -96,7 +97,8 @@ class _Recorded:
             found = [found[i] for i in self.tensors]
         if len(found) != len(self.tensors):
             raise GraphcError(
-                f"the gradient of {_name(self.f)} returned {len(found)} values for {len(self.tensors)} arguments"
+                f"the gradient of {_name(self.f)} returned {number_of(len(found), 'value')} for "
+                f"{number_of(len(self.tensors), 'argument')}"
             )
         exact = set(inexact(self.arguments))
         pairs = zip(found, self.arguments, strict=True)

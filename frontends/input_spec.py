@@ -7,6 +7,7 @@ from typing import Any
 from graphc.frontends.structures import flatten
 from graphc.frontends.symbolic import keras_shape
 from graphc.ir.errors import DTypeError, ShapeError
+from graphc.ir.suggestions import number_of
 
 
 class InputSpec:
@@ -37,7 +38,9 @@ class InputSpec:
         shape = keras_shape(tuple(tensor.shape))
         rank = len(shape)
         if self.ndim is not None and rank != self.ndim:
-            raise ShapeError(f"the input must have {self.ndim} axes; it has {rank}: shape {_text(shape)}")
+            raise ShapeError(
+                f"the input must have {number_of(self.ndim, 'axis', 'axes')}; it has {rank}: shape {_text(shape)}"
+            )
         if self.min_ndim is not None and rank < self.min_ndim:
             raise ShapeError(f"the input must have at least {self.min_ndim} axes; it has {rank}: shape {_text(shape)}")
         if self.max_ndim is not None and rank > self.max_ndim:
@@ -65,7 +68,9 @@ def check_inputs(spec: Any, inputs: Any) -> None:
     specs = flatten(spec)
     tensors = [leaf for leaf in flatten(inputs) if leaf is not None]
     if len(specs) != len(tensors):
-        raise ShapeError(f"the layer takes {len(specs)} inputs, {len(tensors)} were given")
+        raise ShapeError(
+            f"the layer takes {number_of(len(specs), 'input')}, {number_of(len(tensors), 'was', 'were')} given"
+        )
     for one, tensor in zip(specs, tensors, strict=True):
         if not hasattr(tensor, "shape"):
             raise DTypeError(f"a layer is called on arrays or tensors, not on {tensor!r}")

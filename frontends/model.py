@@ -23,6 +23,7 @@ from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.graph import Value
 from graphc.ir.location import Location, Scope
 from graphc.ir.module import Module
+from graphc.ir.suggestions import number_of
 from graphc.ir.types import TensorType
 
 
@@ -110,7 +111,9 @@ class Model(Layer):
         layers = self.layers
         if index is not None:
             if not -len(layers) <= index < len(layers):
-                raise GraphcError(f"model {self.name!r} has {len(layers)} layers, there is none at {index}")
+                raise GraphcError(
+                    f"model {self.name!r} has {number_of(len(layers), 'layer')}, there is none at {index}"
+                )
             return layers[index]
         if name is None:
             raise GraphcError("get_layer needs a name or an index")
@@ -238,7 +241,10 @@ class Model(Layer):
         else:
             flat = flatten(inputs)
         if len(flat) != len(graph.flat_inputs):
-            raise GraphcError(f"model {self.name!r} takes {len(graph.flat_inputs)} inputs, {len(flat)} were given")
+            raise GraphcError(
+                f"model {self.name!r} takes {number_of(len(graph.flat_inputs), 'input')}, "
+                f"{number_of(len(flat), 'was', 'were')} given"
+            )
         checked = [_fitted(tensor, value) for tensor, value in zip(graph.flat_inputs, flat, strict=True)]
         return pack(graph.inputs, checked)
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from graphc.ir.errors import GraphcError
-from graphc.ir.suggestions import nearest
+from graphc.ir.suggestions import nearest, number_of
 
 
 class Regularizer:
@@ -86,7 +86,9 @@ class OrthogonalRegularizer(Regularizer):
         from graphc.frontends import ops
 
         if x.ndim != 2:
-            raise GraphcError(f"OrthogonalRegularizer takes a matrix, not a tensor of {x.ndim} axes")
+            raise GraphcError(
+                f"OrthogonalRegularizer takes a matrix, not a tensor of {number_of(x.ndim, 'axis', 'axes')}"
+            )
         axis = 1 if self.mode == "rows" else 0
         unit = x / ops.sqrt(ops.maximum(ops.sum(ops.square(x), axis=axis, keepdims=True), 1e-12))
         product = (

@@ -60,12 +60,14 @@ def print_summary(
         console.begin_capture()
     console.print(f'[bold]Model: "{escape(model.name)}"[/]')
     console.print(table)
-    trainable = model.trainable_weights
-    for label, weights in (
-        ("Total", model.weights),
-        ("Trainable", trainable),
-        ("Non-trainable", model.non_trainable_weights),
-    ):
+    optimizer = getattr(model, "optimizer", None)
+    kept = optimizer.variables if optimizer is not None and optimizer.built else []
+    totals = {
+        "Total": [*model.weights, *kept],
+        "Trainable": model.trainable_weights,
+        "Non-trainable": model.non_trainable_weights,
+    }
+    for label, weights in (totals | ({"Optimizer": kept} if kept else {})).items():
         count = sum(prod(v.shape) for v in weights)
         memory = sum(prod(v.shape) * v.dtype.bits / 8 for v in weights)
         console.print(f"[bold] {label} params:[/] {count:,} ({_memory(memory)})")

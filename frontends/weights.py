@@ -11,6 +11,7 @@ import numpy as np
 from graphc.frontends.tracking import Tracker
 from graphc.frontends.variable import Variable, rearranged
 from graphc.ir.errors import GraphcError, ShapeError
+from graphc.ir.suggestions import number_of
 
 
 class WeightOwner:
@@ -96,7 +97,10 @@ class WeightOwner:
         variables = self.weights
         if len(arrays) != len(variables):
             hint = "" if self.built else "; it has none before it is built: call it on an input first"
-            raise ShapeError(f"{self.name!r} has {len(variables)} weights, {len(arrays)} arrays were given{hint}")
+            raise ShapeError(
+                f"{self.name!r} has {number_of(len(variables), 'weight')}, "
+                f"{number_of(len(arrays), 'array was', 'arrays were')} given{hint}"
+            )
         for index, (variable, array) in enumerate(zip(variables, arrays, strict=True)):
             if tuple(variable.shape) != array.shape:
                 raise ShapeError(

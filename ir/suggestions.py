@@ -1,4 +1,4 @@
-"""What an error message suggests for a name that is not known."""
+"""What error messages have in common: what is suggested for a name that is not known, and counts of things."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from difflib import get_close_matches
 
 FEW = 8
 """So many names are listed even beside a suggestion."""
+
+
+def number_of(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 value`, `3 values`, and `2 axes` where the plural is given."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from graphc.ir.graph import Result, Value
 from graphc.ir.interpreter import interpret
 from graphc.ir.module import Module
 from graphc.ir.rewriter import Rewriter
+from graphc.ir.suggestions import number_of
 from graphc.passes.autodiff import check_gradients, differentiate, gradients_in
 from graphc.passes.registry import collector_paused
 from graphc.runtime.sources import module_of
@@ -150,7 +151,7 @@ def _number(fn: Callable[..., Any], wrt: int | str, count: int) -> int:
             raise GraphcError(f"{_name(fn)} has no argument {wrt!r} in this call; it has {', '.join(names) or 'none'}")
         return names.index(wrt)
     if not -count <= wrt < count:
-        raise GraphcError(f"{_name(fn)} was called on {count} arguments; there is no number {wrt}")
+        raise GraphcError(f"{_name(fn)} was called on {number_of(count, 'argument')}; there is no number {wrt}")
     return wrt % count
 
 
@@ -195,7 +196,9 @@ def _reduce(module: Module, loss: Callable[..., Any] | None) -> None:
             value = found[0] if len(found) == 1 else None
         result = Result("loss")
     elif len(outputs) != 1:
-        raise ShapeError(f"a gradient is of one real scalar; @{function.name} returns {len(outputs)} results")
+        raise ShapeError(
+            f"a gradient is of one real scalar; @{function.name} returns {number_of(len(outputs), 'result')}"
+        )
     else:
         result = function.results[kept[0]]
     if value is None or value.shape != () or not value.dtype.is_float:
@@ -223,7 +226,7 @@ def _names(module: Module, wrt: Wrt) -> list[str]:
     found: list[str] = []
     for each in chosen:
         if isinstance(each, int) and not -len(inputs) <= each < len(inputs):
-            raise GraphcError(f"@{module.main.name} has {len(inputs)} inputs; there is no number {each}")
+            raise GraphcError(f"@{module.main.name} has {number_of(len(inputs), 'input')}; there is no number {each}")
         found.append(inputs[each].name if isinstance(each, int) else str(each))
     return found
 

@@ -13,6 +13,7 @@ from graphc.frontends.structures import flatten
 from graphc.ir.dims import Dim
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.graph import Parameter
+from graphc.ir.suggestions import number_of
 from graphc.runtime.training.callbacks import CallbackList
 from graphc.runtime.training.callbacks.progress import verbosity
 from graphc.runtime.training.data import Adapter, adapter
@@ -102,7 +103,10 @@ def by_name(x: Any, inputs: Sequence[Parameter]) -> dict[str, Array]:
         return {name: np.asarray(x[name]) for name in names}
     flat = flatten(x)
     if len(flat) != len(names):
-        raise GraphcError(f"the model takes {len(names)} inputs ({', '.join(names)}), {len(flat)} were given")
+        raise GraphcError(
+            f"the model takes {number_of(len(names), 'input')} ({', '.join(names)}), "
+            f"{number_of(len(flat), 'was', 'were')} given"
+        )
     return {name: np.asarray(array) for name, array in zip(names, flat, strict=True)}
 
 

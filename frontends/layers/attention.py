@@ -11,6 +11,7 @@ from graphc.frontends.layers.einsum import EinsumDense
 from graphc.frontends.layers.regularization import Dropout
 from graphc.ir import ops as ir
 from graphc.ir.errors import GraphcError, UnsupportedError
+from graphc.ir.suggestions import number_of
 
 
 class _Attention(Layer):
@@ -71,7 +72,8 @@ class _Attention(Layer):
         for name, shape in (("query", query_shape), ("value", value_shape), ("key", key_shape)):
             if len(shape) != 3:
                 raise UnsupportedError(
-                    f"{type(self).__name__}: the {name} is [batch, places, features], not of {len(shape)} axes"
+                    f"{type(self).__name__}: the {name} is [batch, places, features], not of "
+                    f"{number_of(len(shape), 'axis', 'axes')}"
                 )
         features = self._given_output_shape or (known_size(query_shape, -1, "the last axis"),)
         if len(features) != 1:

@@ -13,6 +13,7 @@ from graphc.frontends.ops.nn import is_channels_last, per_axis
 from graphc.ir import ops as ir
 from graphc.ir.adapting import Form
 from graphc.ir.errors import GraphcError, ShapeError
+from graphc.ir.suggestions import number_of
 
 
 class BaseConv(Adaptable, Layer):
@@ -77,7 +78,9 @@ class BaseConv(Adaptable, Layer):
     def kernel_shape(self, channels: int) -> tuple[int, ...]:
         """The shape of the kernel for so many input channels."""
         if channels % self.groups:
-            raise ShapeError(f"the {channels} channels of the input do not divide into groups = {self.groups}")
+            raise ShapeError(
+                f"the {number_of(channels, 'channel')} of the input do not divide into groups = {self.groups}"
+            )
         return (*self.kernel_size, channels // self.groups, self.filters)
 
     def build(self, input_shape: Any) -> None:

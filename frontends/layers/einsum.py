@@ -11,6 +11,7 @@ from graphc.frontends.layers.core import described
 from graphc.ir import ops as ir
 from graphc.ir.dims import product
 from graphc.ir.errors import GraphcError, ShapeError
+from graphc.ir.suggestions import number_of
 
 
 class EinsumDense(Adaptable, Layer):
@@ -94,7 +95,10 @@ class EinsumDense(Adaptable, Layer):
         extra = "".join(free[: max(0, ndim - len(first.replace("...", "")))]) if "..." in first else ""
         first, right = first.replace("...", extra), right.replace("...", extra)
         if len(first) != ndim:
-            raise ShapeError(f"EinsumDense: the equation {self.equation!r} does not fit an input of {ndim} axes")
+            raise ShapeError(
+                f"EinsumDense: the equation {self.equation!r} does not fit an input of "
+                f"{number_of(ndim, 'axis', 'axes')}"
+            )
         return first, second, right
 
     def _size(self, sizes: dict[str, Any], label: str) -> int:

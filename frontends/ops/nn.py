@@ -8,6 +8,7 @@ from graphc.frontends.ops.dispatch import axes_of, cast_back, function, inexact,
 from graphc.ir import ops as ir
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import GraphcError, ShapeError, UnsupportedError
+from graphc.ir.suggestions import number_of
 
 # --- products -----------------------------------------------------------------------------------------------------
 
@@ -200,7 +201,9 @@ def conv(
     last = is_channels_last(data_format)
     channels, depth = x.shape[-1 if last else 1], kernel.shape[-2]
     if not isinstance(channels, int) or channels % depth:
-        raise ShapeError(f"a kernel {tuple(kernel.shape)} for {depth} channels does not fit an input of {channels}")
+        raise ShapeError(
+            f"a kernel {tuple(kernel.shape)} for {number_of(depth, 'channel')} does not fit an input of {channels}"
+        )
     return ir.conv(
         x,
         kernel,

@@ -12,7 +12,7 @@ from graphc.frontends.recording import current_recording
 from graphc.frontends.structures import flatten, paths
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.graph import Value
-from graphc.ir.suggestions import nearest
+from graphc.ir.suggestions import nearest, number_of
 from graphc.runtime.training import losses
 from graphc.runtime.training.accumulation import Term
 from graphc.runtime.training.target_shapes import a_class_each, fit_for, require
@@ -96,7 +96,10 @@ def chosen(given: Any, names: list[str], what: str, every: bool = False) -> list
         return [given] * len(names)
     flat = flatten(given)
     if len(flat) != len(names):
-        raise GraphcError(f"{what} has {len(flat)} entries; the model has {len(names)} outputs: {', '.join(names)}")
+        raise GraphcError(
+            f"{what} has {number_of(len(flat), 'entry', 'entries')}; the model has "
+            f"{number_of(len(names), 'output')}: {', '.join(names)}"
+        )
     return flat
 
 

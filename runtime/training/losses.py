@@ -86,7 +86,10 @@ class Loss:
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal loss."""
-        return {"name": self.name, "reduction": self.reduction}
+        config: dict[str, Any] = {"name": self.name, "reduction": self.reduction}
+        if self.dtype != "float32":  # which a subclass of one's own may not take
+            config["dtype"] = self.dtype
+        return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:

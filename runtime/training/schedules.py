@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.ir.errors import GraphcError
+from graphc.ir.suggestions import number_of
 
 
 class LearningRateSchedule:
@@ -105,7 +106,10 @@ class PiecewiseConstantDecay(LearningRateSchedule):
 
     def __init__(self, boundaries: Sequence[float], values: Sequence[float], name: str = "PiecewiseConstant") -> None:
         if len(boundaries) != len(values) - 1:
-            raise GraphcError(f"{len(boundaries)} boundaries need {len(boundaries) + 1} values, not {len(values)}")
+            raise GraphcError(
+                f"{number_of(len(boundaries), 'boundary needs', 'boundaries need')} {len(boundaries) + 1} values, "
+                f"not {len(values)}"
+            )
         self.boundaries, self.values, self.name = list(boundaries), list(values), name
 
     def __call__(self, step: int) -> float:

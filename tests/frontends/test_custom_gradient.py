@@ -153,7 +153,7 @@ def test_mistakes():
     with pytest.raises(graphc.GraphcError, match=r"must return its outputs and a function for their gradient"):
         graphc.custom_gradient(lambda x: x)(X)
     wrong = graphc.custom_gradient(lambda x: (x, lambda dy: (dy, dy)))
-    with pytest.raises(graphc.GraphcError, match=r"returned 2 values for 1 arguments"):
+    with pytest.raises(graphc.GraphcError, match=r"returned 2 values for 1 argument"):
         graphc.trace(wrong, graphc.Spec((3,)))
     shaped = graphc.custom_gradient(lambda x: (x, lambda dy: ops.sum(dy)))
     with pytest.raises(graphc.ShapeError, match=r"returns f32\[\] for an argument that is f32\[3\]"):

@@ -99,7 +99,7 @@ def test_weights_that_do_not_fit() -> None:
     x = Input((3,))
     model = Model(x, layers.Dense(2, name="head")(x), name="net")
     before = model.get_weights()
-    assert "'net' has 2 weights, 1 arrays were given" in _message(lambda: model.set_weights([np.ones((3, 2))]))
+    assert "'net' has 2 weights, 1 array was given" in _message(lambda: model.set_weights([np.ones((3, 2))]))
     message = _message(lambda: model.set_weights([np.ones((3, 2)), np.ones(3)]))
     assert message == "array 1 has shape (3,); weight 'bias' of 'net' has shape (2,)"
     np.testing.assert_array_equal(model.get_weights()[0], before[0])
@@ -110,7 +110,7 @@ def test_inputs_that_do_not_fit_the_model() -> None:
     x = Input((3,), name="x")
     model = Model(x, layers.Dense(2)(x), name="net")
     assert "input 'x' must have the shape (None, 3), not (1, 4)" in _message(lambda: model(np.ones((1, 4))))
-    assert "takes 1 inputs, 2 were given" in _message(lambda: model([np.ones((1, 3)), np.ones((1, 3))]))
+    assert "takes 1 input, 2 were given" in _message(lambda: model([np.ones((1, 3)), np.ones((1, 3))]))
     assert "misses the input 'x'" in _message(lambda: model({"z": np.ones((1, 3))}))
 
 

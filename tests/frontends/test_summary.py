@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from graphc import Input, Model, Sequential, layers
 
 CHAIN = """\
@@ -86,3 +88,14 @@ def test_layers_of_a_subclassed_model_show_the_shapes_they_were_built_for() -> N
     assert summary(model).count("?") == 2
     model.build((None, 2, 3))
     assert "(None, 7)" in summary(model) and "(None, 6)" in summary(model)
+
+
+def test_what_the_optimizer_keeps_is_counted() -> None:
+    """As in Keras, whose rate is a variable too."""
+    model = Sequential([Input((4,)), layers.Dense(2)])
+    model.compile("adam", "mse")
+    assert "Optimizer" not in summary(model)
+    model.train_on_batch(np.zeros((2, 4)), np.zeros((2, 2)))
+    text = summary(model)
+    assert "Total params: 31 (124.00 B)" in text and "Trainable params: 10 (40.00 B)" in text
+    assert text.rstrip().endswith("Optimizer params: 21 (84.00 B)")

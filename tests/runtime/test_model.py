@@ -105,7 +105,7 @@ def test_several_inputs_and_outputs():
     np.testing.assert_allclose(found["sum"], x["a"] + x["b"], rtol=1e-6)
     with pytest.raises(graphc.ShapeError, match="inputs differ in length: a has 5, b has 4"):
         model.predict(x | {"b": x["b"][:4]})
-    with pytest.raises(graphc.GraphcError, match=r"takes 2 inputs \(a, b\), 1 were given"):
+    with pytest.raises(graphc.GraphcError, match=r"takes 2 inputs \(a, b\), 1 was given"):
         model.predict(x["a"])
 
 

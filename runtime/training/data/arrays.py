@@ -11,6 +11,7 @@ import numpy as np
 from graphc.frontends.structures import flatten, map_structure, pack, paths
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import DTypeError, GraphcError, ShapeError
+from graphc.ir.suggestions import number_of
 
 Array = np.ndarray[Any, Any]
 Batch = tuple[Any, Any, Any]
@@ -110,7 +111,8 @@ def split_off(arrays: Batch, share: float) -> tuple[Batch, Batch]:
     at = math.floor(count * (1 - share))
     if at in (0, count):
         raise GraphcError(
-            f"validation_split={share} of {count} examples leaves {at} to train on and {count - at} to validate with"
+            f"validation_split={share} of {number_of(count, 'example')} leaves {at} to train on and {count - at} to "
+            "validate with"
         )
     first, last = slice(0, at), slice(at, count)
     return (
@@ -152,6 +154,6 @@ def check_finite(batch: Batch, where: str) -> None:
         if wrong.any():
             at = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise GraphcError(
-                f"{name} has {int(wrong.sum())} values that are NaN or infinite {where}, the first ({array[at]}) at "
-                f"{list(at)} of the batch"
+                f"{name} has {number_of(int(wrong.sum()), 'value that is', 'values that are')} NaN or infinite "
+                f"{where}, the first ({array[at]}) at {list(at)} of the batch"
             )

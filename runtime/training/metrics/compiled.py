@@ -9,7 +9,7 @@ from typing import Any
 from graphc.frontends.naming import Names
 from graphc.frontends.structures import flatten
 from graphc.ir.errors import GraphcError, ShapeError
-from graphc.ir.suggestions import nearest
+from graphc.ir.suggestions import nearest, number_of
 from graphc.runtime.training.metrics.accuracy import (
     BinaryAccuracy,
     CategoricalAccuracy,
@@ -94,7 +94,7 @@ class CompiledMetrics(Metric):
         self._names = names if len(names) == len(predictions) > 1 else None
         targets = self._flat(y_true)
         if len(targets) != len(predictions):
-            raise GraphcError(f"the model has {len(predictions)} outputs, y has {len(targets)}")
+            raise GraphcError(f"the model has {number_of(len(predictions), 'output')}, y has {len(targets)}")
         taken: dict[str, int] = {}
         for argument, given in self._given.items():
             for output, identifiers in enumerate(_for_outputs(argument, given, len(predictions), names)):
@@ -196,8 +196,8 @@ def _for_outputs(argument: str, given: Any, count: int, names: Sequence[str]) ->
         yield from map(_as_list, given)
     else:
         raise GraphcError(
-            f"the model has {count} outputs ({', '.join(names)}); {argument} is a dict from output to metrics, or "
-            f"a list with an entry for each output, not a list of {len(given)}: {given!r}"
+            f"the model has {number_of(count, 'output')} ({', '.join(names)}); {argument} is a dict from output to "
+            f"metrics, or a list with an entry for each output, not a list of {len(given)}: {given!r}"
         )
 
 

@@ -24,6 +24,7 @@ from graphc.frontends.variable import Variable, changes
 from graphc.ir.builder import Builder
 from graphc.ir.dtypes import f32, i32
 from graphc.ir.errors import GraphcError
+from graphc.ir.suggestions import number_of
 from graphc.ir.types import TensorType
 from graphc.runtime.training import constraints
 from graphc.runtime.training.accumulation import CONSTANT, Accumulator, Part, parts
@@ -235,7 +236,9 @@ class Optimizer:
         names = [name] if isinstance(name, str) else list(name)
         starts = list(initializer) if isinstance(initializer, (list, tuple)) else [initializer] * len(names)
         if len(starts) != len(names):
-            raise GraphcError(f"there are {len(starts)} initializers for the {len(names)} variables {', '.join(names)}")
+            raise GraphcError(
+                f"of {number_of(len(starts), 'initializer')} each is for one of the variables {', '.join(names)}"
+            )
         made = [
             [self.add_variable_from_reference(weight, *each) for each in zip(names, starts, strict=True)]
             for weight in trainable_variables
@@ -288,7 +291,10 @@ class Optimizer:
             trainable_variables = self._trainable_variables
         variables = list(trainable_variables)
         if len(grads) != len(variables):
-            raise GraphcError(f"there are {len(grads)} gradients for {len(variables)} variables")
+            raise GraphcError(
+                f"{number_of(len(grads), 'gradient was', 'gradients were')} given for "
+                f"{number_of(len(variables), 'variable')}"
+            )
         if not self.built:
             self.build(variables)
         unknown = [variable for variable in variables if id(variable) not in self._index]

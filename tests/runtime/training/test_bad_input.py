@@ -74,7 +74,7 @@ def test_labels_that_are_no_classes(label):
 def test_nan_in_the_data_is_found_on_demand(target):
     broken = X.copy()
     broken[7, 1] = np.nan
-    message = r"x has 1 values that are NaN or infinite at epoch 1, step 2, the first \(nan\) at \[2, 1\] of the batch"
+    message = r"x has 1 value that is NaN or infinite at epoch 1, step 2, the first \(nan\) at \[2, 1\] of the batch"
     refused(classifier(target, check_finite=True), message, x=broken, changed=True)
     model = classifier(target)
     with warnings.catch_warnings():

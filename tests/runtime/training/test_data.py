@@ -330,5 +330,5 @@ def test_nan_is_found_on_demand():
     x = np.ones((5, 2))
     x[3, 1] = np.nan
     assert len(list(adapter(x, batch_size=2).start(0))) == 3
-    with pytest.raises(graphc.GraphcError, match=r"x has 1 values that are NaN.* at epoch 1, step 2.* at \[1, 1\]"):
+    with pytest.raises(graphc.GraphcError, match=r"x has 1 value that is NaN.* at epoch 1, step 2.* at \[1, 1\]"):
         list(adapter(x, batch_size=2, check_finite=True).start(0))

@@ -137,3 +137,9 @@ def test_weights_of_examples_weigh_all_steps_of_their_sequences(batch):
             found[name, loss.ignore_class] = model.evaluate(x, y, sample_weight=given, verbose=0)
     assert found["whole", None] == pytest.approx(found["steps", None], rel=1e-6)
     assert found["whole", 2] == pytest.approx(found["steps", 2], rel=1e-6)
+
+
+def test_a_dtype_is_part_of_the_configuration():
+    loss = losses.Huber(dtype="float64")
+    assert losses.deserialize(losses.serialize(loss)).dtype == "float64"
+    assert "dtype" not in losses.Huber().get_config()  # as in Keras: one's own subclasses may not take it

@@ -126,7 +126,7 @@ def test_a_gradient_that_is_not_finite_is_named():
 def test_nan_in_the_data_is_named():
     broken = X.copy()
     broken[7, 1] = np.nan
-    with pytest.raises(graphc.GraphcError, match="x has 1 values that are NaN or infinite at epoch 1, step 2"):
+    with pytest.raises(graphc.GraphcError, match="x has 1 value that is NaN or infinite at epoch 1, step 2"):
         classifier(check_finite=True).fit(broken, LABELS, batch_size=6, shuffle=False, verbose=0)
 
 

@@ -230,7 +230,7 @@ def two_outputs(**options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": ["mse"]}, "loss has 1 entries; the model has 2 outputs: digit, side"),
+        ({"loss": ["mse"]}, "loss has 1 entry; the model has 2 outputs: digit, side"),
         ({"loss": {"digt": "mse"}}, "loss names the output 'digt', which the model does not have; did you mean digit"),
         ({"loss": "mse", "loss_weights": [1, 2, 3]}, "loss_weights has 3 entries; the model has 2 outputs"),
         ({"loss": "mse", "metrics": ["mae"]}, r"2 outputs \(digit, side\); metrics is a dict .* not a list of 1"),

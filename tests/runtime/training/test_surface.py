@@ -72,7 +72,7 @@ MISTAKES = {
     ),
     "a pair": (
         lambda: fit((X, Y), None),
-        "takes 1 inputs .* 2 were given; the targets are an argument of their own",
+        "takes 1 input .* 2 were given; the targets are an argument of their own",
     ),
     "epochs": (lambda: fit(epochs=-1), "epochs is an integer of 0 or more, not -1"),
     "batch_size": (lambda: fit(batch_size=0), "batch_size is an integer of 1 or more, not 0"),
