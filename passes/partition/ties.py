@@ -6,10 +6,11 @@ and activations for the backward part while the forward one runs, and copies a d
 its new value is there. Here a value is tied by `select(ready, value, 0)`, where `ready` is true whatever the cotangent
 is that it is computed from, in a way that no compiler sees. XLA makes the select part of the loop that reads it.
 
-Tied are: what passes the barrier of a group that runs again; what is saved, and weights that products read, at their
-first use in the backward part; the new value of a weight, to what is computed last of the old one. The gradients of
-poolings, which read their operand once for each place of the window, become a branch, so that what they read is there
-and not fused into each place.
+Tied are: what passes the barrier of a group that runs again; what is saved, what such a group leaves for later, and
+weights that products read, at their first use in the backward part, to the last cotangent before it, so that XLA runs
+the backward part in the order of the plan; the new value of a weight, to what is computed last of the old one. The
+gradients of poolings, which read their operand once for each place of the window, become a branch, so that what they
+read is there and not fused into each place.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class _Ties:
         self.late: dict[Value, int] = {}
         self.forward: set[Value] = set()
         self.backward: set[Value] = set()
+        self.again: set[Value] = set()
+        """Results of ops that run again, which are no cotangents: they may be there long before they are read."""
         for number, op in enumerate(self.block):
             if is_backward(op) or any(value in self.backward for value in operand_values(op)):
                 self.backward.update(op.results)
@@ -66,7 +69,7 @@ class _Ties:
         self.tied: dict[Value, Value] = {}
         self.ready: dict[Value, Value] = {}
         self.link: Value | None = None
-        """The last backward value that waits for as much as any."""
+        """The last cotangent that waits for as much as any."""
         self.latest = -1
 
     def write(self) -> None:
@@ -77,6 +80,8 @@ class _Ties:
                 self._open(op)
                 continue
             self._tie_reads(op)
+            if group_of(op) is not None:
+                self.again.update(op.results)
             if op.name in BY_PLACE and self.link is not None:
                 self._branch(op)
                 continue
@@ -87,14 +92,15 @@ class _Ties:
     def _made(self, results: Sequence[Value], late: int) -> None:
         self.backward.update(results)
         self.late |= dict.fromkeys(results, late)
+        if results[0] in self.again:
+            return
         if late > self.latest or (late == self.latest and not _is_small(results[0])):
             self.latest, self.link = late, results[0]
 
     def _open(self, op: Op) -> None:
-        """Ties in place of the barrier of a group, to its own link where that waits for as much as any."""
+        """Ties in place of the barrier of a group, to its own link where there is no cotangent yet."""
         *values, own = operand_values(op)
-        waits = own in self.backward and self.late.get(own, -1) >= self.latest
-        link = own if waits or self.link is None else self.link
+        link = own if self.link is None else self.link
         for result, value in zip(op.results, values, strict=False):
             self.rewriter.replace_value(result, self._tie(value, link, op))
         self.rewriter.replace_value(op.results[-1], own)
@@ -102,15 +108,16 @@ class _Ties:
         self.rewriter.flush()
 
     def _tie_reads(self, op: Op) -> None:
-        """Let a backward op read ties of what is saved, and of weights."""
-        link = next((v for v in operand_values(op) if v in self.backward and self.late[v] >= self.latest), self.link)
-        if link is None:
+        """Let a backward op read ties of what is saved, of what ran again before it, and of weights."""
+        if self.link is None:
             return
+        inside = group_of(op) is not None
         found: dict[Value, Value] = {}
         for value in operand_values(op):
-            if value in self.forward or (value in self.weights and op.name in PRODUCTS):
+            early = value in self.forward or (value in self.again and not inside)
+            if early or (value in self.weights and op.name in PRODUCTS):
                 if value not in self.tied and not _is_small(value):
-                    self.tied[value] = self._tie(value, link, op)
+                    self.tied[value] = self._tie(value, self.link, op)
                 found[value] = self.tied.get(value, value)
         if found:
             self.rewriter.set_operands(op, [v if v is None else found.get(v, v) for v in op.operands])
@@ -135,7 +142,6 @@ class _Ties:
     def _branch(self, op: Op) -> None:
         """Put an op into the taken branch of a `cond`."""
         assert self.link is not None
-        link = next((v for v in operand_values(op) if v in self.backward and self.late[v] >= self.latest), self.link)
         captures = list(dict.fromkeys(operand_values(op)))
         again, never = Region(), Region()
         inside = {value: again.block.add_parameter(value.type, value.name) for value in captures}
@@ -147,7 +153,7 @@ class _Ties:
         yield_.build(Builder(again.block, function=self.function), tuple(copy.results))
         with Builder(never.block, function=self.function) as inner:
             yield_.build(inner, tuple(ops.full(value.shape, 0, value.dtype) for value in op.results))
-        ready = self._ready(link)
+        ready = self._ready(self.link)
         builder = self.rewriter.before(op)
         builder.location = op.location
         found = cond_op.build(builder, (ready, *captures), None, (again, never)).results
@@ -155,7 +161,7 @@ class _Ties:
             self.rewriter.replace_value(old, new)
         self.rewriter.erase(op)
         self.rewriter.flush()
-        self._made(found, self.late.get(link, -1))
+        self._made(found, self.late.get(self.link, -1))
 
     def _tie_updates(self) -> None:
         """Let the new value of a weight wait for what is computed last of the old one."""
