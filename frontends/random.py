@@ -1,8 +1,8 @@
 """`graphc.random`: random numbers of keys, the same bits on every target.
 
-A key is an array `uint32[2]`. Keras's functions take it as `seed`, which may also be an integer; with none, a function
-that is traced or lowered gets one parameter `key`, of which each call takes another key, and on arrays keys follow
-from `utils.set_random_seed`.
+A key is an array `uint32[2]`. Keras's functions take it as `seed`, which may also be an integer or a `SeedGenerator`;
+with none, a function that is traced or lowered gets one parameter `key`, of which each call takes another key, and on
+arrays keys follow from `utils.set_random_seed`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from graphc.frontends.initializers import next_seed
+from graphc.frontends.naming import automatic_name
 from graphc.frontends.ops.dispatch import function, kind, tensor
 from graphc.frontends.recording import current_recording
+from graphc.frontends.variable import Variable
 from graphc.ir import ops as ir
 from graphc.ir.builder import Builder
 from graphc.ir.dtypes import dtype as dtype_of
@@ -28,6 +30,41 @@ def key(seed: int) -> Any:
     return np.array([int(seed) >> 32 & 0xFFFFFFFF, int(seed) & 0xFFFFFFFF], np.uint32)
 
 
+class SeedGenerator:
+    """A source of seeds: passed as `seed` to functions of `graphc.random`, it lets each call draw other numbers.
+
+    `state` is the key that comes next, at first that of the integer `seed`, or of one that follows from
+    `utils.set_random_seed`. On arrays each call counts its upper word up, so the first draw is that of `seed` itself.
+    What is traced or lowered takes its keys from the function's `key`, as with no seed, and `seed` is folded in: other
+    numbers in each step and call, the same ones on every target and in a run that is resumed. No weight holds a state.
+    """
+
+    def __init__(self, seed: int | None = None, name: str | None = None) -> None:
+        self.name = name or automatic_name("seed_generator")
+        self._given = seed
+        self.seed = next_seed() if seed is None else seed
+        self.state = Variable(key(self.seed), trainable=False, name="seed_generator_state")
+
+    def next(self, ordered: bool = True) -> Any:
+        """The next key. Those that are not `ordered` are far apart."""
+        if current_recording() is not None and Builder.current() is not None:
+            return fold_in(None, self.seed % 2**31)
+        found = self.state.numpy().copy()
+        upper, lower = map(int, found)
+        words = (upper + 1, lower) if ordered else [(word + 1) * 5387 % 933199 for word in (upper, lower)]
+        self.state.assign(np.array([word % 2**32 for word in words], np.uint32))
+        return found
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal generator, at its beginning."""
+        return {"seed": self._given, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SeedGenerator:
+        """The generator that `get_config` described."""
+        return cls(**config)
+
+
 def split(seed: Any, num: int = 2) -> Any:
     """New keys [num, 2], independent of each other."""
     return ir.random_split(key_of(seed), count=num)
@@ -39,7 +76,9 @@ def fold_in(seed: Any, data: Any) -> Any:
 
 
 def key_of(seed: Any) -> Any:
-    """The key that a `seed` stands for: itself, that of an integer, or a new one."""
+    """The key that a `seed` stands for: itself, that of an integer, the next of a generator, or a new one."""
+    if isinstance(seed, SeedGenerator):
+        return seed.next()
     if seed is None:
         recording = current_recording() if Builder.current() is not None else None
         return key(next_seed()) if recording is None else recording.random_key()
@@ -96,6 +135,7 @@ def dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None)
 
 
 __all__ = [
+    "SeedGenerator",
     "bernoulli",
     "bits",
     "dropout",

@@ -7,6 +7,7 @@ from typing import Any
 from graphc import frontends
 from graphc.frontends import serialization
 from graphc.frontends.arguments import suggests_arguments
+from graphc.frontends.random import SeedGenerator
 from graphc.frontends.structures import pack
 from graphc.runtime import predicting
 from graphc.runtime.executable import Executable
@@ -67,6 +68,7 @@ class Sequential(frontends.Sequential, Model):
 
 serialization.MODELS.update({"Functional": Model, "Model": Model, "Sequential": Sequential})
 serialization.CLASSES.update(constraints.CLASSES)
+serialization.CLASSES["SeedGenerator"] = SeedGenerator
 serialization.CLASSES.update(schedules.CLASSES)
 serialization.CLASSES.update({cls.__name__: cls for cls in optimizers.CLASSES.values()})
 serialization.MODULES["graphc.losses"] = {**losses.FUNCTIONS, **losses.CLASSES}

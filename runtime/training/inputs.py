@@ -10,7 +10,7 @@ import numpy as np
 from graphc.frontends.structures import flatten, pack
 from graphc.frontends.symbolic import keras_shape
 from graphc.ir.errors import GraphcError, ShapeError
-from graphc.ir.suggestions import nearest
+from graphc.ir.suggestions import nearest, number_of
 from graphc.runtime.lora.adapters import state_of
 
 Array = np.ndarray[Any, Any]
@@ -33,8 +33,9 @@ def fitted_inputs(model: Any, x: Any) -> Any:
         if len(flat) != len(tensors):
             pair = isinstance(x, tuple) and len(flat) == 2 and len(tensors) == 1
             raise GraphcError(
-                f"model {model.name!r} takes {len(tensors)} inputs ({', '.join(model.input_names)}), {len(flat)} were "
-                f"given" + ("; the targets are an argument of their own, y" if pair else "")
+                f"model {model.name!r} takes {number_of(len(tensors), 'input')} ({', '.join(model.input_names)}), "
+                f"{number_of(len(flat), 'was', 'were')} given"
+                + ("; the targets are an argument of their own, y" if pair else "")
             )
     return pack(declared, [_fitted(model, tensor, leaf) for tensor, leaf in zip(tensors, flat, strict=True)])
 
