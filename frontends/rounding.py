@@ -16,12 +16,17 @@ from graphc.ir.adapting import Use, uses_of
 from graphc.ir.dtypes import f32, u8
 from graphc.ir.errors import UnsupportedError
 from graphc.ir.formats import Format
+from graphc.ir.formats.trained import F32_LEAST
 from graphc.ir.graph import Op, Value
 from graphc.ir.rewriter import Rewriter
 
 if TYPE_CHECKING:
     from graphc.frontends.recording import Recording
     from graphc.frontends.variable import Variable
+
+
+RANGES = "input_range"
+"""Where the weight table has the ends of ranges: `input_range/dense/kernel/least`."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,51 @@ class InputRange:
     zero_point: Any
     high: int = 255
 
+    def frozen(self) -> InputRange:
+        """A range that stays."""
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class RunningRange:
+    """The least and the greatest of what is multiplied with a kernel (f32[]), averaged over the batches of training: of
+    each batch's least and greatest value a share of 1 − `momentum` is taken in. Jacob et al. (2018), section 3.1."""
+
+    least: Variable
+    most: Variable
+    high: int = 255
+    momentum: float = 0.99
+
+    @staticmethod
+    def of(kernel: Variable, least: float, most: float, high: int, momentum: float) -> RunningRange:
+        """The range of what this kernel is multiplied with, and what it is at first."""
+        return RunningRange(_state(kernel, "least", least), _state(kernel, "most", most), high, momentum)
+
+    def frozen(self) -> InputRange:
+        """The range as it is now, which stays."""
+        return InputRange(*scale_and_zero_point(self.least.numpy(), self.most.numpy(), self.high), self.high)
+
+    def copied(self, kernel: Variable) -> RunningRange:
+        """The range for a kernel of another model, as it is now."""
+        return RunningRange.of(kernel, float(self.least.numpy()), float(self.most.numpy()), self.high, self.momentum)
+
+
+def _state(kernel: Variable, name: str, value: float) -> Variable:
+    from graphc.frontends.variable import Variable
+
+    found = Variable(np.float32(value), dtype="float32", trainable=False, name=name)
+    found.path, found.slot_of = f"{RANGES}/{name}", kernel
+    return found
+
+
+def scale_and_zero_point(least: Any, most: Any, high: int) -> tuple[Any, Any]:
+    """Scale and zero point (f32[], u8[]) for a range (f32[]), which is widened to have 0; of arrays what a recorded
+    function computes of the same values."""
+    low, top = ops.minimum(least, 0), ops.maximum(most, 0)
+    spread = top - low
+    scale = ops.select(ops.eq(spread, 0), 1, ops.maximum(spread / high, F32_LEAST))
+    return scale, ops.convert(ops.clip(ops.round_even(-low / scale), low=0, high=high), dtype=u8)
+
 
 @dataclass(frozen=True)
 class VariableRounding:
@@ -39,7 +89,7 @@ class VariableRounding:
     in which the kernel is read and rounded, None where it is its own."""
 
     format: Format | None
-    inputs: InputRange | None = None
+    inputs: InputRange | RunningRange | None = None
     shape: tuple[int, ...] | None = None
 
 
@@ -71,7 +121,7 @@ def apply_rounding(recording: Recording, variable: Variable) -> list[Value]:
                 values.append(back)
                 _exchange(rewriter, first, kernel, back)
             if rounding.inputs is not None and use.kind != "embedding":
-                _round_input(rewriter, use.op, rounding.inputs)
+                _round_input(recording, rewriter, use.op, rounding.inputs)
     return values
 
 
@@ -94,19 +144,35 @@ def _direct(use: Use, kernel: Value) -> Op:
     return op
 
 
-def _round_input(rewriter: Rewriter, op: Op, inputs: InputRange) -> None:
+def _round_input(recording: Recording, rewriter: Rewriter, op: Op, inputs: InputRange | RunningRange) -> None:
     x = op.operands[0]
     assert x is not None
     if x.dtype is not f32 or (x.op is not None and x.op.definition is ops.fake_quantize):
         return
     with rewriter.before(op):
-        scale, zero = np.float32(inputs.scale), np.uint8(inputs.zero_point)
+        if isinstance(inputs, RunningRange):
+            scale, zero = _running(recording, op, x, inputs)
+        else:
+            scale, zero = np.float32(inputs.scale), np.uint8(inputs.zero_point)
         found = ops.fake_quantize(x, scale, zero, dtype=u8, high=None if inputs.high == 255 else inputs.high)
     rewriter.set_operands(op, [found, *op.operands[1:]])  # type: ignore[list-item]
+
+
+def _running(recording: Recording, op: Op, x: Value, inputs: RunningRange) -> tuple[Any, Any]:
+    """Scale and zero point of a range that goes on with `x` in training; inside a branch or loop it stays."""
+    ends: list[Any] = []
+    for variable, reduce in ((inputs.least, ops.reduce_min), (inputs.most, ops.reduce_max)):
+        value: Any = recording.variable_value(variable)
+        if recording.training and op.block is recording.block:
+            now: Any = reduce(ops.stop_gradient(x), axes=tuple(range(x.ndim)))
+            value = value + (now - value) * (1 - inputs.momentum)
+            recording.assign(variable, value)
+        ends.append(value)
+    return scale_and_zero_point(*ends, inputs.high)
 
 
 def _exchange(rewriter: Rewriter, op: Op, old: Value, new: Any) -> None:
     rewriter.set_operands(op, [new if operand is old else operand for operand in op.operands])
 
 
-__all__ = ["InputRange", "VariableRounding", "apply_rounding"]
+__all__ = ["RANGES", "InputRange", "RunningRange", "VariableRounding", "apply_rounding", "scale_and_zero_point"]

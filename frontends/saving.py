@@ -32,7 +32,7 @@ from graphc.frontends.serialization import (
     register_serializable,
     serialize_keras_object,
 )
-from graphc.frontends.storage import STORED, entry_of, restore_storage, storage_config, storages_in
+from graphc.frontends.storage import ROUNDED, STORED, entry_of, ranges_in, restore_storage, storage_config, storages_in
 from graphc.frontends.tensor_files import metadata_of, tensor_bytes, tensors_of
 from graphc.frontends.whole_files import write_whole
 from graphc.ir.errors import FormatError, GraphcError, ShapeError
@@ -306,12 +306,14 @@ def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bo
         raise FormatError(f"there is no file {str(path)!r}")
     if zipfile.is_zipfile(path):
         members = read_members(path)
-        data, stored = members["weights.safetensors"], _json(members["config.json"], "config.json").get(STORED)
+        config = _json(members["config.json"], "config.json")
+        data, stored, rounded = members["weights.safetensors"], config.get(STORED), config.get(ROUNDED)
     else:
-        data = path.read_bytes()
+        data, rounded = path.read_bytes(), None
         text = metadata_of(data, path.name).get(STORED)
         stored = None if text is None else _json(text.encode(), f"the metadata of {path.name}")
     arrays = tensors_of(data, path.name)
+    ranges_in(rounded, arrays)
     storages = storages_in(model, stored, arrays)
     _assign(model, arrays, path.name, ShapeError, skip_mismatch)
     names = layer_paths(model).names

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from graphc.frontends.layer_paths import LayerPaths, layer_paths
-from graphc.frontends.rounding import InputRange, VariableRounding
+from graphc.frontends.rounding import RANGES, InputRange, RunningRange, VariableRounding
 from graphc.ir.errors import FormatError, GraphcError
 from graphc.ir.formats import Format, parse_format
 from graphc.ir.module import Module
@@ -120,8 +120,7 @@ def storage_config(model: Any, module: Module, paths: LayerPaths) -> dict[str, A
         if variable.storage is not None:
             stored[name] = entry_of(variable.storage, parts[name])
         if rounding is not None:
-            inputs = rounding.inputs
-            said = None if inputs is None else [float(inputs.scale), int(inputs.zero_point), inputs.high]
+            said = _said_of(rounding.inputs)
             form = None if rounding.format is None else str(rounding.format)
             rounded[name] = {"format": form, "inputs": said, "shape": rounding.shape and list(rounding.shape)}
     return ({STORED: stored} if stored else {}) | ({ROUNDED: rounded} if rounded else {})
@@ -153,19 +152,47 @@ def restore_storage(model: Any, config: Mapping[str, Any], arrays: dict[str, Arr
         variables[name].store(storage)
         variables[name].freeze(QUANTIZED)
     try:
+        ends = ranges_in(config.get(ROUNDED), arrays)
         for name, entry in (config.get(ROUNDED) or {}).items():
-            form, inputs = entry["format"], entry["inputs"]
-            found = None if inputs is None else InputRange(np.float32(inputs[0]), np.uint8(inputs[1]), int(inputs[2]))
+            form, found = entry["format"], _range_of(variables[name], entry["inputs"], ends.get(name, ()))
             shape = _shape_in(entry, variables[name]) if entry.get("shape") else None
             variables[name].rounding = VariableRounding(None if form is None else parse_format(form), found, shape)
     except (AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError, GraphcError) as error:
         raise FormatError(f"what the file says of rounding does not fit the model: {error}") from error
 
 
+def _said_of(inputs: InputRange | RunningRange | None) -> Any:
+    """What a file says of a range; the ends of one that goes with the batches are among its arrays."""
+    if isinstance(inputs, RunningRange):
+        return {"high": inputs.high, "momentum": inputs.momentum}
+    return None if inputs is None else [float(inputs.scale), int(inputs.zero_point), inputs.high]
+
+
+def _range_of(kernel: Any, said: Any, ends: Sequence[Array]) -> InputRange | RunningRange | None:
+    """The range that a file says of a kernel."""
+    if isinstance(said, Mapping):
+        least, most = map(float, ends)
+        return RunningRange.of(kernel, least, most, int(said["high"]), float(said["momentum"]))
+    return None if said is None else InputRange(np.float32(said[0]), np.uint8(said[1]), int(said[2]))
+
+
+def ranges_in(rounded: Any, arrays: dict[str, Array]) -> dict[str, list[Array]]:
+    """The ends of ranges that go with the batches, by their kernels: taken out of a file's arrays. Raises `FormatError`
+    for one that is missing."""
+    running = [name for name, entry in (rounded or {}).items() if isinstance(entry["inputs"], Mapping)]
+    try:
+        return {name: [arrays.pop(f"{RANGES}/{name}/{end}") for end in ("least", "most")] for name in running}
+    except KeyError as error:
+        raise FormatError(f"{error.args[0]!r} is missing, the end of a range") from error
+
+
 def copy_storage(model: Any, source: Any) -> None:
     """Quantize the weights of a clone as its source's are, rounded to nearest."""
     for variable, other in zip(model.weights, source.weights, strict=True):
-        variable.rounding = other.rounding
+        rounding = other.rounding
+        if rounding is not None and isinstance(rounding.inputs, RunningRange):
+            rounding = replace(rounding, inputs=rounding.inputs.copied(variable))
+        variable.rounding = rounding
         if other.storage is not None:
             variable.store(other.storage.like(variable.numpy()))
             variable.freeze(QUANTIZED)
@@ -173,10 +200,12 @@ def copy_storage(model: Any, source: Any) -> None:
 
 __all__ = [
     "QUANTIZED",
+    "ROUNDED",
     "STORED",
     "Storage",
     "copy_storage",
     "entry_of",
+    "ranges_in",
     "restore_storage",
     "storage_config",
     "storage_of",

@@ -1,17 +1,19 @@
 """Training that knows of quantization: kernels, and what they are multiplied with, are rounded in the forward part.
 
 Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (2018);
-gradients go straight through the rounding (Bengio et al., 2013). Ranges of activations are those of the model before.
+gradients go straight through the rounding (Bengio et al., 2013). Ranges of activations are those of the model before,
+and go with the batches of training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from graphc.frontends.rounding import InputRange, VariableRounding
+from graphc.frontends.rounding import InputRange, RunningRange, VariableRounding
 from graphc.frontends.storage import Storage
 from graphc.frontends.variable import Variable
 from graphc.ir import ops
@@ -32,9 +34,19 @@ BITS = (4, 8)
 
 
 def input_ranges(
-    module: Module, axes: Mapping[str, int], data: Any, bits: int, method: Method, batch_size: int = BATCH
-) -> dict[str, InputRange]:
-    """The range of what each of these weights is multiplied with, on calibration data."""
+    module: Module,
+    variables: Mapping[str, Variable],
+    axes: Mapping[str, int],
+    data: Any,
+    bits: int,
+    method: Method,
+    momentum: float | None,
+    batch_size: int = BATCH,
+) -> dict[str, InputRange | RunningRange]:
+    """The range of what each of these weights is multiplied with, on calibration data; with a momentum, training goes
+    on from there."""
+    if momentum is not None and not 0 <= momentum < 1:
+        raise GraphcError(f"the momentum of ranges is from 0 to 1, or None for ranges that stay, not {momentum}")
     if bits not in BITS:
         raise GraphcError(f"activations are rounded to 8 or 4 bits, not {bits}")
 
@@ -44,7 +56,10 @@ def input_ranges(
 
     calls = batches(module.main, data, batch_size)
     high = (1 << bits) - 1
-    return {name: input_range(found, high) for name, found in calibrated(module, choose, calls, method).items()}
+    found = calibrated(module, choose, calls, method)
+    if momentum is None:
+        return {name: input_range(each, high) for name, each in found.items()}
+    return {name: RunningRange.of(variables[name], *each, high, momentum) for name, each in found.items()}
 
 
 def input_range(found: Range, high: int) -> InputRange:
@@ -71,7 +86,18 @@ def converted(variable: Variable) -> Storage:
 def keep_input_range(variable: Variable) -> None:
     """Let a variable be read as it is, what it is multiplied with being rounded as before."""
     inputs = None if variable.rounding is None else variable.rounding.inputs
-    variable.rounding = None if inputs is None else VariableRounding(None, inputs)
+    variable.rounding = None if inputs is None else VariableRounding(None, inputs.frozen())
+
+
+def freeze_ranges(variables: Mapping[str, Variable]) -> int:
+    """Let the ranges of what variables are multiplied with stay as they are; returns how many went with the batches."""
+    count = 0
+    for variable in variables.values():
+        rounding = variable.rounding
+        if rounding is not None and isinstance(rounding.inputs, RunningRange):
+            variable.rounding = replace(rounding, inputs=rounding.inputs.frozen())
+            count += 1
+    return count
 
 
 def store_activations(module: Module) -> None:
@@ -91,4 +117,12 @@ def store_activations(module: Module) -> None:
                 rewriter.replace(op, back)
 
 
-__all__ = ["converted", "input_range", "input_ranges", "keep_input_range", "rounded_variables", "store_activations"]
+__all__ = [
+    "converted",
+    "freeze_ranges",
+    "input_range",
+    "input_ranges",
+    "keep_input_range",
+    "rounded_variables",
+    "store_activations",
+]

@@ -10,7 +10,7 @@ from typing import Any
 from graphc.frontends import quantizers
 from graphc.frontends.layer_paths import layer_paths
 from graphc.frontends.lowering import lower_forward
-from graphc.frontends.rounding import InputRange, VariableRounding
+from graphc.frontends.rounding import InputRange, RunningRange, VariableRounding
 from graphc.frontends.storage import QUANTIZED, Storage
 from graphc.frontends.variable import Variable
 from graphc.ir.errors import GraphcError
@@ -29,6 +29,7 @@ from graphc.passes.quantization.weights import quantize_weights
 from graphc.runtime.config import target as active_target
 from graphc.runtime.quantization.aware import (
     converted,
+    freeze_ranges,
     input_ranges,
     keep_input_range,
     rounded_variables,
@@ -100,14 +101,16 @@ class Quantizable:
         activations: Any = None,
         activation_bits: int = 8,
         method: Method = "minmax",
+        momentum: float | None = 0.99,
     ) -> None:
         """Round kernels to a format (int8, int4, int3 and theirs with zero points) wherever the model reads them, in
         training and after it; they stay floats that are trained on, and gradients go straight through the rounding.
 
         With `activations`, examples to calibrate by `method`, what products and convolutions read is rounded to
-        `activation_bits` too, by ranges that then stay; beside them int8 is `int8{reduced}` where the processor wants
-        that. `filters` chooses layers as in `quantize`. After training
-        `quantize("trained")` stores the kernels as the integers that they were rounded to.
+        `activation_bits` too; beside them int8 is `int8{reduced}` where the processor wants that. In training their
+        ranges take in a share of 1 − `momentum` of each batch's, until `freeze_ranges`; with `momentum=None` they stay.
+        `filters` chooses layers as in `quantize`. After training `quantize("trained")` stores the kernels as the
+        integers that they were rounded to.
 
         Raises `GraphcError` for filters that match nothing, and for layers that are quantized already.
         """
@@ -118,9 +121,10 @@ class Quantizable:
         _refuse_rounded(variables)
         chosen = _chosen(self, list(axes), filters)
         _refuse_stored({name: variables[name] for name in chosen})
-        ranges: dict[str, InputRange] = {}
+        ranges: dict[str, InputRange | RunningRange] = {}
         if activations is not None:
-            ranges = input_ranges(module, {n: axes[n] for n in chosen}, activations, activation_bits, method)
+            own_axes = {name: axes[name] for name in chosen}
+            ranges = input_ranges(module, variables, own_axes, activations, activation_bits, method, momentum)
         if ranges and form == Int8() and wants_reduced_range():
             form = Int8(reduced=True)
         for name in chosen:
@@ -128,6 +132,13 @@ class Quantizable:
             own = _fitting(form, shape, axes[name])
             reshaped = None if shape == tuple(variables[name].shape) else shape
             variables[name].rounding = VariableRounding(own, ranges.get(name), reshaped)
+        _forget_programs(self)
+
+    def freeze_ranges(self) -> None:
+        """Let the ranges of activations, which `quantize_aware` lets go with the batches, stay as they are now: for the
+        last epochs, in which kernels settle. Raises `GraphcError` where there are none."""
+        if not freeze_ranges(lower_forward(self).variables):  # type: ignore[arg-type]
+            raise GraphcError(f"{self.name!r} has no ranges that go with the batches of training")
         _forget_programs(self)
 
     def _after_recording(self, module: Module, variables: Mapping[str, Variable]) -> None:
