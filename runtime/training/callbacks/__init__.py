@@ -8,3 +8,4 @@ from graphc.runtime.training.callbacks.model_checkpoint import ModelCheckpoint
 from graphc.runtime.training.callbacks.monitoring import EarlyStopping, LearningRateScheduler, ReduceLROnPlateau
 from graphc.runtime.training.callbacks.progress import ProgbarLogger
 from graphc.runtime.training.callbacks.recording import CSVLogger, LambdaCallback, TerminateOnNaN
+from graphc.runtime.training.callbacks.tensorboard import TensorBoard
