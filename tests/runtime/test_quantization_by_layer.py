@@ -15,16 +15,17 @@ from graphc.ir.formats import parse_format
 from graphc.ir.formats.shapes import as_rows
 from graphc.passes.quantization.sizes import stored_sizes
 from graphc.passes.quantization.targets import channel_axes
+from graphc.runtime.quantization import planning
 from graphc.runtime.quantization.awq import AWQOptions
 from graphc.runtime.quantization.gptq import GPTQ, damped, gptq
 from graphc.runtime.quantization.layerwise import by_layer, groups
 from graphc.runtime.quantization.moments import measured, patches
 from graphc.runtime.quantization.observing import batches
-from graphc.runtime.quantization.planning import Sensitivity, chosen_plan, divergence
+from graphc.runtime.quantization.planning import Probe, Sensitivity, chosen_plan, divergence
 from graphc.runtime.quantization.rounding import Grid, nearest_values, output_error
 
 TARGETS = ["numpy", "torch", "onnx", "jax"]
-FORMATS = ["int4", "int3{block=16}", "uint4{block=64}", "uint3", "int8", "int8{asymmetric}"]
+FORMATS = ["int4", "int4{block=none}", "int3{block=16}", "uint4{block=64}", "uint3", "int8", "int8{asymmetric}"]
 
 
 def correlated(rows: int, width: int, seed: int = 0) -> np.ndarray:
@@ -346,6 +347,55 @@ def test_a_plan_keeps_its_budget_and_beats_one_format() -> None:
     assert {size.name: size.form.partition("{")[0] for size in stored_sizes(nearest) if size.form != "float32"} == {
         name: form.partition("{")[0] for name, form in smaller.formats.items()
     }
+
+
+def test_one_format_of_each_weight_is_measured(monkeypatch: Any) -> None:
+    """Others follow from the errors of outputs, and are near what measuring them gives."""
+    model, x = language_model(), tokens()
+    runs: list[int] = []
+    growth = Probe.growth
+
+    def counted(self: Probe, arrays: Any) -> float:
+        runs.append(len(arrays))
+        return growth(self, arrays)
+
+    monkeypatch.setattr(Probe, "growth", counted)
+    formats = ("int3", "int4{block=16}", "int4", "int8")
+    plan = graphc.quantization_plan(model, x, 4.6, formats=formats)
+    count = len(plan.formats)
+    assert runs[:count] == [1] * count
+    assert set(runs[count:]) == {count}
+    assert len(runs) <= count + len(formats)
+    module = graphc.lower(model)
+    axes = channel_axes(module)
+    probe = Probe(module, list(axes), axes, batches(module.main, x), divergence, GPTQ())
+    ratios = []
+    for each in plan.sensitivities:
+        array, _ = probe.quantized(each.name, parse_format(each.format))
+        wanted = probe.growth({each.name: array})
+        if each.format != "int8":
+            ratios.append(each.growth / wanted)
+    assert 0.8 < np.median(ratios) < 1.25
+    assert 0.3 < min(ratios) < max(ratios) < 3
+    together = {n: probe.quantized(n, parse_format(form))[0] for n, form in plan.formats.items()}
+    np.testing.assert_allclose(plan.growth, probe.growth(together), rtol=1e-9)
+
+
+def test_a_single_format_is_taken_where_it_loses_less(monkeypatch: Any) -> None:
+    """Growths that mislead the choice are found out when it is run as a whole."""
+
+    def misled(probe: Probe, names: Any, forms: Any) -> Any:
+        return tuple(
+            Sensitivity(name, str(form), probe.bytes(name, form), 0.0 if form.name == "int3" else 1.0)
+            for name in names
+            for form in forms
+        )
+
+    monkeypatch.setattr(planning, "sensitivities", misled)
+    plan = graphc.quantization_plan(language_model(), tokens(), 8.5, formats=("int3", "int4{block=16}"))
+    assert set(plan.formats.values()) == {"int4{block=16}"}
+    module = graphc.quantize(language_model(), plan.formats)
+    assert plan.bytes == sum(size.bytes for size in stored_sizes(module) if size.name in plan.formats)
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
