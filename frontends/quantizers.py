@@ -228,7 +228,8 @@ class Int8QuantizationConfig(QuantizationConfig):
 
 
 class Int4QuantizationConfig(QuantizationConfig):
-    """Weights of four bits in blocks of `block_size` inputs, each with a scale and a zero point; inputs stay floats."""
+    """Weights of four bits in blocks of `block_size` inputs, each with a scale and a zero point; with None or -1, a
+    scale for each output and no zero points. Inputs stay floats."""
 
     mode = "int4"
 
@@ -237,14 +238,31 @@ class Int4QuantizationConfig(QuantizationConfig):
     ) -> None:
         given = None if isinstance(activation_quantizer, str) else activation_quantizer
         super().__init__(weight_quantizer, given)
-        if self.weight_quantizer is not None or self.activation_quantizer is not None:
-            raise GraphcError("int4 has no other quantizers: leave weight_quantizer and activation_quantizer out")
-        if block_size is None or block_size == -1:
-            raise GraphcError("int4 has a scale for each block of inputs: block_size is a number, such as 128")
+        if block_size is not None and block_size != -1 and block_size <= 0:
+            raise GraphcError(f"block_size is a positive number, or None or -1 for a scale an output, not {block_size}")
         self.block_size = block_size
+        if self.activation_quantizer is not None:
+            raise GraphcError("beside int4 inputs stay floats: leave activation_quantizer out")
+        found = self.weight_quantizer
+        if found is not None and not self._by_output:
+            raise GraphcError(
+                "int4 in blocks has no other quantizer: leave weight_quantizer out, or say block_size=None"
+            )
+        if found is not None and not (isinstance(found, AbsMaxQuantizer) and found.value_range == (-8, 7)):
+            raise GraphcError("the weight_quantizer of int4 is an AbsMaxQuantizer with value_range=(-8, 7)")
+
+    @property
+    def _by_output(self) -> bool:
+        return self.block_size is None or self.block_size == -1
+
+    @property
+    def format(self) -> str:
+        """The format of weights."""
+        return "int4{block=none,scales=f32}" if self._by_output else f"int4{{block={self.block_size},asymmetric}}"
 
     def get_config(self) -> dict[str, Any]:
-        return {"block_size": self.block_size}
+        found = self.weight_quantizer
+        return {"weight_quantizer": None if found is None else serialize(found), "block_size": self.block_size}
 
 
 @dataclass(eq=False, repr=False)
@@ -285,7 +303,7 @@ class _CalibratedConfig(QuantizationConfig):
         """The format of weights."""
         if self.weight_bits == 8:
             return "int8{asymmetric}" if self.asymmetric else "int8"
-        block = self.group_size if self.group_size > 0 else 1 << 24  # larger than a channel: its own size is taken
+        block = self.group_size if self.group_size > 0 else "none"
         return f"{'u' if self.asymmetric else ''}int{self.weight_bits}{{block={block}}}"
 
     def get_config(self) -> dict[str, Any]:

@@ -51,7 +51,9 @@ def rows_function(form: Format, shape: tuple[int, ...]) -> tuple[str, str] | Non
         case Int8(tensor=False):
             return "int8_rows", ""
         case Int4():
-            return "int4_rows", "" if form.block == 32 else f"block={form.block}"
+            size = form.size(shape)
+            size += size % 2
+            return "int4_rows", "" if size == 32 else f"block={size}"
         case NF4(double=0):
             return "nf4_rows", f"{sizes}, block={form.block}"
         case NF4():

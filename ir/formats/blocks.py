@@ -36,7 +36,8 @@ SMALLEST = 16
 
 @dataclass(frozen=True)
 class BlockFormat(Format):
-    """(value − zero point) · scale, with values of `bits` bits, in blocks of `block` elements of a channel.
+    """(value − zero point) · scale, with values of `bits` bits, in blocks of `block` elements of a channel; of all of
+    them where it is None.
 
     Scales are [channels, blocks] in `scales` (f16 or f32). Symmetric, the zero point is the middle of the range, and
     of rounding to nearest its ends are alike; `asymmetric`, each block has its own, u8[channels, ⌈blocks / 2⌉], two a
@@ -48,13 +49,13 @@ class BlockFormat(Format):
 
     bits: ClassVar[int]
 
-    block: int = 32
+    block: int | None = 32
     asymmetric: bool = False
     scales: DType = f16
 
     def __post_init__(self) -> None:
-        if self.block < SMALLEST or self.block & (self.block - 1):
-            raise GraphcError(f"{self}: a block is a power of two from {SMALLEST} on, not {self.block}")
+        if self.block is not None and (self.block < SMALLEST or self.block & (self.block - 1)):
+            raise GraphcError(f"{self}: a block is a power of two from {SMALLEST} on, or none, not {self.block}")
         if self.scales not in (f16, f32):
             raise GraphcError(f"{self}: scales are f16 or f32, not {self.scales.short}")
 
@@ -95,15 +96,20 @@ class BlockFormat(Format):
         """The greatest value."""
         return (1 << self.bits) - 1
 
+    def size(self, shape: Sequence[Any]) -> int:
+        """Elements of a block of a tensor of this shape."""
+        return max(columns(shape, self.channel_axis(len(shape))), 1) if self.block is None else self.block
+
     def _counts(self, shape: Sequence[Any]) -> tuple[Any, Any]:
         """Channels, and blocks of each."""
         axis = self.channel_axis(len(shape))
-        return shape[axis], -(-columns(shape, axis) // self.block)
+        return shape[axis], -(-columns(shape, axis) // self.size(shape))
 
     def blocks(self, array: Array) -> Array:
         """The elements [channels, blocks, block], the last block of a channel filled up with zeros."""
-        rows = padded(as_rows(array, self.channel_axis(array.ndim)), self.block)
-        return rows.reshape(rows.shape[0], -1 if rows.size else 0, self.block)
+        size = self.size(array.shape)
+        rows = padded(as_rows(array, self.channel_axis(array.ndim)), size)
+        return rows.reshape(rows.shape[0], -1 if rows.size else 0, size)
 
     def quantize(self, array: Array) -> tuple[Array, ...]:
         blocks = self.blocks(finite(array, self))
@@ -120,38 +126,43 @@ class BlockFormat(Format):
         middle = self.middle if zero_points is None else zero_points[..., None]
         blocks = np.clip(whole + middle, 0, self.most).astype(np.uint8)
         width = int(columns(array.shape, self.channel_axis(array.ndim)))
-        values = self.pack(blocks.reshape(blocks.shape[0], blocks.shape[1] * self.block)[:, :width])
+        values = self.pack(blocks.reshape(blocks.shape[0], blocks.shape[1] * blocks.shape[2])[:, :width])
         return (values, scales) if zero_points is None else (values, scales, packed(padded(zero_points, 2)))
 
     def dequantize(self, *arrays: Array, shape: Sequence[int]) -> Array:
         values, scales, *zeros = arrays
+        size = self.size(shape)
         zero_points = unpacked(zeros[0])[:, : scales.shape[1], None].astype(np.float64) if zeros else float(self.middle)
-        rows = padded(self.unpack(values), self.block)[:, : scales.shape[1] * self.block]
-        whole = (rows.reshape(*scales.shape, self.block) - zero_points) * scales[..., None].astype(np.float64)
+        rows = padded(self.unpack(values), size)[:, : scales.shape[1] * size]
+        whole = (rows.reshape(*scales.shape, size) - zero_points) * scales[..., None].astype(np.float64)
         return from_rows(whole.reshape(whole.shape[0], -1 if whole.size else 0), shape, self.channel_axis(len(shape)))
 
     def decompose(self, *parts: Tensor, shape: Sequence[Any], dtype: DType) -> Tensor:
         wide = computed_in(parts[1], dtype)
         rows, blocks = self._counts(shape)
         whole = self._whole(parts, shape, wide) * ops.reshape(as_dtype(parts[1], wide), shape=(rows, blocks, 1))
-        flat = ops.reshape(whole, shape=(rows, blocks * self.block))
+        flat = ops.reshape(whole, shape=(rows, blocks * self.size(shape)))
         return as_dtype(from_rows_recorded(flat, shape, self.channel_axis(len(shape))), dtype)
 
     def cotangents(self, dy: Tensor, *parts: Tensor, shape: Sequence[Any]) -> tuple[Tensor | None, ...]:
         wide = f32 if parts[1].dtype == f16 else parts[1].dtype
         rows, blocks = self._counts(shape)
-        flat = padded_recorded(rows_recorded(as_dtype(dy, wide), self.channel_axis(len(shape))), self.block)
-        spread = ops.reshape(flat, shape=(rows, blocks, self.block))
+        size = self.size(shape)
+        flat = padded_recorded(rows_recorded(as_dtype(dy, wide), self.channel_axis(len(shape))), size)
+        spread = ops.reshape(flat, shape=(rows, blocks, size))
         found = ops.reduce_sum(spread * self._whole(parts, shape, wide), axes=(2,))
         return None, as_dtype(found, parts[1].dtype), *(None for _ in parts[2:])
 
     def _whole(self, parts: Sequence[Tensor], shape: Sequence[Any], dtype: DType) -> Tensor:
         """The values [channels, blocks, block] less their zero points, as floats."""
         rows, blocks = self._counts(shape)
-        flat = padded_recorded(self.unpack_recorded(parts[0]), self.block)
-        if flat.shape[1] != blocks * self.block:
-            flat = ops.slice(flat, starts=(0, 0), limits=(rows, blocks * self.block))
-        values = as_dtype(ops.reshape(flat, shape=(rows, blocks, self.block)), dtype)
+        size = self.size(shape)
+        flat = self.unpack_recorded(parts[0])
+        if flat.shape[1] < blocks * size:
+            flat = padded_recorded(flat, size)
+        if flat.shape[1] != blocks * size:
+            flat = ops.slice(flat, starts=(0, 0), limits=(rows, blocks * size))
+        values = as_dtype(ops.reshape(flat, shape=(rows, blocks, size)), dtype)
         if len(parts) < 3:
             return values - self.middle
         zero_points = ops.slice(unpacked_recorded(parts[2]), starts=(0, 0), limits=(rows, blocks))

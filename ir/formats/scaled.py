@@ -32,7 +32,7 @@ class AWQ(Format):
     name: ClassVar[str] = "awq"
 
     bits: int = 4
-    block: int = 32
+    block: int | None = 32
     asymmetric: bool = False
     scales: DType = f16
 

@@ -64,9 +64,10 @@ def rounding(x: Tensor, form: Format) -> Rounding:
         raise ShapeError(f"a weight has a shape of numbers, not {shape_text(x.shape)}")
     if isinstance(form, BlockFormat):
         axis = form.channel_axis(x.ndim)
-        rows = padded_recorded(rows_recorded(x, axis), form.block)
-        count = -(-columns(x.shape, axis) // form.block)
-        blocks = ops.reshape(rows, shape=(x.shape[axis], count, form.block))
+        size = form.size(x.shape)
+        rows = padded_recorded(rows_recorded(x, axis), size)
+        count = -(-columns(x.shape, axis) // size)
+        blocks = ops.reshape(rows, shape=(x.shape[axis], count, size))
         low, high = (0, form.most) if form.asymmetric else (-form.middle, form.most - form.middle)
         steps = form.most if form.asymmetric else form.middle - 1
         return _rounding(blocks, (2,), low, high, steps, form.asymmetric, form.scales is f16)
@@ -116,8 +117,9 @@ def reference(array: Array, form: Format) -> Array:
     x: Array
     if isinstance(form, BlockFormat):
         axis = form.channel_axis(array.ndim)
-        rows = padded(as_rows(array, axis), form.block)
-        x = rows.reshape(rows.shape[0], -1 if rows.size else 0, form.block)
+        size = form.size(array.shape)
+        rows = padded(as_rows(array, axis), size)
+        x = rows.reshape(rows.shape[0], -1 if rows.size else 0, size)
         axes: tuple[int, ...] = (2,)
         low, high = (0, form.most) if form.asymmetric else (-form.middle, form.most - form.middle)
         steps, half = form.most if form.asymmetric else form.middle - 1, form.scales is f16

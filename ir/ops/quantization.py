@@ -320,6 +320,7 @@ _sample("int8{axis=0,asymmetric}", (4, 3), "bfloat16")
 for _text in (
     "int4",
     "int4{block=16,scales=f32}",
+    "uint4{axis=0,block=none}",
     "uint4{axis=0,block=16}",
     "int3",
     "uint3{axis=0,block=16}",
@@ -364,6 +365,7 @@ _linear_sample("int8", bias=True)
 _linear_sample("int8{asymmetric}", bias=False)
 _linear_sample("int4", bias=True)
 _linear_sample("uint4{block=16}", bias=False, shape=(40, 6))
+_linear_sample("int4{block=none}", bias=False, shape=(37, 6))
 _linear_sample("nf4", bias=True)
 _linear_sample("nf4{block=16,double=16}", bias=False, shape=(9, 31))
 _linear_sample("q4_0", bias=False)

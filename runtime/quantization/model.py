@@ -219,8 +219,7 @@ def _mode(mode: str | None, config: Any) -> tuple[Format, bool]:
         reduced = weights is not None and weights.value_range == (-63, 63)
         return parse_format("int8{reduced}" if reduced else "int8"), chosen.activation_quantizer is not None
     if mode == "int4":
-        block = 128 if config is None else config.block_size
-        return parse_format(f"int4{{block={block},asymmetric}}"), False
+        return parse_format((config or quantizers.Int4QuantizationConfig()).format), False
     if mode.partition("{")[0].strip() not in FORMATS:
         raise GraphcError(f"there is no quantization {mode!r}{nearest(mode, MODES)}")
     return parse_format(mode), False
@@ -229,7 +228,7 @@ def _mode(mode: str | None, config: Any) -> tuple[Format, bool]:
 def _fitting(form: Format, shape: tuple[int, ...], axis: int) -> Format:
     """The format for a weight: its channels, and blocks no larger than they need be."""
     own = form if axis == len(shape) - 1 else form.of_channels(axis)
-    if not isinstance(own, BlockFormat):
+    if not isinstance(own, BlockFormat) or own.block is None:
         return own
     width = int(columns(shape, own.channel_axis(len(shape))))
     return replace(own, block=min(own.block, max(SMALLEST, 1 << (width - 1).bit_length())))

@@ -38,7 +38,7 @@ class Grid:
         """The grid of a format for channels of `width` elements. Raises `UnsupportedError` for one that has none."""
         if isinstance(form, BlockFormat):
             low, high = (0, form.most) if form.asymmetric else (-form.middle, form.most - form.middle)
-            return cls(form.block, low, high, form.asymmetric, form.scales)
+            return cls(form.block or max(width, 1), low, high, form.asymmetric, form.scales)
         if isinstance(form, Int8) and not form.tensor:
             return cls(max(width, 1), *form.limits, form.asymmetric, f32)
         raise UnsupportedError(

@@ -23,6 +23,9 @@ TEXTS = [
     "uint8",
     "int4",
     "int4{block=64}",
+    "int4{block=none}",
+    "uint4{axis=0,block=none,scales=f32}",
+    "int3{block=none}",
     "int4{axis=0,block=128,scales=f32}",
     "uint4{block=64}",
     "nf4",
@@ -36,6 +39,7 @@ SYMMETRIC = [
     "int8{tensor}",
     "int4",
     "int4{axis=0,block=16}",
+    "int4{block=none}",
     "int4{scales=f32}",
     "int3",
     "awq",
@@ -122,6 +126,7 @@ def test_storage_is_counted() -> None:
     assert bits["int4"] == 4.5
     assert 8 * Int4(block=64).storage_bytes((144, 16)) / (144 * 16) == 4 + 3 * 16 / 144  # the last block is short
     assert bits["int4{block=64}"] == 4.25
+    assert bits["int4{block=none}"] < 4.25
     assert bits["uint4{block=64}"] == 4 + 16 / 64 + 4 / 64
     assert bits["nf4"] == 4.5
     assert bits["nf4{axis=0,block=16,double=256}"] == 4 + 8 / 16 + 32 / 4096 + 32 / (256 * 64)

@@ -24,6 +24,7 @@ FORMATS = [
     "int4{block=16}",
     "uint4",
     "nf4",
+    "int4{block=none}",
     "nf4{double=256}",
     "int3",
     "awq{bits=3}",
@@ -145,7 +146,17 @@ def test_emitted_torch_has_one_class_of_convolutions() -> None:
     np.testing.assert_array_equal(kernel, reference.weights["conv2d_1/kernel"])
 
 
-IN_PRODUCTS = ["int4", "uint4{block=16}", "int8", "int8{asymmetric}", "uint8", "q4_0", "q8_0"]
+IN_PRODUCTS = [
+    "int4",
+    "int4{block=none}",
+    "uint4{block=none}",
+    "uint4{block=16}",
+    "int8",
+    "int8{asymmetric}",
+    "uint8",
+    "q4_0",
+    "q8_0",
+]
 
 
 @pytest.mark.parametrize(
@@ -448,7 +459,12 @@ def test_configurations() -> None:
     model = perceptron()
     model.quantize(config=quantizers.Int8QuantizationConfig(weight_quantizer=narrow))
     assert np.abs(graphc.lower(model).weights["up/kernel_values"].astype(int)).max() == 63
-    for config in (quantizers.Int8QuantizationConfig(narrow), quantizers.Int4QuantizationConfig(block_size=64)):
+    own = quantizers.AbsMaxQuantizer(axis=0, value_range=(-8, 7))
+    for config in (
+        quantizers.Int8QuantizationConfig(narrow),
+        quantizers.Int4QuantizationConfig(block_size=64),
+        quantizers.Int4QuantizationConfig(own, block_size=-1),
+    ):
         again = quantizers.deserialize(quantizers.serialize(config))
         assert again.get_config() == config.get_config()
     with pytest.raises(GraphcError, match="not that of the config"):
@@ -457,6 +473,48 @@ def test_configurations() -> None:
         perceptron().quantize("int9")
     with pytest.raises(GraphcError, match="takes a mode"):
         perceptron().quantize()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_int4_with_a_scale_for_each_output_as_in_keras(target: str) -> None:
+    """Keras 3.15's outputs, with `block_size=None`; its scales have an epsilon, graphc's 16 bits."""
+    needs(target)
+    random = np.random.default_rng(0)
+    kernel, x = (random.standard_normal(shape).astype(np.float32) for shape in ((5, 3), (2, 5)))
+    for size in (None, -1):
+        model = Sequential([Input((5,)), layers.Dense(3, use_bias=False, name="out")])
+        model.build((None, 5))
+        model.layers[-1].kernel.assign(kernel)
+        model.quantize(config=quantizers.Int4QuantizationConfig(block_size=size))
+        module = graphc.lower(model)
+        assert {n: w.shape for n, w in module.weights.items()} == {
+            "out/kernel_values": (3, 3),
+            "out/kernel_scales": (3, 1),
+        }
+        wanted = [[-3.390996, -0.466502, -1.788769], [-3.451379, -1.834384, -0.257143]]
+        np.testing.assert_allclose(graphc.compile(module, target=target)(x), wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"block_size": 0}, "a positive number"),
+        ({"block_size": -5}, "a positive number"),
+        ({"weight_quantizer": quantizers.AbsMaxQuantizer(axis=0, value_range=(-8, 7))}, "say block_size=None"),
+        ({"weight_quantizer": quantizers.AbsMaxQuantizer(axis=0), "block_size": None}, "value_range"),
+        ({"activation_quantizer": quantizers.AbsMaxQuantizer(axis=0), "block_size": -1}, "stay floats"),
+    ],
+)
+def test_configurations_of_int4_that_do_not_fit(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(GraphcError, match=problem):
+        quantizers.Int4QuantizationConfig(**options)
+
+
+@pytest.mark.parametrize("config", [quantizers.GPTQConfig, quantizers.AWQConfig])
+def test_one_group_for_each_output(config: Any) -> None:
+    model = perceptron()
+    model.quantize(config=config(rows(), group_size=-1, num_samples=16))
+    assert graphc.lower(model).weights["down/kernel_scales"].shape == (10, 1)
 
 
 # --- graphc.quantizers ------------------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ def test_what_training_rounds_to_can_be_stored_to_the_bit(text: str, factor: flo
         *((target, "int8", 8) for target in TARGETS),
         *((target, "int4", None) for target in TARGETS),
         ("numpy", "uint4{block=16}", 4),
+        ("numpy", "int4{block=none}", 8),
     ],
 )
 def test_training_and_what_is_stored(target: str, text: str, bits: int | None) -> None:

@@ -44,6 +44,9 @@ def quantized_linear(
     product = Product(graph, x, inputs, outputs, block_of(form, inputs))
     scales = graph.cast(scales, f32)
     match form:
+        case Int4(block=None):
+            zeros = None if zero_points is None else product.pairs(zero_points)
+            y = product.of_nibbles(values, product.spread(scales), zeros)
         case Int4():
             y = product.of_nibbles(values, scales, zero_points)
         case Q4_0():
@@ -59,11 +62,11 @@ def quantized_linear(
 
 def block_of(form: Any, inputs: int) -> int:
     """The inputs that share a scale in the kernel: a power of two from 16 on."""
-    if isinstance(form, Int4):
+    if isinstance(form, (Q4_0, Q8_0)):
+        return BLOCK
+    if isinstance(form, Int4) and form.block is not None:
         return form.block
-    if isinstance(form, Int8):
-        return min(CHANNEL_BLOCK, max(16, 1 << (inputs - 1).bit_length()))
-    return BLOCK
+    return min(CHANNEL_BLOCK, max(16, 1 << (inputs - 1).bit_length()))
 
 
 class Product:
@@ -77,6 +80,15 @@ class Product:
         """An element for each output as one for each of its blocks."""
         column = self.graph.reshape(channels, (self.outputs, 1))
         return self.graph.compute("Expand", column, self.graph.integers(self.outputs, self.blocks))
+
+    def pairs(self, channels: Tensor) -> Tensor:
+        """Four bits for each output as those of each of its blocks, two a byte."""
+        graph = self.graph
+        twice = graph.compute(
+            "BitwiseOr", channels, graph.compute("BitShift", channels, graph.constant(4, u8), direction="LEFT")
+        )
+        column = graph.reshape(twice, (self.outputs, 1))
+        return graph.compute("Expand", column, graph.integers(self.outputs, -(-self.blocks // 2)))
 
     def of_nibbles(self, values: Tensor, scales: Tensor, zero_points: Tensor | None = None) -> Tensor:
         """With values u8[outputs, ⌈inputs / 2⌉] of two each, less their zero points, two a byte as well (None: 8)."""
@@ -96,13 +108,9 @@ class Product:
         high, low = _high_halves(graph, values, self.inputs), _low_halves(graph, values, self.inputs)
         zeros = [None, graph.full((self.outputs, -(-self.blocks // 2)), 0, u8)]  # that of signed bytes is 8 · 16 + 0
         if zero_points is not None:
-            zero_points = _unsigned(graph, zero_points)
-            pairs = graph.compute(
-                "Expand",
-                graph.reshape(zero_points, (self.outputs, 1)),
-                graph.integers(1, self.blocks + self.blocks % 2),
-            )
-            zeros = [half(graph, pairs, self.blocks) for half in (_high_halves, _low_halves)]
+            whole = _unsigned(graph, zero_points)
+            low_bits = graph.compute("BitwiseAnd", whole, graph.constant(15, u8))
+            zeros = [self.pairs(_high(graph, whole)), self.pairs(low_bits)]
         sixteen = graph.compute("Mul", scales, graph.constant(16, f32))
         return graph.compute("Add", self.of_nibbles(high, sixteen, zeros[0]), self.of_nibbles(low, scales, zeros[1]))
 
