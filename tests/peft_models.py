@@ -1,76 +1,20 @@
-"""The models of `peft_worker.py` in the DSL: a small Llama with Hugging Face's names of layers, and a small CNN."""
+"""The models of `peft_worker.py` in the DSL: a small Llama, that of the examples, and a small CNN."""
 
+import llama as example
 import numpy as np
 
-import graphc
-from graphc import Input, Model, layers, ops
+from graphc import Input, Model, layers
 
 LLAMA_NAMES = {
-    "embed_tokens": "model.embed_tokens",
-    "layer_*/attention/*": "model.layers.*.self_attn.*",
-    "layer_*/mlp/*": "model.layers.*.mlp.*",
-    "layer_*/*": "model.layers.*.*",
-    "norm": "model.norm",
+    "layers_*/*/*": "model.layers.*.*.*",
+    "layers_*/*": "model.layers.*.*",
     "lm_head": "lm_head",
+    "*": "model.*",
 }
 
 
-class Attention(layers.Layer):
-    def __init__(self, heads, groups, **kwargs):
-        super().__init__(**kwargs)
-        self.heads, self.groups = heads, groups
-
-    def build(self, input_shape):
-        width = input_shape[-1]
-        size = width // self.heads
-        for name, outputs in (("q", width), ("k", self.groups * size), ("v", self.groups * size), ("o", width)):
-            setattr(self, name, layers.Dense(outputs, use_bias=False, name=f"{name}_proj"))
-
-    def call(self, x):
-        batch, places, width = x.shape
-        size = width // self.heads
-        cos, sin = ops.rope_tables(ops.arange(places), size=size)
-        q = ops.rope(ops.reshape(self.q(x), (batch, places, self.heads, size)), cos, sin)
-        k = ops.rope(ops.reshape(self.k(x), (batch, places, self.groups, size)), cos, sin)
-        v = ops.reshape(self.v(x), (batch, places, self.groups, size))
-        y = ops.dot_product_attention(q, k, v, is_causal=True)
-        return self.o(ops.reshape(y, (batch, places, width)))
-
-
-class Mlp(layers.Layer):
-    def __init__(self, hidden, **kwargs):
-        super().__init__(**kwargs)
-        self.hidden = hidden
-
-    def build(self, input_shape):
-        self.gate = layers.Dense(self.hidden, activation="silu", use_bias=False, name="gate_proj")
-        self.up = layers.Dense(self.hidden, use_bias=False, name="up_proj")
-        self.down = layers.Dense(input_shape[-1], use_bias=False, name="down_proj")
-
-    def call(self, x):
-        return self.down(self.gate(x) * self.up(x))
-
-
-class Block(layers.Layer):
-    def __init__(self, heads, groups, hidden, **kwargs):
-        super().__init__(**kwargs)
-        self.input_layernorm = layers.RMSNormalization(epsilon=1e-6, name="input_layernorm")
-        self.attention = Attention(heads, groups, name="attention")
-        self.post_attention_layernorm = layers.RMSNormalization(epsilon=1e-6, name="post_attention_layernorm")
-        self.mlp = Mlp(hidden, name="mlp")
-
-    def call(self, x):
-        x = x + self.attention(self.input_layernorm(x))
-        return x + self.mlp(self.post_attention_layernorm(x))
-
-
 def llama(vocabulary=32, width=16, heads=2, groups=1, hidden=24, depth=2):
-    tokens = Input((None,), dtype="int32", name="tokens")
-    x = layers.Embedding(vocabulary, width, name="embed_tokens")(tokens)
-    for i in range(depth):
-        x = Block(heads, groups, hidden, name=f"layer_{i}")(x)
-    x = layers.RMSNormalization(epsilon=1e-6, name="norm")(x)
-    return Model(tokens, layers.Dense(vocabulary, use_bias=False, name="lm_head")(x), name="llama")
+    return example.llama(depth, width, heads, groups, hidden, vocabulary, context=None)
 
 
 def cnn():
@@ -98,4 +42,4 @@ def with_weights(name, tensors):
     return model
 
 
-__all__ = ["LLAMA_NAMES", "MODELS", "cnn", "graphc", "llama", "with_weights"]
+__all__ = ["LLAMA_NAMES", "MODELS", "cnn", "llama", "with_weights"]

@@ -1,4 +1,4 @@
-"""What acceptance tests share: the examples to import, and the language model that one of them trains."""
+"""What acceptance tests share: the language model that an example trains."""
 
 import fcntl
 import os
@@ -12,12 +12,6 @@ import pytest
 from artifacts import needs
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-
-
-@pytest.fixture
-def examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The examples can be imported, as they import each other."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
 
 
 @pytest.fixture(scope="session")

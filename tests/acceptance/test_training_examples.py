@@ -22,7 +22,7 @@ def agree(means: dict[str, list[float]], tolerance: float) -> None:
         np.testing.assert_allclose(found, wanted, rtol=tolerance, err_msg=name)
 
 
-def test_a_small_language_model_has_the_same_losses_on_every_target(examples: None) -> None:
+def test_a_small_language_model_has_the_same_losses_on_every_target() -> None:
     import gpt_train
     from stdlib_text import corpus, windows
 
@@ -41,7 +41,7 @@ def test_a_small_language_model_has_the_same_losses_on_every_target(examples: No
     agree(losses, 1e-4)
 
 
-def test_held_out_modules_are_not_trained_on(examples: None) -> None:
+def test_held_out_modules_are_not_trained_on() -> None:
     from stdlib_text import HELD_OUT, MOST_SHARED, all_windows, corpus, joined, shared, shingles, windows
 
     import graphc
@@ -61,7 +61,7 @@ def test_held_out_modules_are_not_trained_on(examples: None) -> None:
     np.testing.assert_array_equal(x.flatten()[1:], y.flatten()[:-1])
 
 
-def test_images_to_test_with_are_not_trained_on(examples: None) -> None:
+def test_images_to_test_with_are_not_trained_on() -> None:
     with np.load(EXAMPLES / "digits_test.npz") as data:
         train, test = ({image.tobytes() for image in data[name]} for name in ("x_train", "x"))
     assert len(train) == 1347 and len(test) == 450 and not train & test

@@ -31,16 +31,16 @@ def test_patterns_choose_layers_ranks_and_alphas() -> None:
         r=4,
         alpha=8,
         targets="*/q_proj,mlp/*",
-        exclude="layer_1/mlp/*",
+        exclude="layers_1/mlp/*",
         rank_pattern={"down_proj": 2},
-        alpha_pattern={"layer_1/*": 2.0},
+        alpha_pattern={"layers_1/*": 2.0},
     )
     assert adapted(model) == {
-        "layer_0/attention/q_proj/kernel": (4, 2.0),
-        "layer_0/mlp/gate_proj/kernel": (4, 2.0),
-        "layer_0/mlp/up_proj/kernel": (4, 2.0),
-        "layer_0/mlp/down_proj/kernel": (2, 4.0),
-        "layer_1/attention/q_proj/kernel": (4, 0.5),
+        "layers_0/self_attn/q_proj/kernel": (4, 2.0),
+        "layers_0/mlp/gate_proj/kernel": (4, 2.0),
+        "layers_0/mlp/up_proj/kernel": (4, 2.0),
+        "layers_0/mlp/down_proj/kernel": (2, 4.0),
+        "layers_1/self_attn/q_proj/kernel": (4, 0.5),
     }
     assert len(model.trainable_weights) == 10
 
@@ -93,12 +93,12 @@ def test_a_new_adapter_changes_nothing_and_starts_as_peft_does() -> None:
     model.add_adapter(r=4, targets="q_proj,embed_tokens")
     np.testing.assert_array_equal(model.predict(TOKENS, verbose=0), before)
     parts = {w: a for w, (_, a) in model.adapters["default"].parts.items()}
-    q, table = parts["layer_0/attention/q_proj/kernel"], parts["embed_tokens/embeddings"]
+    q, table = parts["layers_0/self_attn/q_proj/kernel"], parts["embed_tokens/embeddings"]
     assert 0.2 < np.abs(q.a.numpy()).max() <= 1 / 16**0.5 and not q.b.numpy().any()  # 16 inputs
     assert not table.a.numpy().any() and 0.7 < table.b.numpy().std() < 1.4
     model.add_adapter("two", r=4, targets="q_proj", dora=True, a_initializer="ones", b_initializer="zeros")
     np.testing.assert_allclose(model.predict(TOKENS, verbose=0), before, rtol=1e-5, atol=1e-5)
-    kernel, adapter = model.adapters["two"].parts["layer_0/attention/q_proj/kernel"]
+    kernel, adapter = model.adapters["two"].parts["layers_0/self_attn/q_proj/kernel"]
     assert (adapter.a.numpy() == 1).all()
     np.testing.assert_allclose(adapter.magnitude.numpy(), np.linalg.norm(kernel.numpy(), axis=0), rtol=1e-6)
 
@@ -109,7 +109,7 @@ def test_adapters_are_switched_and_taken_away() -> None:
     outputs = {None: model.predict(TOKENS, verbose=0)}
     for name, arguments in {
         "one": {"targets": "q_proj,down_proj", "modules_to_save": "norm"},
-        "two": {"targets": "v_proj,lm_head", "dora": True, "modules_to_save": ("norm", "layer_0/input_layernorm")},
+        "two": {"targets": "v_proj,lm_head", "dora": True, "modules_to_save": ("norm", "layers_0/input_layernorm")},
     }.items():
         model.add_adapter(name, r=2, **arguments)
         drawn(model)
@@ -153,7 +153,7 @@ def test_biases_and_modules_are_trained_as_asked() -> None:
     ("arguments", "message"),
     [
         ({"targets": "*/q_prj"}, "'.*q_prj' of targets matches nothing; did you mean q_proj"),
-        ({"targets": "layer_0/attn/q_proj"}, "did you mean layer_0/attention/q_proj"),
+        ({"targets": "layers_0/attn/q_proj"}, "did you mean layers_0/self_attn/q_proj"),
         ({"targets": "norm"}, "matches only norm/scale: an adapter is for kernels of products"),
         ({"targets": "q_proj", "exclude": "k_prj"}, "'k_prj' of exclude matches nothing; did you mean k_proj"),
         ({"targets": "q_proj", "exclude": "q_proj"}, "no weight is left to adapt"),
@@ -171,7 +171,7 @@ def test_biases_and_modules_are_trained_as_asked() -> None:
         ({"targets": "q_proj", "dropout": "0.1"}, "a rate from 0 to below 1, not '0.1'"),
         (
             {"targets": "q_proj", "r": 17},
-            "the rank 17 is more than 16, the most that 'layer_0/attention/q_proj/kernel'",
+            "the rank 17 is more than 16, the most that 'layers_0/self_attn/q_proj/kernel'",
         ),
         ({"targets": "q_proj", "r": 0}, "positive integer, not 0"),
         ({"targets": "q_proj", "dropout": 1.0}, "dropout of adapters is a rate from 0 to below 1"),
@@ -207,8 +207,8 @@ def test_names_of_adapters_are_told() -> None:
 
 def test_adapters_of_layers_and_of_the_model_do_not_mix() -> None:
     model = model_of()
-    model.get_layer("layer_0/attention/q_proj").enable_lora(2)
+    model.get_layer("layers_0/self_attn/q_proj").enable_lora(2)
     with pytest.raises(
-        GraphcError, match="'layer_0/attention/q_proj/kernel' has an adapter of its layer's enable_lora"
+        GraphcError, match="'layers_0/self_attn/q_proj/kernel' has an adapter of its layer's enable_lora"
     ):
         model.add_adapter(r=2, targets="v_proj")

@@ -88,10 +88,10 @@ def test_folders_of_graphc_give_the_same_outputs_in_peft(made: Path) -> None:
         "patterns": (
             "llama",
             {"r": 4, "targets": "*_proj", "exclude": "down_proj", "rslora": True}
-            | {"rank_pattern": {"layer_1/*/q_proj": 2, "k_proj": 3}, "alpha_pattern": {"*/up_proj": 7.5}},
+            | {"rank_pattern": {"layers_1/*/q_proj": 2, "k_proj": 3}, "alpha_pattern": {"*/up_proj": 7.5}},
         ),
         "dora": ("llama", {"r": 2, "alpha": 3, "targets": "embed_tokens,o_proj,lm_head", "dora": True}),
-        "saved": ("llama", {"r": 2, "targets": "q_proj", "modules_to_save": ("lm_head", "layer_0/input_layernorm")}),
+        "saved": ("llama", {"r": 2, "targets": "q_proj", "modules_to_save": ("lm_head", "layers_0/input_layernorm")}),
         "conv": ("cnn", {"r": 2, "alpha": 3, "targets": "conv,dense", "dora": True, "modules_to_save": "head"}),
         "bias_all": ("cnn", {"r": 2, "targets": "conv", "bias": "all"}),
         "bias_some": ("cnn", {"r": 2, "targets": "conv,dense", "bias": "lora_only"}),

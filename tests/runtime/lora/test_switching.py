@@ -55,7 +55,7 @@ def test_a_call_says_which_adapter(target: str, model_and_outputs, tmp_path) -> 
 def test_factors_are_read_and_written_by_their_names(model_and_outputs) -> None:
     model, outputs = model_and_outputs
     executable = model.compile_adapters(["german", "latin"])
-    name = "layer_0/mlp/down_proj/lora_kernel_b_latin"
+    name = "layers_0/mlp/down_proj/lora_kernel_b_latin"
     before = executable.weights[name]
     executable.weights[name] = before * 0
     assert np.abs(executable(TOKENS, adapter="latin") - outputs["latin"]).max() > 1e-3
