@@ -120,7 +120,7 @@ def int8_rows(values, scales, zero_points=None):
     "nibbles": '''
 def nibbles(values):
     """The halves of bytes [..., n], the low one first: int8[..., 2 * n]."""
-    pairs = values.to(torch.int16)  # two bytes at once, which is faster than to lay one half beside the other
+    pairs = values.contiguous().to(torch.int16)  # two bytes at once: faster than halves side by side
     pairs |= pairs << 4
     return pairs.bitwise_and_(0x0F0F).view(torch.int8)
 ''',
