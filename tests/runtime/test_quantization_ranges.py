@@ -8,7 +8,7 @@ import pytest
 from artifacts import needs
 
 import graphc
-from graphc import Input, Model, layers, losses, optimizers
+from graphc import Input, Model, callbacks, layers, losses, optimizers
 from graphc.frontends.rounding import InputRange, RunningRange
 from graphc.ir.errors import GraphcError
 
@@ -111,6 +111,36 @@ def test_ranges_are_frozen_and_kept(tmp_path: Path) -> None:
     assert float(scale) == np.float32((np.float32(seen[1]) - np.float32(seen[0])) / 255)
     with pytest.raises(GraphcError, match="no ranges that go"):
         model.freeze_ranges()
+
+
+def test_a_resumed_run_goes_on_with_its_ranges(tmp_path: Path) -> None:
+    x, y = drawn(32, 6, 6, 3), np.arange(32) % 4
+    begun: list[int] = []
+
+    class Until(callbacks.Callback):
+        def __init__(self, last: int) -> None:
+            super().__init__()
+            self.last = last
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch > self.last:
+                raise KeyboardInterrupt
+            begun.append(epoch)
+
+    def run(folder: str, last: int) -> Model:
+        model = network()
+        model.quantize_aware("int8", activations=x / 2)
+        backup = callbacks.BackupAndRestore(tmp_path / folder)
+        model.fit(x, y, batch_size=8, epochs=4, verbose=0, callbacks=[backup, Until(last)])
+        return model
+
+    whole = run("whole", 3)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", 1)
+    resumed = run("killed", 3)
+    assert begun == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert ends(whole, "conv") == ends(resumed, "conv")
+    np.testing.assert_array_equal(whole.predict(x, verbose=0), resumed.predict(x, verbose=0))
 
 
 def test_ranges_that_stay(tmp_path: Path) -> None:
