@@ -3,9 +3,9 @@
 PEFT trains twins of the networks in a process of its own, from the weights and the adapter that graphc wrote, on the
 same batches, in float32 and in float64. Between these two curves is what rounding does to PEFT itself: a step rounds
 anew and carries on what was rounded before. In the language model, which is smooth, that stays near float32's epsilon
-(1.2e-7 of the loss) for sixty steps. In the digits network, of few numbers and large steps, a maximum of two values
-that are equal but for rounding goes the other way sooner or later; from there on a curve goes its own way, PEFT's in
-float32 too. So a curve is compared with the nearer of PEFT's two.
+(1.2e-7 of the loss) for sixty steps. In the digits network, of few numbers and large steps, a ReLU of a value that is
+zero but for rounding goes the other way sooner or later; from there on a curve goes its own way, PEFT's in float32 too.
+So a curve is compared with the nearer of PEFT's two.
 """
 
 import json

@@ -15,7 +15,7 @@ from graphc.runtime.training.optimizers.optimizer import Optimizer
 
 
 def one_less_power(beta: float, step: Any) -> Any:
-    """1 − βᵗ to float32's precision, in which 1 − 0.999 itself has lost four of seven digits: as −expm1(t ln β)."""
+    """1 − βᵗ to float32's precision, in which 1 − 0.999 itself loses three of seven digits: as −expm1(t ln β)."""
     return -ops.expm1(step * math.log(beta)) if beta else ops.ones_like(step)
 
 
