@@ -12,6 +12,7 @@ from graphc.ir.dtypes import dtype
 from graphc.ir.errors import DTypeError, GraphcError, ShapeError
 from graphc.ir.graph import Function, Parameter
 from graphc.ir.inference import shape_text
+from graphc.ir.suggestions import number_of
 from graphc.ir.types import Shape
 
 Array = np.ndarray[Any, Any]
@@ -69,7 +70,8 @@ def prepare_inputs(function: Function, arrays: Sequence[Any], named: Mapping[str
     inputs = function.inputs
     if len(arrays) > len(inputs):
         raise GraphcError(
-            f"@{function.name} takes {len(inputs)} inputs ({_listed(function)}), {len(arrays)} were given"
+            f"@{function.name} takes {number_of(len(inputs), 'input')} ({_listed(function)}), "
+            f"{number_of(len(arrays), 'was', 'were')} given"
         )
     found: dict[str, Any] = {p.name: array for p, array in zip(inputs, arrays, strict=False)}
     for name, array in named.items():

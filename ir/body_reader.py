@@ -20,6 +20,7 @@ from graphc.ir.errors import GraphcError, ParseError
 from graphc.ir.graph import Block, Function, Op, Region, Value
 from graphc.ir.location import UNKNOWN, Location, Scope
 from graphc.ir.opdef import OPS, REQUIRED, Attribute, Inferred, OpDef
+from graphc.ir.suggestions import number_of
 from graphc.ir.types import TensorType
 
 MAX_REGION_NESTING = 64
@@ -167,7 +168,7 @@ class BodyReader:
             return
         labels = results.replace(" ", "").split(",") if "," in results else (results,)
         if len(labels) != len(op.results):
-            problem = f"{name} has {len(op.results)} results, {len(labels)} are named"
+            problem = f"{name} has {number_of(len(op.results), 'result')}, {number_of(len(labels), 'is', 'are')} named"
             raise ParseError(problem, number, match.start(1) + 1)
         for label, value in zip(labels, op.results, strict=True):
             if label in values:
@@ -334,7 +335,7 @@ def parameters(cursor: Cursor) -> Iterator[tuple[int, str, TensorType]]:
 def check_types(name: str, inferred: tuple[TensorType, ...], written: tuple[TensorType, ...]) -> None:
     """Raise `GraphcError` where a written type contradicts the inferred one; sizes equal under a guard may differ."""
     if len(inferred) != len(written):
-        raise GraphcError(f"{name} has {len(inferred)} results, not {len(written)}")
+        raise GraphcError(f"{name} has {number_of(len(inferred), 'result')}, not {len(written)}")
     for have, want in zip(inferred, written, strict=True):
         if not same_type(have, want):
             raise GraphcError(f"the result of {name} is {have}, not {want}")

@@ -20,6 +20,7 @@ from graphc.ir.graph import Block, Function, Op, Region, Value
 from graphc.ir.location import ROOT, UNKNOWN, Location, Scope
 from graphc.ir.opdef import OPS, Inferred, OpDef, ambient, recorded_guards
 from graphc.ir.promotion import common_dtype, weak_dtype
+from graphc.ir.suggestions import number_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -230,7 +231,7 @@ class Builder:
         function = self.function
         if function is None or function.module is None:
             raise GraphcError(
-                f"a constant of {array.size} elements needs a module to keep it in; "
+                f"a constant of {number_of(array.size, 'element')} needs a module to keep it in; "
                 f"at most {INLINE_CONSTANT} elements are written into the op"
             )
         return function.module.constant_parameter(function, array)

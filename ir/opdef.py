@@ -27,6 +27,7 @@ from graphc.ir.dtypes import ALL, BOOL, INTEGERS, DType
 from graphc.ir.errors import DTypeError, GraphcError, ShapeError
 from graphc.ir.graph import Op, Value
 from graphc.ir.location import Location
+from graphc.ir.suggestions import number_of
 from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -426,7 +427,8 @@ class Primitive(OpDef[P, R]):
 
     def _axis(self, axis: int, type: TensorType) -> int:
         if not -type.ndim <= axis < type.ndim:
-            raise ShapeError(f"{self.name}: axis {axis} is out of range for {type}, which has {type.ndim} axes")
+            has = number_of(type.ndim, "axis", "axes")
+            raise ShapeError(f"{self.name}: axis {axis} is out of range for {type}, which has {has}")
         return axis % type.ndim
 
 

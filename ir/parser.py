@@ -18,6 +18,7 @@ from graphc.ir.errors import GraphcError, ParseError
 from graphc.ir.graph import Function, Parameter, Result, Role, Value
 from graphc.ir.module import Module
 from graphc.ir.printer import VERSION_LINE
+from graphc.ir.suggestions import number_of
 from graphc.ir.types import TensorType
 from graphc.ir.weights_text import parse_plain_weight, parse_weight
 
@@ -199,7 +200,8 @@ class _Results:
         if len(outputs) != len(self.types):
             head.at = self.start
             name = self.function.name
-            raise head.failure(f"@{name} returns {len(outputs)} values, its head declares {len(self.types)}")
+            found = number_of(len(outputs), "value")
+            raise head.failure(f"@{name} returns {found}, its head declares {len(self.types)}")
         for value, type, place in zip(outputs, self.types, self.places, strict=True):
             if value.type is not type:
                 head.at = place

@@ -11,6 +11,7 @@ from graphc.ir.dims import equal
 from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Block, Function, Op, Value
 from graphc.ir.opdef import OPS, Inferred
+from graphc.ir.suggestions import number_of
 from graphc.ir.types import TensorType
 
 WIDE = 256
@@ -161,7 +162,8 @@ class Rewriter:
 
     def _check_replacements(self, op: Op, values: Sequence[Value]) -> None:
         if len(values) != len(op.results):
-            raise GraphcError(f"{op.name} has {len(op.results)} results, {len(values)} values replace them")
+            has = number_of(len(op.results), "result")
+            raise GraphcError(f"{op.name} has {has}, {number_of(len(values), 'value replaces', 'values replace')} them")
         for old, new in zip(op.results, values, strict=True):
             if not _may_replace(old.type, new.type):
                 raise GraphcError(f"{op.name}: a result {old.type} cannot be replaced by {new.type}")

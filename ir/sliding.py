@@ -14,6 +14,7 @@ from graphc.ir.attributes import Padding
 from graphc.ir.dims import Size, ceil_div, less_equal, maximum
 from graphc.ir.errors import ShapeError
 from graphc.ir.inference import is_literal, require_at_most
+from graphc.ir.suggestions import number_of
 from graphc.ir.types import Shape
 
 
@@ -21,7 +22,8 @@ def check_lengths(what: str, rank: int, **attributes: Sequence[object] | str | N
     """Demand that each attribute has one entry for each of `rank` axes, which are `what`."""
     for name, value in attributes.items():
         if value is not None and not isinstance(value, str) and len(value) != rank:
-            raise ShapeError(f"{name} = {_text(value)} has {len(value)} entries, but there are {rank} {what}")
+            has = number_of(len(value), "entry", "entries")
+            raise ShapeError(f"{name} = {_text(value)} has {has}, but there are {rank} {what}")
 
 
 def check_positive(**attributes: Sequence[Size]) -> None:

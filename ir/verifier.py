@@ -17,6 +17,7 @@ from graphc.ir.errors import GraphcError, VerifyError
 from graphc.ir.graph import ROLES, Block, Function, Op, Value
 from graphc.ir.module import Module
 from graphc.ir.opdef import OPS, Inferred
+from graphc.ir.suggestions import number_of
 from graphc.ir.types import TensorType
 
 MOST_PROBLEMS = 20
@@ -111,7 +112,7 @@ class _Checker:
         function = self.function
         outputs = function.block.last.operands if function.block.last is not None else ()
         if len(function.results) != len(outputs):
-            self.report(None, f"declares {len(function.results)} results and returns {len(outputs)}")
+            self.report(None, f"declares {number_of(len(function.results), 'result')} and returns {len(outputs)}")
         updated: set[int] = set()
         for result, value in zip(function.results, outputs, strict=False):
             target = result.updates
@@ -240,7 +241,8 @@ class _Checker:
         if op.__class__ in _TERMINATORS and op.next is not None:
             self.report(op, "stands in the middle of its block")
         if len(op.attributes) != len(definition.attributes):
-            self.report(op, f"has {len(op.attributes)} attributes, it declares {len(definition.attributes)}")
+            has = number_of(len(op.attributes), "attribute")
+            self.report(op, f"has {has}, it declares {len(definition.attributes)}")
             return False
         if definition.introduces_symbols:
             bound |= {s.name: s for value in results for s in value.type.symbols if s.name not in bound}
@@ -251,7 +253,7 @@ class _Checker:
         if inferred is not None:
             types = inferred.types
             if len(types) != len(results):
-                self.report(op, f"has {len(results)} results, its type rule gives {len(types)}")
+                self.report(op, f"has {number_of(len(results), 'result')}, its type rule gives {len(types)}")
             for type, value in zip(types, results, strict=False):
                 if not self.agree(type, value.type):
                     self.report(op, f"its result is {value.type}, its type rule gives {type}")

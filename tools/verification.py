@@ -29,6 +29,7 @@ from graphc.ir.errors import GraphcError
 from graphc.ir.graph import Function
 from graphc.ir.interpreter import Interpreter
 from graphc.ir.module import Module
+from graphc.ir.suggestions import number_of
 from graphc.passes.checking import draw_array, draw_sizes, epsilon
 from graphc.passes.registry import intended
 from graphc.runtime.sources import module_of
@@ -282,7 +283,7 @@ def _rows(
         function = module.functions[case.entry]
         names = [result.name or f"output_{i}" for i, result in enumerate(function.results) if result.updates is None]
         if len(got) != len(names):
-            problem = f"@{case.entry} gives {len(got)} outputs; it should give {len(names)}"
+            problem = f"@{case.entry} gives {number_of(len(got), 'output')}; it should give {len(names)}"
             return [Row(target, case.entry, "", False, note=problem)]
         for i, name in enumerate(names):
             errors = compare(got[i], want.wide[i], want.narrow[i], want.own[i])

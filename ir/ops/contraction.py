@@ -15,6 +15,7 @@ from graphc.ir.errors import ShapeError
 from graphc.ir.inference import is_literal, require_equal, shape_text
 from graphc.ir.opdef import Tensor, composite, primitive
 from graphc.ir.ops.cotangents import holomorphic
+from graphc.ir.suggestions import number_of
 from graphc.ir.types import TensorType
 
 
@@ -283,7 +284,7 @@ def _parsed(equation: str, tensors) -> tuple[list[list[object]], list[object]]:
     left, arrow, right = text.partition("->")
     terms = left.split(",")
     if len(terms) != len(tensors):
-        raise ShapeError(f"einsum {equation!r} has {len(terms)} terms for {len(tensors)} operands")
+        raise ShapeError(f"einsum {equation!r} has {len(terms)} terms for {number_of(len(tensors), 'operand')}")
     inputs = [_labels(equation, term, x.ndim) for term, x in zip(terms, tensors, strict=True)]
     batch = sorted({label for each in inputs for label in each if isinstance(label, int)})
     named = [label for each in inputs for label in each if isinstance(label, str)]
@@ -305,7 +306,7 @@ def _labels(equation: str, term: str, ndim: int) -> list[object]:
         raise ShapeError(f"einsum {equation!r}: {term!r} is not made of letters and '...'")
     extra = ndim - len(before) - len(after)
     if extra < 0 or (extra and not dots):
-        raise ShapeError(f"einsum {equation!r}: {term!r} does not fit an operand of {ndim} axes")
+        raise ShapeError(f"einsum {equation!r}: {term!r} does not fit an operand of {number_of(ndim, 'axis', 'axes')}")
     labels: list[object] = [*before, *range(-extra, 0), *after]
     if len(set(labels)) != len(labels):
         raise ShapeError(f"einsum {equation!r}: {term!r} takes a diagonal, which einsum here does not")

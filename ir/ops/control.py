@@ -19,6 +19,7 @@ from graphc.ir.graph import Function, Op, Region, Value
 from graphc.ir.inference import require_equal
 from graphc.ir.opdef import AnyTensor, IndexTensor, Inferred, ambient, primitive
 from graphc.ir.ops.structure import call, yield_
+from graphc.ir.suggestions import number_of
 from graphc.ir.types import TensorType
 
 Body = Callable[..., Any]
@@ -61,7 +62,7 @@ def _yielded(region: Region) -> tuple[TensorType, ...]:
 def _check_parameters(region: Region, wanted: Sequence[TensorType], what: str) -> None:
     got = [value.type for value in region.block.parameters]
     if len(got) != len(wanted):
-        raise ShapeError(f"{what} has {len(got)} parameters, {len(wanted)} are passed")
+        raise ShapeError(f"{what} has {number_of(len(got), 'parameter')}, {number_of(len(wanted), 'is', 'are')} passed")
     for have, want in zip(got, wanted, strict=True):
         _same(have, want, f"a parameter of {what}")
 
@@ -86,7 +87,7 @@ def _cond_types(types: Sequence[TensorType], regions: Sequence[Region]) -> tuple
         _check_parameters(region, captures, f"branch {number}")
         results = _yielded(region)
         if len(results) != len(first):
-            raise ShapeError(f"branch {number} yields {len(results)} values, branch 0 yields {len(first)}")
+            raise ShapeError(f"branch {number} yields {number_of(len(results), 'value')}, branch 0 yields {len(first)}")
         for have, want in zip(results, first, strict=True):
             _same(have, want, f"a result of branch {number}")
     return first
@@ -100,19 +101,19 @@ def _while_types(
     if len(regions) != 2:
         raise ShapeError(f"while has a condition and a body, not {len(regions)} regions")
     if not 0 <= carried <= len(types):
-        raise ShapeError(f"while carries {carried} of {len(types)} operands")
+        raise ShapeError(f"while carries {carried} of {number_of(len(types), 'operand')}")
     condition, body = regions
     _check_parameters(condition, types, "the condition")
     _check_parameters(body, types, "the body")
     conditions = _yielded(condition)
     if len(conditions) != 1:
-        raise ShapeError(f"the condition of while yields {len(conditions)} values, not one")
+        raise ShapeError(f"the condition of while yields {number_of(len(conditions), 'value')}, not one")
     (holds,) = conditions
     if holds.dtype is not bool_ or holds.shape != ():
         raise ShapeError(f"the condition of while must yield a bool scalar, not {holds}")
     results = _yielded(body)
     if len(results) != carried:
-        raise ShapeError(f"the body of while yields {len(results)} values for {carried} carried ones")
+        raise ShapeError(f"the body of while yields {number_of(len(results), 'value')} for {carried} carried ones")
     for have, want in zip(results, types[:carried], strict=True):
         _same(have, want, "a value the body yields")
     return tuple(types[:carried])
@@ -124,7 +125,7 @@ def _scan_types(
     if len(regions) != 1:
         raise ShapeError(f"scan has one region, its body, not {len(regions)}")
     if carried < 0 or sliced < 0 or carried + sliced > len(types):
-        raise ShapeError(f"scan carries {carried} and cuts {sliced} of {len(types)} operands")
+        raise ShapeError(f"scan carries {carried} and cuts {sliced} of {number_of(len(types), 'operand')}")
     if isinstance(length, int) and length < 0:
         raise ShapeError(f"the length of scan is negative: {length}")
     (body,) = regions
@@ -137,7 +138,7 @@ def _scan_types(
     _check_parameters(body, [*types[:carried], *slices, *types[carried + sliced :]], "the body of scan")
     results = _yielded(body)
     if len(results) < carried:
-        raise ShapeError(f"the body of scan yields {len(results)} values for {carried} carried ones")
+        raise ShapeError(f"the body of scan yields {number_of(len(results), 'value')} for {carried} carried ones")
     for have, want in zip(results, types[:carried], strict=False):
         _same(have, want, "a value the body of scan carries on")
     return (*types[:carried], *(r.with_shape((length, *r.shape)) for r in results[carried:]))
@@ -250,7 +251,8 @@ def scan(
     def flat(*values: Value) -> Any:
         next_carries, stacked = body(tuple(values[: len(carries)]), tuple(values[len(carries) :]))
         if len(next_carries) != len(carries):
-            raise ShapeError(f"the body of scan carries {len(next_carries)} values on, {len(carries)} came in")
+            on = number_of(len(next_carries), "value")
+            raise ShapeError(f"the body of scan carries {on} on, {len(carries)} came in")
         return (*next_carries, *stacked)
 
     region, _ = _region(builder, flat, types, "the body")
@@ -279,7 +281,8 @@ def infer_function(
 ) -> tuple[tuple[TensorType, ...], tuple[Guard, ...]]:
     """Result types of a function for arguments of these types, and the guards that are left to the caller."""
     if len(types) != len(function.parameters):
-        raise ShapeError(f"@{function.name} takes {len(function.parameters)} arguments, {len(types)} were passed")
+        takes = number_of(len(function.parameters), "argument")
+        raise ShapeError(f"@{function.name} takes {takes}, {number_of(len(types), 'was', 'were')} passed")
     for parameter, type in zip(function.parameters, types, strict=True):
         if type.dtype is not parameter.type.dtype:
             raise DTypeError(f"@{function.name} takes {parameter.type} for {parameter.name!r}, not {type}")

@@ -12,6 +12,7 @@ from graphc.ir.inference import require_equal
 from graphc.ir.opdef import AnyTensor, Inferred, primitive
 from graphc.ir.ops.control import infer_function
 from graphc.ir.ops.structure import call
+from graphc.ir.suggestions import number_of
 from graphc.ir.types import TensorType
 
 Functions = Mapping[str, Function]
@@ -50,12 +51,13 @@ def _custom_types(functions: Functions, types: Types, attributes: Attributes) ->
     function, gradient, outputs, wrt = attributes
     found, guards = infer_function(functions[function], types)
     if not 0 < outputs <= len(found):
-        raise GraphcError(f"@{function} has {len(found)} results, {outputs} of them cannot be its outputs")
+        raise GraphcError(f"@{function} has {number_of(len(found), 'result')}, {outputs} of them cannot be its outputs")
     _check_wrt(function, types, wrt)
     cotangents = tuple(type for type in found[:outputs] if _is_inexact(type))
     given, more = infer_function(functions[gradient], (*types, *found, *cotangents))
     if len(given) != len(wrt):
-        raise GraphcError(f"the gradient @{gradient} returns {len(given)} cotangents for {len(wrt)} arguments")
+        found = number_of(len(given), "cotangent")
+        raise GraphcError(f"the gradient @{gradient} returns {found} for {number_of(len(wrt), 'argument')}")
     for have, index in zip(given, wrt, strict=True):
         want = types[index]
         problem = f"the gradient @{gradient} returns {have} for an argument that is {want}"
@@ -80,7 +82,8 @@ def _native_types(functions: Functions, types: Types, attributes: Attributes) ->
 def _check_wrt(function: str, types: Types, wrt: Sequence[int]) -> None:
     for index in wrt:
         if not 0 <= index < len(types):
-            raise GraphcError(f"@{function} has {len(types)} arguments; there is no number {index} to differentiate by")
+            has = number_of(len(types), "argument")
+            raise GraphcError(f"@{function} has {has}; there is no number {index} to differentiate by")
         if not _is_inexact(types[index]):
             raise DTypeError(f"argument {index} of @{function} is {types[index]}; a gradient is by floats")
 

@@ -16,6 +16,7 @@ from graphc.ir.inference import is_literal, require_at_most, require_equal, requ
 from graphc.ir.opdef import AnyTensor, IndexTensor, Tensor, composite, primitive
 from graphc.ir.ops.cotangents import zeros_like
 from graphc.ir.ops.movement import movement_flops, windows
+from graphc.ir.suggestions import number_of
 from graphc.ir.types import TensorType
 
 
@@ -224,7 +225,7 @@ def one_hot(ids: IndexTensor, *, size: Size, axis: int = -1, dtype: DType = f32)
     """1 at the index that `ids` give along a new axis of this size, 0 elsewhere; nothing but 0 for other indices."""
     ndim = ids.ndim + 1
     if not -ndim <= axis < ndim:
-        raise ShapeError(f"one_hot: axis {axis} is out of range for {ndim} axes")
+        raise ShapeError(f"one_hot: axis {axis} is out of range for {number_of(ndim, 'axis', 'axes')}")
     at = axis % ndim
     counting = ids.dtype if ids.dtype.bits >= 32 else i32
     places = ops.iota(shape=[size if i == at else 1 for i in range(ndim)], axis=at, dtype=counting)

@@ -18,6 +18,7 @@ from graphc.ir.errors import DTypeError, ShapeError
 from graphc.ir.inference import is_literal, permuted, require_at_most, require_equal, require_rank, shape_text
 from graphc.ir.opdef import AnyTensor, Tensor, composite, primitive
 from graphc.ir.ops.cotangents import unbroadcast, zeros_like
+from graphc.ir.suggestions import number_of
 from graphc.ir.types import TensorType
 
 # --- shapes and axes ---------------------------------------------------------------------------------------------
@@ -354,7 +355,8 @@ concat.sample((2,), axis=0)
 def split(x: AnyTensor, *, sizes: Shape, axis: int = 0) -> tuple[AnyTensor, ...]:
     """Consecutive parts of `x` of these sizes along `axis`; together they are all of it."""
     if not -x.ndim <= axis < x.ndim:
-        raise ShapeError(f"split: axis {axis} is out of range for {x.type}, which has {x.ndim} axes")
+        has = number_of(x.ndim, "axis", "axes")
+        raise ShapeError(f"split: axis {axis} is out of range for {x.type}, which has {has}")
     total = sum_of(sizes)
     parts = cut(x, sizes, axis)
     require_equal(total, x.shape[axis], f"split of {x.type} along axis {axis} into {shape_text(sizes)}")

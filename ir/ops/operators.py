@@ -18,6 +18,7 @@ from graphc.ir.errors import ShapeError
 from graphc.ir.graph import Value
 from graphc.ir.inference import is_literal
 from graphc.ir.opdef import ambient
+from graphc.ir.suggestions import number_of
 
 
 class Operators:
@@ -191,7 +192,7 @@ def indexed(x: Any, index: Any) -> Any:
     entries = list(index) if isinstance(index, tuple) else [index]
     taken = sum(entry is not None and entry is not ... for entry in entries)
     if taken > len(x.shape):
-        raise ShapeError(f"{taken} indices for {len(x.shape)} axes")
+        raise ShapeError(f"{taken} indices for {number_of(len(x.shape), 'axis', 'axes')}")
     dots = [i for i, entry in enumerate(entries) if entry is ...] or [len(entries)]
     if len(dots) > 1:
         raise ShapeError("an index has at most one `...`")

@@ -14,6 +14,7 @@ from graphc.ir.formats import parse_format, trained
 from graphc.ir.inference import require_equal
 from graphc.ir.opdef import AnyTensor, Draw, Tensor, composite
 from graphc.ir.ops.casting import integer_limits
+from graphc.ir.suggestions import number_of
 
 
 @composite
@@ -282,7 +283,7 @@ def whole_numbers(x, scale, zero_point, axis: int):
         raise DTypeError(f"a zero point is an integer, not {zero_point.dtype}")
     if scale.ndim:
         if not -x.ndim <= axis < x.ndim:
-            raise ShapeError(f"axis {axis} is out of range for {x.ndim} axes")
+            raise ShapeError(f"axis {axis} is out of range for {number_of(x.ndim, 'axis', 'axes')}")
         require_equal(scale.shape[0], x.shape[axis], "there is a scale for each index along the axis")
         after = x.ndim - 1 - axis % x.ndim
         if after:

@@ -180,7 +180,7 @@ def test_plain_matmul_is_one_dot():
         ),
         ("dot_general", [(2, 3), (3, 4)], {"contract": ((-1, 0),)}, "[-1, 0] is not a pair of an axis of f32[2, 3]"),
         ("dot_general", [(3, 3), (3, 3)], {"contract": ((1, 0), (1, 1))}, "an axis of f32[3, 3] is named twice"),
-        ("einsum", [(2, 3)], {"equation": "ij,jk->ik"}, "has 2 terms for 1 operands"),
+        ("einsum", [(2, 3)], {"equation": "ij,jk->ik"}, "has 2 terms for 1 operand"),
         ("einsum", [(2, 3)], {"equation": "ijk->i"}, "'ijk' does not fit an operand of 2 axes"),
         ("einsum", [(3, 3)], {"equation": "ii->i"}, "'ii' takes a diagonal"),
         ("einsum", [(2, 3)], {"equation": "ij->k"}, "the result's 'k' is not one axis of the operands"),

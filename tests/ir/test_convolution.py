@@ -188,7 +188,7 @@ def test_strides_and_dilation_of_1_are_filled_in():
         (((1, 8, 8, 4), (3, 3, 2, 7)), {"groups": 2}, "7 filters of kernel [3, 3, 2, 7] do not divide into 2 groups"),
         (((1, 8, 3), (3, 3, 3, 8)), {}, "as many axes as x, 3; it is f32[3, 3, 3, 8]"),
         (((8, 3), (3, 8)), {}, "3 to 5 axes (batch, 1 to 3 spatial ones, channels), not f32[8, 3]"),
-        (((1, 8, 8, 3), (3, 3, 3, 8)), {"strides": (2,)}, "strides = [2] has 1 entries, but there are 2 spatial axes"),
+        (((1, 8, 8, 3), (3, 3, 3, 8)), {"strides": (2,)}, "strides = [2] has 1 entry, but there are 2 spatial axes"),
         (((1, 8, 8, 3), (3, 3, 3, 8)), {"dilation": (0, 1)}, "dilation = [0, 1] must be at least 1 everywhere"),
         (((1, 8, 3), (3, 3, 8)), {"padding": ((-1, 0),)}, "padding (-1, 0) is negative"),
         (((1, 2, 3), (3, 3, 8)), {}, "a window that covers 3 elements does not fit an axis of 2"),

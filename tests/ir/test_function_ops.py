@@ -37,8 +37,8 @@ def test_text_both_ways():
         ({"size": "N", "returned": "r"}, r"@g_gradient returns f32\[B\] for an argument that is f32\[B, 2\]"),
         ({"outputs": 3}, r"@g has 2 results, 3 of them cannot be its outputs"),
         ({"outputs": 2}, r"@g_gradient takes 4 arguments, 5 were passed"),
-        ({"wrt": "0, 0"}, r"@g_gradient returns 1 cotangents for 2 arguments"),
-        ({"wrt": 1}, r"@g has 1 arguments; there is no number 1"),
+        ({"wrt": "0, 0"}, r"@g_gradient returns 1 cotangent for 2 arguments"),
+        ({"wrt": 1}, r"@g has 1 argument; there is no number 1"),
     ],
 )
 def test_what_does_not_fit_is_said(changed, message):

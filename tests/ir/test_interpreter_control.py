@@ -255,7 +255,7 @@ private func @same(%a: f32[N] input, %b: f32[M] input) -> f32[N] where N == M, 1
     module.verify()
     with (
         Builder(main.block, main.block.terminator) as builder,
-        pytest.raises(ShapeError, match="@same takes 2 arguments, 1 were passed"),
+        pytest.raises(ShapeError, match="@same takes 2 arguments, 1 was passed"),
     ):
         ops.call_function(builder, same, [x])
 
@@ -299,7 +299,7 @@ def scalars(text: str) -> Module:
         ("%0 = cond %i, %x (%p: f32[4]) {\n yield %p\n}, (%p: f32[4]) {\n yield\n} : f32[4]",
          "branch 1 yields 0 values, branch 0 yields 1"),
         ("%0 = cond %i, %x (%p: f32[4]) {\n yield %p\n}, () {\n yield\n} : f32[4]",
-         "branch 1 has 0 parameters, 1 are passed"),
+         "branch 1 has 0 parameters, 1 is passed"),
         ("%0 = while %x {carried = 1} (%p: f32[4]) {\n yield %p\n}, (%q: f32[4]) {\n yield %q\n} : f32[4]",
          r"the condition of while must yield a bool scalar, not f32\[4\]"),
         ("%0 = while %b {carried = 1} (%p: bool[]) {\n yield %p, %p\n}, (%q: bool[]) {\n yield %q\n} : bool[]",
@@ -307,7 +307,7 @@ def scalars(text: str) -> Module:
         ("%0 = while %b {carried = 1} (%p: bool[]) {\n yield %p\n}, (%q: bool[]) {\n yield\n} : bool[]",
          "the body of while yields 0 values for 1 carried ones"),
         ("%0 = while %b {carried = 2} (%p: bool[]) {\n yield %p\n}, (%q: bool[]) {\n yield %q\n} : bool[]",
-         "while carries 2 of 1 operands"),
+         "while carries 2 of 1 operand"),
         ("%0 = while %b {carried = 1} (%p: bool[]) {\n yield %p\n} : bool[]",
          "while has a condition and a body, not"),
         ("%0 = while %b {carried = 1} : bool[]", "while has a condition and a body, not 0 regions"),
@@ -316,9 +316,9 @@ def scalars(text: str) -> Module:
         ("%0 = scan %x {carried = 0, sliced = 1, length = 5} (%p: f32[]) {\n yield %p\n} : f32[5]",
          "the sliced operands of scan must have its length: 4 is not 5"),
         ("%0 = scan %x {carried = 1, sliced = 1, length = 4} (%p: f32[4]) {\n yield %p\n} : f32[4]",
-         "scan carries 1 and cuts 1 of 1 operands"),
+         "scan carries 1 and cuts 1 of 1 operand"),
         ("%0 = scan %x {carried = -1, sliced = 1, length = 4} (%p: f32[4]) {\n yield %p\n} : f32[4]",
-         "scan carries -1 and cuts 1 of 1 operands"),
+         "scan carries -1 and cuts 1 of 1 operand"),
         ("%0 = scan %x {carried = 1, sliced = 0, length = -4} (%p: f32[4]) {\n yield %p\n} : f32[4]",
          "the length of scan is negative: -4"),
         ("%0 = scan %x {carried = 1, sliced = 0, length = 4} (%p: f32[4]) {\n yield\n} : f32[4]",

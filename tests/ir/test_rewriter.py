@@ -147,7 +147,7 @@ func @f(%x: f32[B, 3] input, %i: i32[B, 3] input, %y: f32[C, 3] input, %z: f32[B
     for wrong in (i, z, split.results[0]):
         with pytest.raises(GraphcError, match=r"neg: a result f32\[B, 3\] cannot be replaced by"):
             rewriter.replace(hidden, wrong)
-    with pytest.raises(GraphcError, match="split has 2 results, 1 values replace them"):
+    with pytest.raises(GraphcError, match="split has 2 results, 1 value replaces them"):
         rewriter.replace(split, y)
     module.verify()
     rewriter.replace(hidden, exponential.result)

@@ -154,7 +154,7 @@ BROKEN: dict[str, tuple[Callable[[Graph], object], str]] = {
         lambda g: setattr(g.module.weights.info("w"), "type", T("f32", (4,))),
         "@main: parameter 'w' is f32[3], its weight is f32[4]",
     ),
-    "number of results": (lambda g: g.main.results.pop(), "@main: declares 1 results and returns 2"),
+    "number of results": (lambda g: g.main.results.pop(), "@main: declares 1 result and returns 2"),
     "result's name": (
         lambda g: setattr(g.main.results[0], "name", "y:0"),
         "@main: the name 'y:0' of a result is no identifier",

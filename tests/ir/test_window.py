@@ -211,7 +211,7 @@ def test_sizes_of_0():
 @pytest.mark.parametrize(
     "shape, attributes, message",
     [
-        ((1, 8, 8, 3), {"window": (2,)}, "window = [2] has 1 entries, but there are 2 spatial axes"),
+        ((1, 8, 8, 3), {"window": (2,)}, "window = [2] has 1 entry, but there are 2 spatial axes"),
         ((1, 8, 8, 3), {"window": (2, 0)}, "must be at least 1 everywhere"),
         ((8, 3), {"window": (2,)}, "pooling takes x of 3 axes or more (batch, spatial ones, channels), not 2"),
         ((1, 2, 3), {"window": (4,)}, "a window that covers 4 elements does not fit an axis of 2"),

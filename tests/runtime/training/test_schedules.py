@@ -125,3 +125,11 @@ def test_what_evaluation_reads_is_no_step():
         assert [model.test_on_batch(x, x) for _ in range(2)] == [0.5**step] * 2
         model.train_on_batch(x, x)
     np.testing.assert_allclose(model.get_weights()[0][0, 0], -1.75)
+
+
+def test_messages_count_one_as_one():
+    from graphc.ir.suggestions import number_of
+
+    assert [number_of(n, "axis", "axes") for n in (0, 1, 2)] == ["0 axes", "1 axis", "2 axes"]
+    with pytest.raises(graphc.GraphcError, match="1 boundary needs 2 values, not 3"):
+        schedules.PiecewiseConstantDecay([1], [1, 2, 3])
