@@ -1,17 +1,19 @@
-"""Products by weights of 4 and 8 bits as they are stored: `MatMulNBits`, which reads them without making floats first.
+"""Products by weights of 3, 4 and 8 bits as they are: `MatMulNBits`, which reads them without making floats first.
 
-It computes in float32 with weights of 4 bits; of 8 bits it would make floats of the whole weight at each call. So bytes
-go in as two weights of 4 bits: (16 h + l − z) s = (h − z / 16) 16 s + (l − z % 16) s. What is made of constants here
-the runtime folds when it loads.
+It computes in float32 with weights of 4 bits, which those of 3 become; of 8 bits it would make floats of the whole
+weight at each call. So bytes go in as two weights of 4 bits: (16 h + l − z) s = (h − z / 16) 16 s + (l − z % 16) s.
+What is made of constants here the runtime folds when it loads.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from graphc.codegen.onnx.graph import GraphWriter, Tensor
 from graphc.ir.dtypes import f32, i8, u8
-from graphc.ir.formats import Q4_0, Q8_0, Int4, Int8, parse_format
+from graphc.ir.formats import Q4_0, Q8_0, BlockFormat, Int3, Int8, parse_format
 from graphc.ir.formats.gguf import BLOCK
 from graphc.ir.graph import Op
 
@@ -23,11 +25,11 @@ SIGN = -128
 
 
 def is_n_bits(op: Op) -> bool:
-    """Whether it is a product by a kernel of 4 or 8 bits whose outputs are its channels."""
+    """Whether it is a product by a kernel of few bits whose outputs are its channels."""
     form, shape = parse_format(op.attribute_dict["format"]), op.attribute_dict["shape"]
     x = op.operands[0]
     assert x is not None
-    has_scales = isinstance(form, (Int4, Q4_0, Q8_0)) or (isinstance(form, Int8) and not form.tensor)
+    has_scales = isinstance(form, (BlockFormat, Q4_0, Q8_0)) or (isinstance(form, Int8) and not form.tensor)
     return has_scales and form.channel_axis(2) == 1 and x.dtype is f32 and x.ndim > 1 and all(shape)
 
 
@@ -44,10 +46,13 @@ def quantized_linear(
     product = Product(graph, x, inputs, outputs, block_of(form, inputs))
     scales = graph.cast(scales, f32)
     match form:
-        case Int4(block=None):
-            zeros = None if zero_points is None else product.pairs(zero_points)
-            y = product.of_nibbles(values, product.spread(scales), zeros)
-        case Int4():
+        case BlockFormat():
+            if form.block is None:
+                scales = product.spread(scales)
+                zero_points = None if zero_points is None else product.pairs(zero_points)
+            if isinstance(form, Int3):
+                values = _low_halves(graph, _three_bits(graph, values, outputs, -(-inputs // 8)), inputs)
+                zero_points = zero_points or product.zeros(form.middle)
             y = product.of_nibbles(values, scales, zero_points)
         case Q4_0():
             halves = [graph.compute("BitwiseAnd", values, graph.constant(15, u8)), _high(graph, values)]
@@ -64,7 +69,7 @@ def block_of(form: Any, inputs: int) -> int:
     """The inputs that share a scale in the kernel: a power of two from 16 on."""
     if isinstance(form, (Q4_0, Q8_0)):
         return BLOCK
-    if isinstance(form, Int4) and form.block is not None:
+    if isinstance(form, BlockFormat) and form.block is not None:
         return form.block
     return min(CHANNEL_BLOCK, max(16, 1 << (inputs - 1).bit_length()))
 
@@ -90,6 +95,10 @@ class Product:
         column = graph.reshape(twice, (self.outputs, 1))
         return graph.compute("Expand", column, graph.integers(self.outputs, -(-self.blocks // 2)))
 
+    def zeros(self, value: int) -> Tensor:
+        """The zero points of all blocks, two a byte, where they are the same."""
+        return self.graph.full((self.outputs, -(-self.blocks // 2)), value << 4 | value, u8)
+
     def of_nibbles(self, values: Tensor, scales: Tensor, zero_points: Tensor | None = None) -> Tensor:
         """With values u8[outputs, ⌈inputs / 2⌉] of two each, less their zero points, two a byte as well (None: 8)."""
         graph = self.graph
@@ -106,7 +115,7 @@ class Product:
         graph = self.graph
         values = _unsigned(graph, values)
         high, low = _high_halves(graph, values, self.inputs), _low_halves(graph, values, self.inputs)
-        zeros = [None, graph.full((self.outputs, -(-self.blocks // 2)), 0, u8)]  # that of signed bytes is 8 · 16 + 0
+        zeros = [None, self.zeros(0)]  # that of signed bytes is 8 · 16 + 0
         if zero_points is not None:
             whole = _unsigned(graph, zero_points)
             low_bits = graph.compute("BitwiseAnd", whole, graph.constant(15, u8))
@@ -122,6 +131,19 @@ def _unsigned(graph: GraphWriter, x: Tensor) -> Tensor:
 
 def _high(graph: GraphWriter, x: Tensor) -> Tensor:
     return graph.compute("BitShift", x, graph.constant(4, u8), direction="RIGHT")
+
+
+def _three_bits(graph: GraphWriter, values: Tensor, outputs: int, width: int) -> Tensor:
+    """The values [outputs, 8 · width] of which these u8[outputs, 3, width] are the bits."""
+    places, weights = graph.constant(np.arange(8), u8), graph.constant([[0], [1], [2]], u8)
+    column = graph.reshape(values, (outputs, 3, width, 1))
+    bits = graph.compute(
+        "BitwiseAnd", graph.compute("BitShift", column, places, direction="RIGHT"), graph.constant(1, u8)
+    )
+    bits = graph.compute("BitShift", graph.reshape(bits, (outputs, 3, 8 * width)), weights, direction="LEFT")
+    one, two, four = graph.several("Split", [bits.name], [u8, u8, u8], axis=1, num_outputs=3)
+    whole = graph.compute("BitwiseOr", graph.compute("BitwiseOr", one, two), four)
+    return graph.reshape(whole, (outputs, 8 * width))
 
 
 def _pairs(graph: GraphWriter, x: Tensor, width: int) -> list[Tensor]:
