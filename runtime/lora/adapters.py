@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.frontends import initializers
 from graphc.frontends.adapters import Adapter, attach, check_rank
+from graphc.frontends.initializers import RandomInitializer, RandomNormal, VarianceScaling
 from graphc.frontends.layer_paths import LayerPaths, layer_paths
 from graphc.frontends.lowering import lower_forward
 from graphc.frontends.variable import Variable
@@ -129,7 +129,7 @@ def add_adapter(model: Any, name: str, settings: Settings, a_initializer: Any, b
             f"modules_to_save has {stored[0]!r}, which is quantized and not trained: leave its layer out, "
             "or out of what is quantized"
         )
-    return make_adapter(model, name, settings, plans, variables, kept, (a_initializer, b_initializer))
+    return begin(model, attached(model, name, settings, plans, variables, kept, (a_initializer, b_initializer)))
 
 
 @dataclass(frozen=True)
@@ -159,23 +159,10 @@ def check_new(model: Any, name: str) -> tuple[dict[str, Form], dict[str, Variabl
     return forms, variables
 
 
-def make_adapter(
-    model: Any,
-    name: str,
-    settings: Settings,
-    plans: Mapping[str, Plan],
-    variables: Mapping[str, Variable],
-    kept: Iterable[str],
-    begin: tuple[Any, Any] = (None, None),
-) -> ModelAdapter:
-    """A new, active adapter of the weights in `plans`; those in `kept` are trained too, all others frozen.
-
-    `begin` are the initializers of A and B, by default PEFT's.
-    """
-    deactivate(model)
-    found = attached(model, name, settings, plans, variables, kept, begin)
+def begin(model: Any, found: ModelAdapter) -> ModelAdapter:
+    """Let an adapter that was just `attached` begin as the model is, and be active."""
     begin_with(found)
-    activate(model, name)
+    activate(model, found.name)
     return found
 
 
@@ -197,51 +184,52 @@ def attached(
     plans: Mapping[str, Plan],
     variables: Mapping[str, Variable],
     kept: Iterable[str],
-    begin: tuple[Any, Any] = (None, None),
+    initializers: tuple[Any, Any] = (None, None),
 ) -> ModelAdapter:
-    """An adapter that is not active, its magnitudes ones, and nothing in `values`; all other weights are frozen."""
+    """An adapter of the weights in `plans` that is not active, its magnitudes ones, and nothing in `values`.
+
+    The weights in `kept` are trained too, all others frozen. `initializers` are those of A and B, by default PEFT's.
+    """
+    deactivate(model)
     owners = _owners(layer_paths(model))
     found = ModelAdapter(name, settings)
     for variable in variables.values():
         variable.freeze()
     for weight, plan in plans.items():
-        variable = variables[weight]
-        found.parts[weight] = variable, _attach(owners[id(variable)], variable, plan, settings, name, begin)
+        variable, defaults = variables[weight], default_initializers(plan.form)
+        a, b = (default if each is None else _anew(each) for default, each in zip(defaults, initializers, strict=True))
+        adapter = attach(
+            owners[id(variable)],
+            variable,
+            plan.form,
+            plan.rank,
+            plan.scaling,
+            name=name,
+            dropout=settings.dropout,
+            a_initializer=a,
+            b_initializer=b,
+            magnitude=np.ones(plan.form.outputs) if settings.dora else None,
+        )
+        found.parts[weight] = variable, adapter
         variable.adapter = None
-        for factor in found.parts[weight][1].variables:
+        for factor in adapter.variables:
             factor.freeze()
     found.trained = {weight: variables[weight] for weight in kept}
     state_of(model).adapters[name] = found
     return found
 
 
-def _attach(
-    layer: Any,
-    variable: Variable,
-    plan: Plan,
-    settings: Settings,
-    name: str,
-    given: tuple[Any, Any],
-) -> Adapter:
-    """An adapter as PEFT begins it: A uniform within 1 / √inputs and B zeros; of embeddings A zeros and B normal."""
-    form = plan.form
+def default_initializers(form: Form) -> tuple[Any, Any]:
+    """How PEFT begins A and B: A uniform within 1 / √inputs and B zeros; of embeddings A zeros and B normal."""
     if form.kind == "embedding":
-        begin: tuple[Any, Any] = "zeros", initializers.RandomNormal(stddev=1.0)
-    else:
-        begin = initializers.VarianceScaling(1 / 3, "fan_in", "uniform"), "zeros"
-    a, b = (default if each is None else each for default, each in zip(begin, given, strict=True))
-    return attach(
-        layer,
-        variable,
-        form,
-        plan.rank,
-        plan.scaling,
-        name=name,
-        dropout=settings.dropout,
-        a_initializer=a,
-        b_initializer=b,
-        magnitude=np.ones(form.outputs) if settings.dora else None,
-    )
+        return "zeros", RandomNormal(stddev=1.0)
+    return VarianceScaling(1 / 3, "fan_in", "uniform"), "zeros"
+
+
+def _anew(initializer: Any) -> Any:
+    """An initializer that was given no seed, with one of its own: a second time it would draw the same numbers."""
+    is_random = isinstance(initializer, RandomInitializer)
+    return initializer.from_config(initializer.get_config()) if is_random else initializer
 
 
 def _owners(paths: LayerPaths) -> dict[int, Any]:
@@ -326,11 +314,17 @@ def deactivate(model: Any) -> None:
 
 
 def delete_adapter(model: Any, name: str) -> None:
-    """Take an adapter away; without any the model is trained as a whole again."""
+    """Take an adapter away; without any the model is trained as a whole again. What is merged stays so."""
     found = find_adapter(model, name)
     state = state_of(model)
     if state.merged is not None and state.merged.name == name:
-        raise GraphcError(f"the adapter {name!r} is merged into model {model.name!r}: call unmerge_adapter() first")
+        others = [each for each in state.adapters if each != name]
+        if others:
+            raise GraphcError(
+                f"the adapter {name!r} is merged into model {model.name!r}, and {', '.join(others)} are for the "
+                "weights without it: delete these first, or call unmerge_adapter()"
+            )
+        state.merged = None
     if state.active == name:
         deactivate(model)
     owners = _owners(layer_paths(model))
@@ -351,6 +345,7 @@ __all__ = [
     "add_adapter",
     "attached",
     "base_digest",
+    "begin",
     "begin_with",
     "candidates",
     "deactivate",

@@ -203,7 +203,8 @@ def unmerge_adapter(model: Any) -> str:
     for weight, variable in record.variables.items():
         if not np.array_equal(variable.numpy(), record.after[weight], equal_nan=True):
             raise GraphcError(
-                f"{weight!r} is not what the merge of {record.name!r} left: it was changed since and stays"
+                f"{weight!r} is not what the merge of {record.name!r} left: it was changed since and stays; "
+                f"delete_adapter({record.name!r}) forgets the adapter and leaves all weights as they are"
             )
     for weight, variable in record.variables.items():
         storage = record.storages.get(weight)

@@ -82,7 +82,10 @@ class Adapted:
         adapters.activate(self, name)
 
     def delete_adapter(self, name: str) -> None:
-        """Take an adapter away. Without any, all weights are trained again that were before."""
+        """Take an adapter away. Without any, all weights are trained again that were before.
+
+        One that is merged stays in the weights, for good.
+        """
         adapters.delete_adapter(self, name)
 
     def kept_beside(self) -> tuple[Any, dict[str, Any]]:

@@ -31,11 +31,12 @@ from graphc.passes.lora.settings import Settings, layer_of, scaling
 from graphc.runtime.lora.adapters import (
     ModelAdapter,
     Plan,
+    attached,
     base_digest,
+    begin,
     candidates,
     check_new,
     find_adapter,
-    make_adapter,
     state_of,
 )
 from graphc.runtime.lora.layouts import (
@@ -341,7 +342,7 @@ def load_adapter(
         modules_to_save=tuple(dict.fromkeys(layer_of(weight) for weight in kept)),
         bias=config.get("bias", "none"),
     )
-    found = make_adapter(model, name, settings, plans, variables, kept)
+    found = begin(model, attached(model, name, settings, plans, variables, kept))
     for weight, parts in arrays.items():
         adapter = found.parts[weight][1]
         adapter.a.assign(parts["a"])

@@ -96,6 +96,11 @@ def test_a_new_adapter_changes_nothing_and_starts_as_peft_does() -> None:
     q, table = parts["layers_0/self_attn/q_proj/kernel"], parts["embed_tokens/embeddings"]
     assert 0.2 < np.abs(q.a.numpy()).max() <= 1 / 16**0.5 and not q.b.numpy().any()  # 16 inputs
     assert not table.a.numpy().any() and 0.7 < table.b.numpy().std() < 1.4
+    other = parts["layers_1/self_attn/q_proj/kernel"]
+    assert (q.a.numpy() != other.a.numpy()).all()
+    model.add_adapter("three", r=4, targets="q_proj", a_initializer=graphc.initializers.RandomNormal(stddev=0.3))
+    first, second = (adapter.a.numpy() for _, adapter in model.adapters["three"].parts.values())
+    assert (first != second).all() and 0.2 < first.std() < 0.4
     model.add_adapter("two", r=4, targets="q_proj", dora=True, a_initializer="ones", b_initializer="zeros")
     np.testing.assert_allclose(model.predict(TOKENS, verbose=0), before, rtol=1e-5, atol=1e-5)
     kernel, adapter = model.adapters["two"].parts["layers_0/self_attn/q_proj/kernel"]

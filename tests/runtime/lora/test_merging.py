@@ -131,8 +131,26 @@ def test_what_was_trained_after_a_merge_is_not_unmerged() -> None:
     model.merge_adapter()
     kernel = model.layers[0].kernel
     kernel.assign(kernel.numpy() + 1)
-    with pytest.raises(GraphcError, match="'conv2d/kernel' is not what the merge of 'default' left"):
+    with pytest.raises(GraphcError, match=r"'conv2d/kernel' is not what the merge of 'default' left.*delete_adapter"):
         model.unmerge_adapter()
+
+
+def test_a_merge_is_for_good_once_its_adapter_is_deleted() -> None:
+    """So that a model may be merged, quantized, and given adapters anew."""
+    model = model_with_adapter()
+    x = np.random.default_rng(1).standard_normal((3, 8, 8, 2)).astype(np.float32)
+    model.add_adapter("other", r=1, targets="dense")
+    model.merge_adapter("default")
+    merged = model.predict(x, verbose=0)
+    with pytest.raises(GraphcError, match="other are for the weights without it: delete these first"):
+        model.delete_adapter("default")
+    model.delete_adapter("other")
+    model.delete_adapter("default")
+    np.testing.assert_array_equal(model.predict(x, verbose=0), merged)
+    assert model.adapters == {} and len(model.trainable_weights) == len(model.weights)
+    model.quantize("int8")
+    model.add_adapter(r=2, targets="dense")
+    assert np.abs(model.predict(x, verbose=0) - merged).max() < 0.05 * np.abs(merged).max()
 
 
 def test_weights_with_an_adapter_in_them_are_not_written_with_it_again(tmp_path) -> None:
