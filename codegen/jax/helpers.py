@@ -229,16 +229,15 @@ def select_and_gather(x, values, best, least, window, strides, padding, dilation
     return y
 ''',
     "integer_linear": '''
-def integer_linear(x, weight, scales, zero_point=None, bias=None):
-    """A product of integers of 8 bits [..., inputs] by such a weight [inputs, outputs], times `scales`. Bytes less a
-    zero point go in as int8."""
+def integer_linear(x, weight, scales, zero_point=0, bias=None):
+    """A product of integers of 8 bits [..., inputs] less their zero point by such a weight [inputs, outputs], times
+    `scales`; x W - z W, with z as one more row, without which XLA is slow on a single one. Bytes go in as int8."""
     rows = lax.collapse(x, 0, x.ndim - 1)
-    if zero_point is not None:  # (x - z) W = x W - z W, so z is one more row; 128 less of both does not matter
-        zeros = jnp.full((1, x.shape[-1]), zero_point, jnp.uint8)
-        rows = (jnp.concatenate([rows, zeros]) ^ 128).astype(jnp.int8)
+    rows = jnp.concatenate([rows, jnp.full((1, x.shape[-1]), zero_point, x.dtype)])
+    if x.dtype == jnp.uint8:
+        rows = (rows ^ 128).astype(jnp.int8)  # 128 less of both does not matter
     whole = jnp.matmul(rows, weight, preferred_element_type=jnp.int32)
-    if zero_point is not None:
-        whole = whole[:-1] - whole[-1]
+    whole = whole[:-1] - whole[-1]
     y = whole.reshape(*x.shape[:-1], weight.shape[1]).astype(jnp.float32) * scales
     return y if bias is None else y + bias
 ''',
