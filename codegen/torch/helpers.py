@@ -13,10 +13,22 @@ class LoRALinear(nn.Linear):
         self.scaling = scaling
 
     def forward(self, x):
-        y = super().forward(x)
-        rows, small = y.view(-1, y.shape[-1]), F.linear(x, self.lora_a).view(-1, self.lora_a.shape[0])
+        y = matrix_product(x, self.weight.T)
+        if self.bias is not None:
+            y += self.bias
+        rows, small = y.view(-1, y.shape[-1]), matrix_product(x, self.lora_a.T).view(-1, self.lora_a.shape[0])
         rows.addmm_(small, self.lora_b.T, alpha=self.scaling)
         return y
+''',
+    "matrix_product": '''
+def matrix_product(x, weight):
+    """x @ weight, without a gradient by oneDNN if the processor has AVX-512, which MKL leaves unused on AMD's."""
+    whole = weight.is_contiguous() or weight.T.is_contiguous()  # of a part of a matrix oneDNN's product is slow
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
+    fast = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    if not (plain and fast and whole and len(weight)):
+        return x @ weight
+    return torch.ops.mkldnn._linear_pointwise(x, weight.T, None, "none", [], "")
 ''',
     "lora_mlp": '''
 def lora_mlp(x, gate_up, down, *factors, scaling, activation=F.silu):
@@ -28,8 +40,8 @@ def lora_mlp(x, gate_up, down, *factors, scaling, activation=F.silu):
     "lora_linears": '''
 def lora_linears(x, weight, *factors, scaling):
     """x @ weight; to the columns of each layer its adapter, a and b among the factors, adds x @ a * scaling @ b."""
-    y, a = x @ weight, torch.cat(factors[::2], dim=1)
-    rows, small = y.view(-1, y.shape[-1]), (x @ a).view(-1, a.shape[1])
+    y, a = matrix_product(x, weight), torch.cat(factors[::2], dim=1)
+    rows, small = y.view(-1, y.shape[-1]), matrix_product(x, a).view(-1, a.shape[1])
     column = row = 0
     for b, factor in zip(factors[1::2], scaling, strict=True):
         rank, outputs = b.shape
@@ -41,12 +53,13 @@ def lora_linears(x, weight, *factors, scaling):
 def lora_small_gradient(dy, *b, scaling):
     """The gradients of x @ a for all adapters: dy @ b.T * scaling, each for its columns of dy."""
     parts = dy.split([each.shape[1] for each in b], dim=-1)
-    return torch.cat([part @ each.T * factor for part, each, factor in zip(parts, b, scaling, strict=True)], dim=-1)
+    products = [matrix_product(part, each.T * factor) for part, each, factor in zip(parts, b, scaling, strict=True)]
+    return torch.cat(products, dim=-1)
 ''',
     "lora_input_gradient": '''
 def lora_input_gradient(dy, small, weight, *a):
     """dy @ weight.T, plus what came through the adapters: small @ a.T."""
-    dx, a = dy @ weight.T, torch.cat(a, dim=1)
+    dx, a = matrix_product(dy, weight.T), torch.cat(a, dim=1)
     dx.view(-1, dx.shape[-1]).addmm_(small.reshape(-1, a.shape[1]), a.T)
     return dx
 ''',
@@ -55,9 +68,9 @@ def lora_factor_gradients(dy, small, x, *factors, scaling):
     """The gradients of each a and b in turn: x.T @ small, and (x @ a * scaling).T @ dy."""
     x, dy, small = (each.reshape(-1, each.shape[-1]) for each in (x, dy, small))
     ranks = [a.shape[1] for a in factors[::2]]
-    again = x @ torch.cat(factors[::2], dim=1)
+    again = matrix_product(x, torch.cat(factors[::2], dim=1))
     parts = zip(
-        (small.T @ x).T.split(ranks, dim=1),
+        matrix_product(small.T, x).T.split(ranks, dim=1),
         again.split(ranks, dim=1),
         dy.split([b.shape[1] for b in factors[1::2]], dim=1),
         scaling,
@@ -72,14 +85,16 @@ def glu_gradient(dy, x, activation=F.silu, slope=torch.ops.aten.silu_backward):
     dx, hidden = torch.empty_like(x), activation(gate)
     d_gate, d_up = dx.chunk(2, dim=-1)
     torch.mul(dy, hidden, out=d_up)
-    d_gate.copy_(slope(dy * up, gate))
+    torch.mul(dy, up, out=d_gate)
+    slope(d_gate, gate, grad_input=d_gate)
     return dx, hidden.mul_(up)
 ''',
     "lora_linear": '''
 def lora_linear(x, weight, a, b, bias=None, dropped=None, scaling=1.0):
     """x @ weight + bias, and what an adapter adds: dropped (x where there is none) @ a * scaling @ b."""
-    y = x @ weight if bias is None else x @ weight + bias
-    small = (x if dropped is None else dropped) @ a
+    y, small = matrix_product(x, weight), matrix_product(x if dropped is None else dropped, a)
+    if bias is not None:
+        y += bias
     y.view(-1, y.shape[-1]).addmm_(small.view(-1, a.shape[1]), b, alpha=scaling)
     return y
 ''',
@@ -128,15 +143,18 @@ def attention_gradient_with_logsumexp(dy, y, logsumexp, *operands, is_causal=Fal
     if not is_causal or query.shape[2] != key.shape[2]:
         found = backward(dy, query, key, value, y, logsumexp, 0.0, is_causal, scale=scale)
         return tuple(x.transpose(1, 2) for x in found)
-    d_query, d_key, d_value = (torch.zeros_like(x) for x in operands)
-    for start, end in causal_blocks(query.shape[2]):
+    d_query, d_key, d_value = torch.empty_like(operands[0]), None, None
+    for start, end in reversed(causal_blocks(query.shape[2])):
         rows = [x[:, :, start:end] for x in (y, logsumexp)]
         unseen = query.new_full((end - start, end), -torch.inf).triu(start + 1)
         given = (dy[:, :, start:end], query[:, :, start:end], key[:, :, :end], value[:, :, :end])
         found = backward(*given, *rows, 0.0, False, attn_mask=unseen, scale=scale)
         d_query[:, start:end] = found[0].transpose(1, 2)
-        d_key[:, :end] += found[1].transpose(1, 2)
-        d_value[:, :end] += found[2].transpose(1, 2)
+        if d_key is None:  # the last block of queries sees all keys
+            d_key, d_value = (x.transpose(1, 2) for x in found[1:])
+        else:
+            d_key[:, :end] += found[1].transpose(1, 2)
+            d_value[:, :end] += found[2].transpose(1, 2)
     return d_query, d_key, d_value
 ''',
     "value_and_grad": '''
@@ -231,10 +249,12 @@ def visible(places, others, causal=False, window=None):
     "rope": '''
 def rope(x, cos, sin):
     """The halves of the last axis of `x` [B, T, H, D], turned by angles of [T, D / 2] or [B, T, D / 2]."""
-    first, second = x.chunk(2, dim=-1)
-    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    first, second = (first * cos).addcmul_(second, sin, value=-1), (second * cos).addcmul_(first, sin)
-    return torch.cat([first, second], dim=-1)
+    cos, sin = torch.cat([cos, cos], dim=-1).unsqueeze(-2), sin.unsqueeze(-2)
+    y = x * cos
+    (first, second), (turned, other) = x.chunk(2, dim=-1), y.chunk(2, dim=-1)
+    turned.addcmul_(second, sin, value=-1)
+    other.addcmul_(first, sin)
+    return y
 ''',
     "sparse_cross_entropy": '''
 def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0):

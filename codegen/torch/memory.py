@@ -17,7 +17,6 @@ kernel with its filters first."""
 
 RESULTS = {
     "convolution_kernel_gradient": 4,
-    "rope": 1,
     "attention_with_logsumexp": 1,
     "attention_gradient_with_logsumexp": 3,
     "glu_gradient": 1,
@@ -44,6 +43,8 @@ def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
         return places + sum(size(v.type) for v in reordered)
     if op.name == "lora_mlp" and (kernel := op.operands[2]) is not None:
         return size(op.results[1].type.with_shape([*op.results[1].shape[:-1], kernel.shape[0]]))
+    if op.name == "rope" and (cos := op.operands[1]) is not None:
+        return 2 * size(cos.type)
     if op.name == "sparse_cross_entropy_gradient" and (labels := op.operands[2]) is not None:
         return LABELS * size(labels.type)
     copies = RESULTS.get(op.name, 0)

@@ -127,11 +127,14 @@ def nibbles(values):
     "int4_rows": '''
 def int4_rows(values, scales, zero_points=None, block=32):
     """A matrix from integers of 4 bits, two a byte, in blocks of a row: less their zero point, times their scale."""
-    whole = nibbles(F.pad(values, (0, -values.shape[1] % (block // 2)))).unflatten(1, (-1, block))
-    whole -= 8 if zero_points is None else nibbles(zero_points)[:, : scales.shape[1], None]
-    whole = whole.float()
-    whole *= scales[..., None].float()
-    return whole.flatten(1)[:, : 2 * values.shape[1]]
+    whole = nibbles(values).float()
+    count = whole.shape[1] // block
+    parts = whole[:, : count * block].unflatten(1, (count, block)), whole[:, None, count * block :]
+    for part, places in zip(parts, (slice(count), slice(count, None)), strict=True):
+        if part.shape[1] and part.shape[2]:  # the last block may be shorter than the others
+            part -= 8 if zero_points is None else nibbles(zero_points)[:, : scales.shape[1], None][:, places]
+            part *= scales[:, places, None].float()
+    return whole
 ''',
     "q4_0_rows": '''
 def q4_0_rows(values, scales):

@@ -60,24 +60,29 @@ def attention_gradient_with_logsumexp(dy, y, logsumexp, *operands, is_causal=Fal
     if not is_causal or query.shape[2] != key.shape[2]:
         found = backward(dy, query, key, value, y, logsumexp, 0.0, is_causal, scale=scale)
         return tuple(x.transpose(1, 2) for x in found)
-    d_query, d_key, d_value = (torch.zeros_like(x) for x in operands)
-    for start, end in causal_blocks(query.shape[2]):
+    d_query, d_key, d_value = torch.empty_like(operands[0]), None, None
+    for start, end in reversed(causal_blocks(query.shape[2])):
         rows = [x[:, :, start:end] for x in (y, logsumexp)]
         unseen = query.new_full((end - start, end), -torch.inf).triu(start + 1)
         given = (dy[:, :, start:end], query[:, :, start:end], key[:, :, :end], value[:, :, :end])
         found = backward(*given, *rows, 0.0, False, attn_mask=unseen, scale=scale)
         d_query[:, start:end] = found[0].transpose(1, 2)
-        d_key[:, :end] += found[1].transpose(1, 2)
-        d_value[:, :end] += found[2].transpose(1, 2)
+        if d_key is None:  # the last block of queries sees all keys
+            d_key, d_value = (x.transpose(1, 2) for x in found[1:])
+        else:
+            d_key[:, :end] += found[1].transpose(1, 2)
+            d_value[:, :end] += found[2].transpose(1, 2)
     return d_query, d_key, d_value
 
 
 def rope(x, cos, sin):
     """The halves of the last axis of `x` [B, T, H, D], turned by angles of [T, D / 2] or [B, T, D / 2]."""
-    first, second = x.chunk(2, dim=-1)
-    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    first, second = (first * cos).addcmul_(second, sin, value=-1), (second * cos).addcmul_(first, sin)
-    return torch.cat([first, second], dim=-1)
+    cos, sin = torch.cat([cos, cos], dim=-1).unsqueeze(-2), sin.unsqueeze(-2)
+    y = x * cos
+    (first, second), (turned, other) = x.chunk(2, dim=-1), y.chunk(2, dim=-1)
+    turned.addcmul_(second, sin, value=-1)
+    other.addcmul_(first, sin)
+    return y
 
 
 def sparse_cross_entropy(logits, labels, ignore_index=None, label_smoothing=0.0):

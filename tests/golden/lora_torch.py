@@ -36,21 +36,34 @@ class LoRALinear(nn.Linear):
         self.scaling = scaling
 
     def forward(self, x):
-        y = super().forward(x)
-        rows, small = y.view(-1, y.shape[-1]), F.linear(x, self.lora_a).view(-1, self.lora_a.shape[0])
+        y = matrix_product(x, self.weight.T)
+        if self.bias is not None:
+            y += self.bias
+        rows, small = y.view(-1, y.shape[-1]), matrix_product(x, self.lora_a.T).view(-1, self.lora_a.shape[0])
         rows.addmm_(small, self.lora_b.T, alpha=self.scaling)
         return y
+
+
+def matrix_product(x, weight):
+    """x @ weight, without a gradient by oneDNN if the processor has AVX-512, which MKL leaves unused on AMD's."""
+    whole = weight.is_contiguous() or weight.T.is_contiguous()  # of a part of a matrix oneDNN's product is slow
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
+    fast = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    if not (plain and fast and whole and len(weight)):
+        return x @ weight
+    return torch.ops.mkldnn._linear_pointwise(x, weight.T, None, "none", [], "")
 
 
 def lora_small_gradient(dy, *b, scaling):
     """The gradients of x @ a for all adapters: dy @ b.T * scaling, each for its columns of dy."""
     parts = dy.split([each.shape[1] for each in b], dim=-1)
-    return torch.cat([part @ each.T * factor for part, each, factor in zip(parts, b, scaling, strict=True)], dim=-1)
+    products = [matrix_product(part, each.T * factor) for part, each, factor in zip(parts, b, scaling, strict=True)]
+    return torch.cat(products, dim=-1)
 
 
 def lora_input_gradient(dy, small, weight, *a):
     """dy @ weight.T, plus what came through the adapters: small @ a.T."""
-    dx, a = dy @ weight.T, torch.cat(a, dim=1)
+    dx, a = matrix_product(dy, weight.T), torch.cat(a, dim=1)
     dx.view(-1, dx.shape[-1]).addmm_(small.reshape(-1, a.shape[1]), a.T)
     return dx
 
@@ -59,9 +72,9 @@ def lora_factor_gradients(dy, small, x, *factors, scaling):
     """The gradients of each a and b in turn: x.T @ small, and (x @ a * scaling).T @ dy."""
     x, dy, small = (each.reshape(-1, each.shape[-1]) for each in (x, dy, small))
     ranks = [a.shape[1] for a in factors[::2]]
-    again = x @ torch.cat(factors[::2], dim=1)
+    again = matrix_product(x, torch.cat(factors[::2], dim=1))
     parts = zip(
-        (small.T @ x).T.split(ranks, dim=1),
+        matrix_product(small.T, x).T.split(ranks, dim=1),
         again.split(ranks, dim=1),
         dy.split([b.shape[1] for b in factors[1::2]], dim=1),
         scaling,
