@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from numbers import Real
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from graphc.ir.adapting import Form
 from graphc.ir.errors import GraphcError
@@ -47,7 +47,8 @@ class Settings:
             for pattern in getattr(self, what):
                 if not isinstance(pattern, str) or not pattern:
                     raise GraphcError(f"{what} has patterns of layers' paths, such as '*/query', not {pattern!r}")
-        for rank in (self.r, *self.rank_pattern.values()):
+        ranks: list[Any] = [self.r, *self.rank_pattern.values()]
+        for rank in ranks:
             if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
                 raise GraphcError(f"the rank of an adapter is a positive integer, not {rank!r}")
         for what, alpha in (("alpha", self.alpha), *(("alpha_pattern", each) for each in self.alpha_pattern.values())):
@@ -73,8 +74,8 @@ class Settings:
         return scaling(self.alpha_of(weight), rank, self.rslora)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
 def scaling(alpha: float, rank: int, rslora: bool = False) -> float:
