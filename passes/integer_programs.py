@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
@@ -27,19 +27,19 @@ def milp(*args: Any, **kwargs: Any) -> Any:
     """`scipy.optimize.milp`, of which nothing is printed."""
     from scipy import optimize  # a fifth of a second, which few need
 
-    solve: Any = optimize.milp  # its types are incomplete
+    solver: Any = optimize  # its types are incomplete
     with without_lines(_PRINTED):
-        return solve(*args, **kwargs)
+        return solver.milp(*args, **kwargs)
 
 
 @contextmanager
-def without_lines(printed: re.Pattern[bytes]) -> Iterator[None]:
+def without_lines(printed: re.Pattern[bytes]) -> Generator[None, None, None]:
     """Leave out of the standard output what matches `printed`, also where a library in C prints it.
 
     For so long descriptor 1 is a temporary file, whose content, but for what matches, is written to where it was before
-    as soon as the block is left: what other threads print comes a little later, and none of it is lost. It is lost
-    where another thread starts a process meanwhile, after the block. Only one thread at a time is in such a block.
-    Where there is no standard output nothing is done.
+    as soon as the block is left: what other threads print comes a little later, and none of it is lost. A process that
+    another thread starts meanwhile prints into the file, and what it prints after the block is lost. Only one thread at
+    a time is in such a block. Where there is no standard output nothing is done.
     """
     with _alone:
         try:

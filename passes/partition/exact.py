@@ -12,14 +12,16 @@ Where `saved` is whole, so is the best `again`; only the former are integer vari
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint
+from scipy import optimize
 from scipy.sparse import csr_array
 
 from graphc.passes.integer_programs import milp
 from graphc.passes.partition.cut import Cutter
 
+_optimize: Any = optimize  # its types are incomplete
 MOST_NODES = 100
 """Of branch and bound; more than this is not searched, so that plans do not hang on the speed of a machine."""
 GAP = 5e-3
@@ -63,8 +65,8 @@ def fewest_flops(cutter: Cutter, saved_bytes: int, pinned: Collection[int] = ())
     found = milp(
         flops / max(float(flops.sum()), 1.0),
         integrality=whole,
-        bounds=Bounds(fewest, most),
-        constraints=LinearConstraint(table, np.array(least), np.inf),
+        bounds=_optimize.Bounds(fewest, most),
+        constraints=_optimize.LinearConstraint(table, np.array(least), np.inf),
         options={"node_limit": MOST_NODES, "mip_rel_gap": GAP},
     )
     if found.x is None:
