@@ -58,7 +58,7 @@ def _is_free(op: Op) -> bool:
 
 
 SLACK = 0.15
-"""XLA's temporaries are mostly 4 to 18 % more than the plan: room between its buffers (5 %), and the operands of what
+"""XLA's temporaries are up to 13 % more than the plan: room between its buffers (5 %), and the operands of what
 it makes part of the loops that read it, held in its place."""
 
 MEMORY = Memory(_is_view, workspace, slack=SLACK, is_free=_is_free, in_place=True)
