@@ -338,7 +338,11 @@ def _assign(
         if name in arrays and name not in fitting
     ]
     if wrong and not skip_mismatch:
-        raise error(f"the weights in {what} do not fit model {model.name!r}: {'; '.join(wrong)}")
+        factors = {id(v) for weight in model.weights for a in weight.adapters.values() for v in a.variables}
+        missing = [id(variable) for name, variable in variables.items() if name not in arrays]
+        of_base = missing and factors.issuperset(missing)
+        hint = "; weights without an adapter's are loaded before add_adapter" if of_base else ""
+        raise error(f"the weights in {what} do not fit model {model.name!r}: {'; '.join(wrong)}{hint}")
     for name in fitting:
         variables[name].assign(arrays[name])
 

@@ -91,6 +91,16 @@ def test_a_merge_is_undone_after_loading(tmp_path: Path, stored: bool) -> None:
     np.testing.assert_array_equal(output(loaded), before)
 
 
+def test_weights_without_adapters_are_loaded_before_there_are_any(tmp_path: Path) -> None:
+    def dense() -> graphc.Model:
+        return graphc.Sequential([graphc.Input((3,)), graphc.layers.Dense(4)])
+
+    (model := dense()).save_weights(tmp_path / "w.safetensors")
+    model.add_adapter(r=2)
+    with pytest.raises(graphc.GraphcError, match="kernel_b is missing; weights without an adapter's are loaded before"):
+        model.load_weights(tmp_path / "w.safetensors")
+
+
 def test_what_was_changed_after_a_merge_is_not_unmerged_after_loading(tmp_path: Path) -> None:
     model = adapted()
     model.merge_adapter("german")

@@ -301,7 +301,7 @@ class Optimizer:
         if unknown:
             raise GraphcError(
                 f"the optimizer {self.name!r} was built for other variables than {unknown[0].path!r}; "
-                "make a new optimizer, as `compile` does from a name"
+                "make a new optimizer, as `compile` does from a name, also after another adapter is set"
             )
         if all(gradient is None for gradient in grads):
             raise GraphcError("there is no gradient for any variable")
