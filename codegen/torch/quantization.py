@@ -131,7 +131,7 @@ def int4_rows(values, scales, zero_points=None, block=32):
     count = whole.shape[1] // block
     parts = whole[:, : count * block].unflatten(1, (count, block)), whole[:, None, count * block :]
     for part, places in zip(parts, (slice(count), slice(count, None)), strict=True):
-        if part.shape[1] and part.shape[2]:  # the last block may be shorter than the others
+        if scales[:, places].shape[1]:  # the last block may be shorter than the others
             part -= 8 if zero_points is None else nibbles(zero_points)[:, : scales.shape[1], None][:, places]
             part *= scales[:, places, None].float()
     return whole
