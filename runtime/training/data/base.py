@@ -11,6 +11,7 @@ import numpy as np
 
 from graphc.frontends.warning import warn
 from graphc.ir.errors import GraphcError
+from graphc.ir.suggestions import number_of
 from graphc.runtime.training.data.arrays import (
     Array,
     Batch,
@@ -80,7 +81,8 @@ class Adapter(ABC):
         if self.exhausted:
             wanted = "a batch" if self.steps is None else f"{self.steps} batches"
             if not self.options.repeat:
-                warn(f"{self.what} ran out: {wanted} were asked for, {given} came")
+                asked = number_of(self.steps or 1, "batch was", "batches were")
+                warn(f"{self.what} ran out: {asked} asked for, {given or 'none'} came")
                 return
             warn(
                 f"{self.what} ran out: epoch {epoch + 1} needs {wanted}, {given} came. It stops here; "
