@@ -109,6 +109,19 @@ class _Gguf(Format):
         )
 
 
+def _inverse(scales: Array) -> Array:
+    """1 / scale; 0 where that is no finite number, of which llama.cpp leaves to the processor what byte it becomes."""
+    with np.errstate(divide="ignore", over="ignore"):
+        inverse = np.float32(1) / scales
+    return np.where(np.isfinite(inverse), inverse, np.float32(0))
+
+
+def _kept(scales: Array) -> Array:
+    """As they are stored; infinite beyond float16."""
+    with np.errstate(over="ignore"):
+        return scales.astype(np.float16)
+
+
 @register_format
 @dataclass(frozen=True)
 class Q8_0(_Gguf):
@@ -120,14 +133,11 @@ class Q8_0(_Gguf):
 
     def quantize_blocks(self, blocks: Array) -> tuple[Array, Array]:
         scales = np.max(np.abs(blocks), 2, initial=0) / np.float32(127)
-        with np.errstate(divide="ignore", over="ignore"):
-            inverse = np.where(scales == 0, np.float32(0), np.float32(1) / scales)
-            scaled = blocks * inverse[..., None]
-            kept = scales.astype(np.float16)
+        scaled = blocks * _inverse(scales)[..., None]
         magnitude = np.abs(scaled)
         down = np.floor(magnitude)
         rounded = np.sign(scaled) * (down + np.floor(2 * (magnitude - down)))
-        return rounded.astype(np.int8), kept
+        return rounded.astype(np.int8), _kept(scales)
 
     def whole(self, values: Array) -> Array:
         return values.astype(np.float64)
@@ -149,12 +159,9 @@ class Q4_0(_Gguf):
     def quantize_blocks(self, blocks: Array) -> tuple[Array, Array]:
         places = np.argmax(np.abs(blocks), 2)[..., None] if blocks.size else np.zeros((*blocks.shape[:2], 1), np.int64)
         scales = np.take_along_axis(blocks, places, 2)[..., 0] / np.float32(-8)
-        with np.errstate(divide="ignore", over="ignore"):
-            inverse = np.where(scales == 0, np.float32(0), np.float32(1) / scales)
-            kept = scales.astype(np.float16)
-        wide = blocks.astype(np.float64) * inverse[..., None].astype(np.float64) + 8.5
+        wide = blocks.astype(np.float64) * _inverse(scales)[..., None].astype(np.float64) + 8.5
         values = np.clip(np.trunc(wide.astype(np.float32)), 0, 15).astype(np.uint8)
-        return values[..., :16] | (values[..., 16:] << 4), kept
+        return values[..., :16] | (values[..., 16:] << 4), _kept(scales)
 
     def whole(self, values: Array) -> Array:
         return np.concatenate([values & 15, values >> 4], -1).astype(np.float64) - 8
