@@ -14,7 +14,6 @@ from graphc import Input, Model, Sequential, layers, quantizers
 from graphc.codegen import targets
 from graphc.ir.errors import GraphcError, ShapeError
 from graphc.ir.formats import parse_format
-from graphc.runtime.quantization.calibration import BINS, Histogram, by_entropy, by_error, by_percentile
 from graphc.runtime.quantization.processor import flags, wants_reduced_range
 
 TARGETS = ["numpy", "torch", "onnx", "jax"]
@@ -313,60 +312,6 @@ def test_quantize_of_nan_is_zero_before_the_product(target: str) -> None:
     np.testing.assert_allclose(
         graphc.compile(module, target=target)(x), graphc.interpret(module, x), rtol=1e-6, atol=1e-6
     )
-
-
-@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
-def test_calibration(method: Any) -> None:
-    x = images(64)
-    module = graphc.quantize(network(), "int8", data=x, method=method)
-    plain = graphc.interpret(graphc.lower(network()), x)
-    error = graphc.interpret(module, x) - plain
-    assert np.sqrt(np.mean(error**2)) < 0.05 * plain.std()
-
-
-def histogram(values: np.ndarray) -> Histogram:
-    low, high = float(values.min()), float(values.max())
-    return Histogram(low, high, np.histogram(values, BINS, (low, high))[0])
-
-
-def test_ranges_leave_out_what_is_rare() -> None:
-    values = np.random.default_rng(0).standard_normal(100_000)
-    values[0] = 60
-    found = histogram(values)
-    for find in (lambda h: by_percentile(h, 99.9), by_entropy):
-        low, high = find(found)
-        assert -6 < low < -2
-        assert 2 < high < 40
-    tails = np.random.default_rng(0).standard_t(3, 100_000)
-    low, high = by_error(histogram(tails))
-    assert 6 < high - low < tails.max() - tails.min()
-    assert by_percentile(found, 100) == pytest.approx((found.low, 60))
-    even = histogram(np.random.default_rng(0).uniform(0, 1, 100_000))
-    assert by_error(even)[1] > 0.97
-    assert by_entropy(even)[1] > 0.9
-
-
-def test_ranges_can_be_given() -> None:
-    module = graphc.quantize(network(), "int8", ranges={"image": (-4, 4)}, exclude="norm*")
-    assert sum(op.name == "quantize" for op in module.walk()) == 1
-
-
-@pytest.mark.parametrize(
-    ("data", "problem"),
-    [
-        (images(0), "calibration data is empty"),
-        ([], "calibration data is empty"),
-        (np.where(np.arange(4 * 256).reshape(4, 8, 8, 4) == 300, np.nan, images(4)), "1 of 1024 elements of 'image'"),
-        (images(4)[:, :7], "image"),
-        ([images(2), images(2)[..., :3]], "batch 1 of the calibration data"),
-        ({"picture": images(4)}, "picture"),
-        (["a"], "not str"),
-        ({"image": images(4), "other": images(3)}, "as many each"),
-    ],
-)
-def test_bad_calibration_data_is_told(data: Any, problem: str) -> None:
-    with pytest.raises(GraphcError, match=problem):
-        graphc.quantize(network(), "int8", data=data)
 
 
 @pytest.mark.parametrize(
