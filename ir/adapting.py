@@ -26,12 +26,13 @@ Kind = Literal["linear", "conv", "embedding"]
 class Form:
     """How the factors of an adapter lie beside a kernel: the kernel is taken as `shape` [..., out], or if `transposed`
     as the transpose of that matrix; A is [..., r], B is [r, out]. `kind` is what the kernel is used in; `tied` is a
-    table that also gives scores, read transposed."""
+    table that also gives scores, read transposed; `groups` are those of a convolution."""
 
     kind: Kind
     shape: tuple[int, ...]
     transposed: bool = False
     tied: bool = False
+    groups: int = 1
 
     @property
     def inputs(self) -> int:
@@ -137,7 +138,8 @@ def form_of(kernel: Value) -> Form | None:
             continue
         if not use.flipped:
             assert use.kind is not None
-            return Form(use.kind, shape, tied=uses[-1].flipped)
+            groups = use.op.attribute_dict["groups"] if use.kind == "conv" else 1
+            return Form(use.kind, shape, tied=uses[-1].flipped, groups=groups)
         return Form("linear", shape, transposed=True)
     return None
 

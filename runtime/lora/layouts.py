@@ -32,6 +32,15 @@ LEAVES = {
 
 def module_name(names: Names, layer: str) -> str:
     """The name of the module of a layer. Raises `GraphcError` for a layer that a dict of names does not have."""
+    found = named_module(names, layer)
+    if found is None:
+        known = ", ".join(map(repr, names)) if isinstance(names, Mapping) else ""
+        raise GraphcError(f"the names say nothing of the layer {layer!r}; they have {known}")
+    return found
+
+
+def named_module(names: Names, layer: str) -> str | None:
+    """The name of the module of a layer, None for one that a dict of names does not have."""
     if names is None:
         return layer.replace("/", ".")
     if callable(names):
@@ -43,7 +52,7 @@ def module_name(names: Names, layer: str) -> str:
             for part in found.groups():
                 name = name.replace("*", part, 1)
             return name
-    raise GraphcError(f"the names say nothing of the layer {layer!r}; they have {', '.join(map(repr, names))}")
+    return None
 
 
 def tensor_name(names: Names, weight: str) -> str:
@@ -121,6 +130,7 @@ __all__ = [
     "from_torch",
     "magnitude_to_torch",
     "module_name",
+    "named_module",
     "tensor_name",
     "to_torch",
 ]

@@ -25,7 +25,7 @@ from graphc.frontends.warning import warn
 from graphc.frontends.whole_files import write_whole
 from graphc.ir.adapting import Form
 from graphc.ir.dtypes import dtype as dtype_of
-from graphc.ir.errors import FormatError, GraphcError, ShapeError
+from graphc.ir.errors import FormatError, GraphcError, ShapeError, UnsupportedError
 from graphc.ir.suggestions import nearest
 from graphc.passes.lora.settings import Settings, layer_of, scaling
 from graphc.runtime.lora.adapters import (
@@ -48,6 +48,7 @@ from graphc.runtime.lora.layouts import (
     from_torch,
     magnitude_to_torch,
     module_name,
+    named_module,
     tensor_name,
     to_torch,
 )
@@ -116,7 +117,7 @@ def save_adapter(
                 )
             tensors[key] = array
     forms = _forms(model)
-    _say_of_tied(forms, found.parts)
+    _say_of_differences(forms, found.parts)
     adapted = {layer_of(weight) for weight in found.parts}
     for weight in found.trained:
         array = to_torch(found.value_of(weight), forms.get(weight))
@@ -136,9 +137,14 @@ def _forms(model: Any) -> dict[str, Form]:
     return candidates(model)[0]
 
 
-def _say_of_tied(forms: Mapping[str, Form], weights: Iterable[str]) -> None:
-    """Warn of adapters that compute something else in PEFT."""
+def _say_of_differences(forms: Mapping[str, Form], weights: Iterable[str]) -> None:
+    """Warn of adapters that compute something else in PEFT, or that it does not take."""
     for weight in weights:
+        if forms[weight].groups > 1:
+            warn(
+                f"{weight!r} is the kernel of a convolution of {forms[weight].groups} groups, beside which PEFT has "
+                "factors of other shapes: it does not read this adapter, graphc does"
+            )
         if forms[weight].tied:
             warn(
                 f"the table {weight!r} also gives the model's scores: its adapter counts there too, but in PEFT for "
@@ -217,7 +223,7 @@ class AdapterFolder:
 def _by_expression(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
     """PEFT's rule: the first pattern that matches the module's name or its end, as a regular expression."""
     for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern.removeprefix('^')})$", module):
+        if re.match(rf"(.*\.)?({pattern})$", module):
             return value
     return default
 
@@ -297,6 +303,9 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
     for key, default in (("lora_alpha", config["r"]), ("lora_dropout", 0.0)):
         if not _is_number(config.setdefault(key, default)):
             raise FormatError(f"{path}: {key} is a number, not {config[key]!r}")
+    for key in ("use_rslora", "use_dora"):
+        if config.get(key) not in (None, True, False):
+            raise FormatError(f"{path}: {key} is true or false, not {config[key]!r}")
     for key in ("rank_pattern", "alpha_pattern"):
         patterns = config.get(key) or {}
         if not isinstance(patterns, dict) or not all(map(_is_number, patterns.values())):
@@ -320,10 +329,12 @@ def load_adapter(
     forms, variables = check_new(model, name)
     by_module: dict[str, str] = {}
     for weight in forms:
-        by_module.setdefault(module_name(names, layer_of(weight)), weight)
+        module = named_module(names, layer_of(weight))
+        if module is not None:
+            by_module.setdefault(module, weight)
     plans, arrays = _factors(source, forms, by_module, variables)
     if source.base is None:
-        _say_of_tied(forms, plans)
+        _say_of_differences(forms, plans)
     digest = base_digest({weight: variables[weight] for weight in plans})
     if check_base and source.base is not None and source.base != digest:
         raise GraphcError(
@@ -371,6 +382,12 @@ def _factors(
         try:
             a, b = factors_from_torch(parts["a"], parts["b"], form)
         except ValueError:
+            if form.groups > 1:
+                raise UnsupportedError(
+                    f"{str(source.path)!r} has A {list(parts['a'].shape)} and B {list(parts['b'].shape)} for "
+                    f"{module!r}, a convolution of {form.groups} groups: PEFT's A reads all inputs there and cannot "
+                    f"be merged; graphc's factors are {[list(shape) for shape in _in_torch(form, rank)]}"
+                ) from None
             raise ShapeError(
                 f"{str(source.path)!r} is an adapter of another base: at {module!r} it has A {list(parts['a'].shape)} "
                 f"and B {list(parts['b'].shape)}, the model's {weight!r} is {list(variables[weight].shape)}"
@@ -387,11 +404,18 @@ def _factors(
     return {weight: plans[weight] for weight in forms if weight in plans}, arrays
 
 
+def _in_torch(form: Form, rank: int) -> list[tuple[int, ...]]:
+    """The shapes of A and B as a folder has them."""
+    a, b = (np.broadcast_to(np.float32(0), shape) for shape in form.factor_shapes(rank))
+    return [factor.shape for factor in factors_to_torch(a, b, form)]
+
+
 def _kept(
     source: AdapterFolder, names: Names, variables: Mapping[str, Variable], forms: Mapping[str, Form]
 ) -> dict[str, Array]:
     """The weights that the folder has as they are, but for copies of the base that PEFT puts beside embeddings."""
-    by_tensor = {tensor_name(names, weight): weight for weight in variables}
+    named = [weight for weight in variables if named_module(names, layer_of(weight)) is not None]
+    by_tensor = {tensor_name(names, weight): weight for weight in named}
     found: dict[str, Array] = {}
     for key, array in source.others.items():
         plain = key.replace(".base_layer.", ".")
