@@ -33,6 +33,10 @@ from graphc.ir.types import TensorType
 SMALLEST = 16
 """The least size of a block, as in ONNX's `MatMulNBits`."""
 
+PADDED = 128
+"""Up to so many elements a channel is filled up to a whole block; larger blocks are as small as the channel allows, so
+that what a file says of blocks does not decide what memory is taken."""
+
 
 @dataclass(frozen=True)
 class BlockFormat(Format):
@@ -98,7 +102,12 @@ class BlockFormat(Format):
 
     def size(self, shape: Sequence[Any]) -> int:
         """Elements of a block of a tensor of this shape."""
-        return max(columns(shape, self.channel_axis(len(shape))), 1) if self.block is None else self.block
+        width = columns(shape, self.channel_axis(len(shape)))
+        if self.block is None:
+            return max(width, 1)
+        if self.block <= PADDED or not isinstance(width, int):
+            return self.block
+        return min(self.block, max(PADDED, 1 << (width - 1).bit_length() if width else 0))
 
     def _counts(self, shape: Sequence[Any]) -> tuple[Any, Any]:
         """Channels, and blocks of each."""
@@ -109,7 +118,7 @@ class BlockFormat(Format):
         """The elements [channels, blocks, block], the last block of a channel filled up with zeros."""
         size = self.size(array.shape)
         rows = padded(as_rows(array, self.channel_axis(array.ndim)), size)
-        return rows.reshape(rows.shape[0], -1 if rows.size else 0, size)
+        return rows.reshape(rows.shape[0], rows.shape[1] // size, size)
 
     def quantize(self, array: Array) -> tuple[Array, ...]:
         blocks = self.blocks(finite(array, self))

@@ -54,7 +54,8 @@ TABLE = np.array(
 )
 """What the 16 values stand for: quantiles of the normal distribution, 0 and both ends among them."""
 
-SMALLEST = 16
+SMALLEST, LARGEST = 16, 1 << 16
+"""The sizes of blocks: a tensor is filled up to whole ones, so that a file that says more would take memory."""
 PIECE = 64
 """So many elements of a table are written into one constant."""
 
@@ -118,8 +119,8 @@ class NF4(Format):
 
     def __post_init__(self) -> None:
         for size in (self.block, self.double or SMALLEST):
-            if size < SMALLEST or size & (size - 1):
-                raise GraphcError(f"{self}: a block is a power of two from {SMALLEST} on, not {size}")
+            if not SMALLEST <= size <= LARGEST or size & (size - 1):
+                raise GraphcError(f"{self}: a block is a power of two from {SMALLEST} to {LARGEST}, not {size}")
 
     @property
     def has_rows(self) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from math import isfinite
+from typing import Any, get_args
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from graphc.frontends.adapters import check_rank
 from graphc.frontends.layer_paths import join, layer_paths
 from graphc.frontends.storage import entry_of, storage_of
 from graphc.frontends.variable import Variable
-from graphc.ir.adapting import Form
+from graphc.ir.adapting import Form, Kind
 from graphc.ir.errors import FormatError, GraphcError
 from graphc.passes.lora.settings import Settings
 from graphc.runtime.lora.adapters import ModelAdapter, Plan, activate, attached, begin_with, mark_active, state_of
@@ -140,10 +141,14 @@ def _settings(said: Mapping[str, Any]) -> Settings:
 
 def _plan(weight: str, part: Mapping[str, Any], variables: Mapping[str, Variable]) -> Plan:
     form = Form(part["kind"], tuple(part["shape"]), bool(part["transposed"]))
-    if np.prod(form.shape) != np.prod(variables[weight].shape):
-        raise FormatError(f"an adapter of {weight!r} is for shape {form.shape}, not {tuple(variables[weight].shape)}")
+    own, shape = tuple(variables[weight].shape), form.shape[::-1] if form.transposed else form.shape
+    if form.kind not in get_args(Kind) or np.prod(shape) != np.prod(own) or (len(shape) == len(own) and shape != own):
+        raise FormatError(f"an adapter of {weight!r} is for shape {shape}, used in {form.kind!r}, not {own}")
     check_rank(part["rank"], form, weight)
-    return Plan(form, part["rank"], float(part["scaling"]))
+    scaling = float(part["scaling"])
+    if not isfinite(scaling):
+        raise FormatError(f"the adapter of {weight!r} has the factor {scaling}, which is not finite")
+    return Plan(form, part["rank"], scaling)
 
 
 def _merged(

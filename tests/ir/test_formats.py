@@ -82,6 +82,7 @@ def test_text_is_the_format(text: str) -> None:
         ("int4{block=32,block=64}", "twice"),
         ("int4{scales=bf16}", "f16 or f32"),
         ("nf4{double=3}", "a power of two"),
+        ("nf4{block=1099511627776}", "from 16 to 65536, not 1099511627776"),
         ("int8{asymmetric=2}", "not what asymmetric takes"),
         ("int8{axis}", "not what axis takes"),
     ],
@@ -159,6 +160,28 @@ def gguf_cases() -> np.ndarray:
     return x
 
 
+@pytest.mark.parametrize("text", ["int4", "uint4", "int3", "uint3{block=none}", "awq", "nf4", "int8{asymmetric}"])
+@pytest.mark.parametrize("shape", [(16, 0), (0, 16), (0,), (2, 0, 3)])
+def test_tensors_without_elements(text: str, shape: tuple[int, ...]) -> None:
+    form = parse_format(text)
+    arrays = form.quantize(np.zeros(shape, np.float32))
+    assert [array.shape for array in arrays] == [part.type.shape for part in form.parts(shape)]
+    assert form.dequantize(*arrays, shape=shape).shape == shape
+    assert np.shape(ops.dequantize(*arrays, format=text, shape=shape, dtype="float32")) == shape
+
+
+@pytest.mark.parametrize("text", ["int4", "uint4", "int3"])
+def test_a_block_larger_than_a_channel_takes_no_memory(text: str) -> None:
+    """A file can say any size of blocks: 2⁴⁰ elements are not allocated for a channel of 150."""
+    x = np.random.default_rng(0).standard_normal((150, 3)).astype(np.float32)
+    large = f"{text}{{block=1099511627776}}"
+    arrays = parse_format(large).quantize(x)
+    same(arrays, parse_format(f"{text}{{block=256}}").quantize(x))
+    wanted = parse_format(large).dequantize(*arrays, shape=x.shape)
+    found = ops.dequantize(*arrays, format=large, shape=x.shape, dtype="float32")
+    np.testing.assert_array_equal(found, wanted.astype(np.float32))
+
+
 @pytest.mark.parametrize(("form", "kind"), GGUF)
 def test_gguf_blocks_to_the_bit(form: Any, kind: GGMLQuantizationType) -> None:
     x = gguf_cases()
@@ -175,9 +198,7 @@ def test_gguf_blocks_to_the_bit(form: Any, kind: GGMLQuantizationType) -> None:
 @pytest.mark.parametrize(("form", "kind"), GGUF)
 def test_gguf_blocks_of_any_floats(form: Any, kind: GGMLQuantizationType, x: np.ndarray) -> None:
     largest = np.abs(x).reshape(-1, 32).max(1)
-    assume(
-        np.all((largest == 0) | (largest > 1e-36))
-    )  # 1 / scale is finite, else the bytes are no rule
+    assume(np.all((largest == 0) | (largest > 1e-36)))  # 1 / scale is finite, else the bytes are no rule
     with np.errstate(all="ignore"):
         np.testing.assert_array_equal(form.to_blocks(*form.quantize(x)), quants.quantize(x, kind))
 

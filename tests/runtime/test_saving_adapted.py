@@ -260,6 +260,13 @@ def test_what_is_quantized_stays_frozen() -> None:
             "the rank 99 is more than",
         ),
         (lambda c: c["adapters"][""]["adapters"]["a"]["parts"]["up/kernel"].update(shape=[3, 3]), "is for shape"),
+        (lambda c: c["adapters"][""]["adapters"]["a"]["parts"]["up/kernel"].update(scaling=np.nan), "not finite"),
+        (lambda c: c["adapters"][""]["adapters"]["a"]["parts"]["up/kernel"].update(kind="other"), "used in 'other'"),
+        (
+            lambda c: c["adapters"][""]["adapters"]["a"]["parts"]["up/kernel"].update(transposed=True),
+            r"is for shape \(32, 16\)",
+        ),
+        (lambda c: c["stored"]["up/kernel"].update(format="nf4{block=1099511627776}"), "from 16 to 65536"),
         (lambda c: c["adapters"][""].update(active="b"), "does not fit the model: 'b'"),
         (lambda c: c.update(adapters=[]), "does not fit the model"),
     ],

@@ -43,7 +43,7 @@ def quantized_linear(
     zero_points: Tensor | None = None,
 ) -> Tensor:
     form, (inputs, outputs) = parse_format(op.attribute_dict["format"]), op.attribute_dict["shape"]
-    product = Product(graph, x, inputs, outputs, block_of(form, inputs))
+    product = Product(graph, x, inputs, outputs, block_of(form, inputs, outputs))
     scales = graph.cast(scales, f32)
     match form:
         case BlockFormat():
@@ -65,12 +65,12 @@ def quantized_linear(
     return y if bias is None else graph.compute("Add", y, bias)
 
 
-def block_of(form: Any, inputs: int) -> int:
+def block_of(form: Any, inputs: int, outputs: int) -> int:
     """The inputs that share a scale in the kernel: a power of two from 16 on."""
     if isinstance(form, (Q4_0, Q8_0)):
         return BLOCK
     if isinstance(form, BlockFormat) and form.block is not None:
-        return form.block
+        return form.size((inputs, outputs))
     return min(CHANNEL_BLOCK, max(16, 1 << (inputs - 1).bit_length()))
 
 
