@@ -79,11 +79,15 @@ def attach(
     stem, end = f"lora_{variable.name}", "" if name == DEFAULT else f"_{name}"
     kind = "float64" if str(variable.dtype) == "float64" else "float32"
     shapes = form.factor_shapes(rank)
-    a, b = (
-        layer.add_weight(shape, initializer, dtype=kind, regularizer=regularizer, name=f"{stem}_{factor}{end}")
-        for factor, shape, initializer in zip("ab", shapes, (a_initializer, b_initializer), strict=True)
-    )
-    found = Adapter(name, a, b, scaling, form, dropout)
+    made: list[Variable] = []
+    try:
+        for factor, shape, initializer in zip("ab", shapes, (a_initializer, b_initializer), strict=True):
+            wanted = f"{stem}_{factor}{end}"
+            made.append(layer.add_weight(shape, initializer, dtype=kind, regularizer=regularizer, name=wanted))
+    except BaseException:
+        layer._tracker.remove(made)
+        raise
+    found = Adapter(name, *made, scaling, form, dropout)
     if magnitude is not None:
         initializer = initializers.Constant(0.0)
         found.magnitude = layer.add_weight((form.outputs,), initializer, dtype=kind, name=f"{stem}_magnitude{end}")

@@ -23,6 +23,8 @@ from graphc.passes.lora.insert import dora_magnitude, kept_beside
 from graphc.passes.lora.settings import Settings, choose
 
 Array = np.ndarray[Any, Any]
+BASE = "base"
+"""The name of the model without any adapter, where adapters are chosen by name."""
 
 
 @dataclass(eq=False)
@@ -141,12 +143,14 @@ class Plan:
     scaling: float
 
 
-def check_new(model: Any, name: str) -> tuple[dict[str, Form], dict[str, Variable]]:
+def check_new(model: Any, name: Any) -> tuple[dict[str, Form], dict[str, Variable]]:
     """The `candidates` of a model for a new adapter. Raises `GraphcError` where it cannot have one of this name."""
     state = state_of(model)
     require_unmerged(model)
-    if not name.isidentifier():
+    if not isinstance(name, str) or not name.isidentifier():
         raise GraphcError(f"an adapter's name is a word of letters, digits and '_', not {name!r}")
+    if name == BASE:
+        raise GraphcError(f"an adapter is not called {BASE!r}: that is the model without any")
     if name in state.adapters:
         raise GraphcError(
             f"model {model.name!r} has an adapter {name!r} already; it has {', '.join(state.adapters)}: give the new "
@@ -190,9 +194,28 @@ def attached(
 
     The weights in `kept` are trained too, all others frozen. `initializers` are those of A and B, by default PEFT's.
     """
+    active = state_of(model).active
     deactivate(model)
-    owners = _owners(layer_paths(model))
     found = ModelAdapter(name, settings)
+    try:
+        _attach(model, found, plans, variables, initializers)
+    except BaseException:
+        _take_off(model, found)
+        activate(model, active)
+        raise
+    found.trained = {weight: variables[weight] for weight in kept}
+    state_of(model).adapters[name] = found
+    return found
+
+
+def _attach(
+    model: Any,
+    found: ModelAdapter,
+    plans: Mapping[str, Plan],
+    variables: Mapping[str, Variable],
+    initializers: tuple[Any, Any],
+) -> None:
+    owners = _owners(layer_paths(model))
     for variable in variables.values():
         variable.freeze()
     for weight, plan in plans.items():
@@ -204,19 +227,16 @@ def attached(
             plan.form,
             plan.rank,
             plan.scaling,
-            name=name,
-            dropout=settings.dropout,
+            name=found.name,
+            dropout=found.settings.dropout,
             a_initializer=a,
             b_initializer=b,
-            magnitude=np.ones(plan.form.outputs) if settings.dora else None,
+            magnitude=np.ones(plan.form.outputs) if found.settings.dora else None,
         )
         found.parts[weight] = variable, adapter
         variable.adapter = None
         for factor in adapter.variables:
             factor.freeze()
-    found.trained = {weight: variables[weight] for weight in kept}
-    state_of(model).adapters[name] = found
-    return found
 
 
 def default_initializers(form: Form) -> tuple[Any, Any]:
@@ -262,6 +282,7 @@ def find_adapter(model: Any, name: str | None) -> ModelAdapter:
     """The adapter of this name, the active one if None. Raises `GraphcError` if there is none."""
     state = state_of(model)
     if name is None and state.active is None:
+        require_unmerged(model)
         raise GraphcError(f"model {model.name!r} has no active adapter; it has {', '.join(state.adapters) or 'none'}")
     wanted = state.active if name is None else name
     if not isinstance(wanted, str) or wanted not in state.adapters:
@@ -327,18 +348,24 @@ def delete_adapter(model: Any, name: str) -> None:
         state.merged = None
     if state.active == name:
         deactivate(model)
+    del state.adapters[name]
+    _take_off(model, found)
+
+
+def _take_off(model: Any, found: ModelAdapter) -> None:
+    """Take the factors of an adapter that is not active away, and let a model that has no other be trained again."""
     owners = _owners(layer_paths(model))
     for variable, adapter in found.parts.values():
-        del variable.adapters[name]
+        del variable.adapters[found.name]
         for factor in adapter.variables:
             owners[id(factor)]._tracker.remove(factor)
-    del state.adapters[name]
-    if not state.adapters:
+    if not state_of(model).adapters:
         for variable in model.weights:
             variable.unfreeze()
 
 
 __all__ = [
+    "BASE",
     "AdapterState",
     "ModelAdapter",
     "activate",

@@ -19,9 +19,10 @@ from graphc.frontends.adapters import Adapter
 from graphc.frontends.storage import Storage
 from graphc.frontends.structures import flatten, paths
 from graphc.frontends.variable import Variable
-from graphc.frontends.whole_files import write_whole
+from graphc.frontends.whole_files import check_writable, write_whole
 from graphc.ir.adapting import Form
-from graphc.ir.errors import GraphcError, UnsupportedError
+from graphc.ir.dtypes import dtype as dtype_of
+from graphc.ir.errors import DTypeError, GraphcError, UnsupportedError
 from graphc.runtime.lora.adapters import (
     ModelAdapter,
     activate,
@@ -31,7 +32,7 @@ from graphc.runtime.lora.adapters import (
     require_unmerged,
     state_of,
 )
-from graphc.runtime.lora.bounds import Merged, merge
+from graphc.runtime.lora.bounds import ROUNDOFF, Merged, merge
 from graphc.runtime.lora.layouts import Names, flat, tensor_name, to_torch
 
 Array = np.ndarray[Any, Any]
@@ -77,12 +78,15 @@ def merged_arrays(
 
     With `storages`, what is quantized is rounded to its format again, and how it is stored then is written there.
     """
+    kind = None if dtype is None else dtype_of(dtype)
+    if kind is not None and str(kind) not in ROUNDOFF:
+        raise DTypeError(f"an adapter is merged into {', '.join(ROUNDOFF)}, not into {kind}")
     arrays: dict[str, Merged] = {}
     said: dict[str, dict[str, Any]] = {}
     for weight, (variable, adapter) in found.parts.items():
         if not variable.dtype.is_float:
             raise UnsupportedError(f"{weight!r} is {variable.dtype}; an adapter is merged into weights of floats")
-        wanted = variable.dtype if dtype is None else dtype
+        wanted = variable.dtype if kind is None else kind
         again = None
         if storages is not None and variable.storage is not None:
             again = _Again(variable.storage, tuple(variable.shape), adapter.form.transposed)
@@ -148,9 +152,12 @@ def merge_adapter(
                 f"{weight!r} is stored as {variable.storage.format}, to which a merged weight would be rounded again; "
                 "lossy=True does that, save_merged writes floats"
             )
+    if path is not None:
+        check_writable(Path(path))
     storages: dict[str, Storage] = {}
     arrays, said = merged_arrays(found, None, storages)
     state = state_of(model)
+    active = state.active
     activate(model, found.name)
     before = None if inputs is None else flatten(model.predict(inputs, verbose=0))
     kept = {weight: variable.numpy().copy() for weight, variable in found.trained.items()}
@@ -168,10 +175,15 @@ def merge_adapter(
             variable.assign(array)
         record.after[weight] = array
     state.merged = record
-    outputs = None if before is None else _differences(model, inputs, before)
-    certificate = Certificate(found.name, found.base, said, outputs)
-    if path is not None:
-        certificate.save(path)
+    try:
+        outputs = None if before is None else _differences(model, inputs, before)
+        certificate = Certificate(found.name, found.base, said, outputs)
+        if path is not None:
+            certificate.save(path)
+    except BaseException:  # a merge without the certificate that was asked for is none
+        unmerge_adapter(model)
+        activate(model, active)
+        raise
     return certificate
 
 
@@ -255,8 +267,6 @@ def save_merged(
 
 def _laid_out(array: Array, form: Form | None, variable: Variable, dtype: Any) -> Array:
     if dtype is not None and variable.dtype.is_float:
-        from graphc.ir.dtypes import dtype as dtype_of
-
         kind = dtype_of(dtype).numpy
         array = array if array.dtype == kind else array.astype(np.float32).astype(kind)
     return np.ascontiguousarray(to_torch(array, form))

@@ -98,7 +98,7 @@ class Adapted:
         saving.restore_adapters(self, config, arrays)
 
     def compile_adapters(
-        self, names: Sequence[str] | None = None, target: str | None = None, passes: str | None = None
+        self, names: str | Sequence[str] | None = None, target: str | None = None, passes: str | None = None
     ) -> Executable:
         """An executable of several adapters (by default all) that switches between them from call to call, without
         loading anything: `executable(x, adapter="french")`, or "base" for the model without any.

@@ -22,23 +22,33 @@ from graphc.passes.lora.insert import factor_names
 from graphc.passes.lora.switching import INPUT, Member, Switched, switch
 from graphc.runtime import config
 from graphc.runtime.executable import CHOICES, Executable
-from graphc.runtime.lora.adapters import activate, deactivate, find_adapter, require_built, require_unmerged, state_of
+from graphc.runtime.lora.adapters import (
+    BASE,
+    activate,
+    deactivate,
+    find_adapter,
+    require_built,
+    require_unmerged,
+    state_of,
+)
 
-BASE = "base"
-"""The name of the model without any adapter."""
 
-
-def adapters_module(model: Any, names: Sequence[str] | None = None) -> tuple[Module, list[str]]:
+def adapters_module(model: Any, names: str | Sequence[str] | None = None) -> tuple[Module, list[str]]:
     """The model's `forward` with all these adapters (by default all) and an input that chooses, and the choices."""
     require_built(model)
     require_unmerged(model)
     state = state_of(model)
-    chosen = [find_adapter(model, name) for name in (state.adapters if names is None else names)]
-    if not chosen:
+    if not state.adapters:
         raise GraphcError(f"model {model.name!r} has no adapters: add_adapter or load_adapter first")
+    wanted = list(state.adapters) if names is None else [names] if isinstance(names, str) else list(names)
+    if not wanted:
+        raise GraphcError(f"no adapter is named; there are {', '.join(state.adapters)}: leave `names` out for all")
+    if BASE in wanted:
+        raise GraphcError(f"{BASE!r} is a choice of every such executable: leave it out of `names`")
+    chosen = [find_adapter(model, name) for name in wanted]
     listed = [each.name for each in chosen]
-    if len(set(listed)) != len(listed) or BASE in listed:
-        raise GraphcError(f"each adapter is given once, and none is called {BASE!r}; given are {', '.join(listed)}")
+    if len(set(listed)) != len(listed):
+        raise GraphcError(f"each adapter is given once; given are {', '.join(listed)}")
     active = state.active
     deactivate(model)
     try:
@@ -61,7 +71,7 @@ def adapters_module(model: Any, names: Sequence[str] | None = None) -> tuple[Mod
 
 
 def compile_adapters(
-    model: Any, names: Sequence[str] | None = None, target: str | None = None, passes: str | None = None
+    model: Any, names: str | Sequence[str] | None = None, target: str | None = None, passes: str | None = None
 ) -> Executable:
     """See `Model.compile_adapters`."""
     module, choices = adapters_module(model, names)

@@ -182,6 +182,9 @@ def test_biases_and_modules_are_trained_as_asked() -> None:
         ({"targets": "q_proj", "dropout": 1.0}, "dropout of adapters is a rate from 0 to below 1"),
         ({"targets": "q_proj", "bias": "some"}, "bias is 'none', 'all' or 'lora_only'"),
         ({"name": "a b", "targets": "q_proj"}, "an adapter's name is a word"),
+        ({"name": 3, "targets": "q_proj"}, "an adapter's name is a word .* not 3"),
+        ({"name": "base", "targets": "q_proj"}, "not called 'base': that is the model without any"),
+        ({"targets": "q_proj", "b_initializer": "zeroes"}, "no initializer is called 'zeroes'"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(arguments, message: str) -> None:
@@ -190,6 +193,31 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(arguments, message: st
     with pytest.raises(GraphcError, match=message):
         model.add_adapter(**{"r": 4, **arguments})
     assert [v.path for v in model.trainable_weights] == before and model.adapters == {}
+
+
+def test_an_adapter_that_cannot_be_made_leaves_the_active_one_active(monkeypatch) -> None:
+    model = model_of()
+    model.add_adapter("french", r=2, targets="q_proj,v_proj", modules_to_save="norm")
+    drawn(model)
+    weights, outputs = [v.path for v in model.weights], model.predict(TOKENS, verbose=0)
+    trained = [v.path for v in model.trainable_weights]
+
+    real, made = layers.Layer.add_weight, []
+
+    def failing(*args, **kwargs):
+        if len(made) == 3:  # B of the second layer
+            raise MemoryError("no more")
+        made.append(real(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(layers.Layer, "add_weight", failing)
+    with pytest.raises(MemoryError):
+        model.add_adapter("german", r=3, targets="q_proj")
+    monkeypatch.undo()
+    assert model.active_adapter == "french" and list(model.adapters) == ["french"]
+    assert [v.path for v in model.weights] == weights and [v.path for v in model.trainable_weights] == trained
+    np.testing.assert_array_equal(model.predict(TOKENS, verbose=0), outputs)
+    model.add_adapter("german", r=3, targets="q_proj")
 
 
 def test_names_of_adapters_are_told() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import graphc
 from graphc import GraphcError, Input, Sequential, layers
+from graphc.runtime.lora import merging
 from graphc.runtime.lora.bounds import ROUNDOFF, merge
 
 KINDS = {name: getattr(ml_dtypes, name, None) or np.dtype(name).type for name in ROUNDOFF}
@@ -126,6 +127,29 @@ def test_merged_models_compute_the_same_and_unmerge_to_the_bit(dora: bool, polic
         model.unmerge_adapter()
 
 
+def test_a_merge_without_its_certificate_is_none(tmp_path, monkeypatch) -> None:
+    model = Sequential([Input((4,)), layers.Dense(4, name="up"), layers.Dense(3, name="down")])
+    model.add_adapter("french", r=2, targets="up", b_initializer="ones")
+    model.add_adapter("german", r=2, targets="down")
+    before = model.get_weights()
+    with pytest.raises(GraphcError, match="there is no folder"):
+        model.merge_adapter("french", certificate=tmp_path / "nowhere" / "merge.json")
+
+    def full(*_):
+        raise GraphcError("the disk is full")
+
+    monkeypatch.setattr(merging.Certificate, "save", full)
+    with pytest.raises(GraphcError, match="the disk is full"):
+        model.merge_adapter("french", certificate=tmp_path / "merge.json")
+    assert model.active_adapter == "german"
+    for found, wanted in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    monkeypatch.undo()
+    model.merge_adapter("french", certificate=tmp_path / "merge.json")
+    with pytest.raises(GraphcError, match=r"is merged into model .*: call unmerge_adapter\(\) first"):
+        model.save_adapter(tmp_path / "adapter")
+
+
 def test_what_was_trained_after_a_merge_is_not_unmerged() -> None:
     model = model_with_adapter()
     model.merge_adapter()
@@ -172,6 +196,10 @@ def test_merged_folders_in_another_dtype_round_once(tmp_path) -> None:
     exact = model.layers[2].kernel.adapter.merged(model.layers[2].kernel.numpy().astype(np.float64))
     error = np.abs(tensors["dense.weight"].double().numpy().T - exact).max()
     assert error <= certificate.tensors["dense.weight"]["bound"] < 0.01
+    for kind in (np.float16, np.dtype("float16"), "f16"):
+        assert model.save_merged(tmp_path, dtype=kind).tensors["dense.weight"]["dtype"] == "float16"
+    with pytest.raises(GraphcError, match="merged into float64, float32, bfloat16, float16, not into int8"):
+        model.save_merged(tmp_path, dtype="int8")
 
 
 def test_a_merge_into_a_quantized_base_is_made_on_demand_only(tmp_path) -> None:

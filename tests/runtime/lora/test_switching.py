@@ -79,3 +79,8 @@ def test_what_there_is_to_switch(model_and_outputs) -> None:
         model.compile_adapters(["greek"])
     with pytest.raises(GraphcError, match="each adapter is given once"):
         model.compile_adapters(["latin", "latin"])
+    with pytest.raises(GraphcError, match="no adapter is named; there are french, german, latin"):
+        model.compile_adapters([])
+    with pytest.raises(GraphcError, match="'base' is a choice of every such executable"):
+        model.compile_adapters(["base", "latin"])
+    assert adapters_module(model, "latin")[1] == ["base", "latin"]
