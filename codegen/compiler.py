@@ -12,6 +12,7 @@ from graphc.passes import run_passes
 from graphc.passes.dce import dce
 from graphc.passes.driver import apply_rules, rules_in
 from graphc.passes.legalize import legalize
+from graphc.passes.lora.fuse import without_unread_outputs
 from graphc.passes.partition.remat import by_policy, planning_for, within_budget
 from graphc.passes.quantization.matching import match_linear
 from graphc.passes.registry import Observer, collector_paused
@@ -63,8 +64,11 @@ def write_artifact(
         elif adapted:
             with planning_for(chosen.memory):
                 by_policy(legal, "products")
-        if observe is not None and (adapted or memory_budget is not None):
-            observe("remat", legal)
+        if adapted or memory_budget is not None:
+            without_unread_outputs(legal)
+            dce(legal)
+            if observe is not None:
+                observe("remat", legal)
         with atomic_folder(Path(folder)) as temporary:
             stored = chosen.write(legal, temporary)
             return write_manifest(temporary, target_name, legal, stored)

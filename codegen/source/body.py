@@ -432,8 +432,15 @@ class BodyWriter:
         self.settle()
         freed = self.release(reads)
         targets = [self.name_result(value, freed) for value in results]
-        text = f"{', '.join(targets)} = {expression.text}"
-        self.emit(Line.of(text, dict(zip(targets, results, strict=True))))
+        held = self.ordered and any(worth_freeing(v) for v, name in zip(results, targets, strict=True) if name == "_")
+        text = expression.text
+        if held and targets.count("_") == len(targets) - 1:
+            place = next(i for i, name in enumerate(targets) if name != "_")
+            results, targets, held = results[place : place + 1], [targets[place]], False
+            text = f"{expression.within(POSTFIX)}[{place}]"
+        self.emit(Line.of(f"{', '.join(targets)} = {text}", dict(zip(targets, results, strict=True))))
+        if held:
+            self.emit("del _")  # which would hold an array that nothing reads
 
     def _overwrite(self, value: Value, expression: Expression, reads: Sequence[Value]) -> None:
         """Write a new value over the old one, or under a name of its own while that is still read."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.ir.graph import Op, Value
 
 RENAMED = frozenset({"barrier", "name", "stop_gradient"})
@@ -11,7 +13,7 @@ MOVED = frozenset({"transpose", "broadcast", "slice", "split", "real", "imag"})
 def is_view(op: Op) -> bool:
     """Whether the results lie in the operand's memory.
 
-    A `reshape` of what was moved is taken to copy, unless only sizes of 1 come or go.
+    A `reshape` of what was moved is taken to copy, unless all it does is to split axes and to add or drop sizes of 1.
     """
     if op.name in RENAMED or op.name in MOVED:
         return True
@@ -19,7 +21,23 @@ def is_view(op: Op) -> bool:
         return False
     source = op.operands[0]
     assert source is not None
-    return _without_ones(source) == _without_ones(op.results[0]) or not _is_moved(source)
+    return _splits(_without_ones(source), _without_ones(op.results[0])) or not _is_moved(source)
+
+
+def _splits(sizes: Sequence[object], finer: Sequence[object]) -> bool:
+    """Whether each size is one of the `finer` ones or the product of several that follow each other."""
+    rest = list(reversed(finer))
+    for size in sizes:
+        if rest and rest[-1] == size:
+            rest.pop()
+            continue
+        product = 1
+        while isinstance(size, int) and product < size and rest and isinstance(part := rest[-1], int):
+            product *= part
+            rest.pop()
+        if product != size:
+            return False
+    return not rest
 
 
 def _is_moved(value: Value) -> bool:

@@ -7,7 +7,7 @@ class LoRALinear(nn.Linear):
 
     def __init__(self, in_features, out_features, rank, scaling, bias=True, dtype=None):
         super().__init__(in_features, out_features, bias, dtype=dtype)
-        self.weight.requires_grad_(False)
+        self.requires_grad_(False)
         self.lora_a = nn.Parameter(torch.empty(rank, in_features, dtype=dtype))
         self.lora_b = nn.Parameter(torch.empty(out_features, rank, dtype=dtype))
         self.scaling = scaling
@@ -79,15 +79,15 @@ def lora_factor_gradients(dy, small, x, *factors, scaling):
     return [d for da, s, d_part, factor in parts for d in (da, (s * factor).T @ d_part)]
 ''',
     "glu_gradient": '''
-def glu_gradient(dy, x, activation=F.silu, slope=torch.ops.aten.silu_backward):
-    """The gradient of activation(gate) * up by gate and up side by side, and that product again."""
+def glu_gradient(dy, x):
+    """The gradient of silu(gate) * up by gate and up side by side."""
     gate, up = x.chunk(2, dim=-1)
-    dx, hidden = torch.empty_like(x), activation(gate)
+    dx = torch.empty_like(x)
     d_gate, d_up = dx.chunk(2, dim=-1)
-    torch.mul(dy, hidden, out=d_up)
+    torch.ops.aten.silu.out(gate, out=d_up).mul_(dy)
     torch.mul(dy, up, out=d_gate)
-    slope(d_gate, gate, grad_input=d_gate)
-    return dx, hidden.mul_(up)
+    torch.ops.aten.silu_backward(d_gate, gate, grad_input=d_gate)
+    return dx
 ''',
     "lora_linear": '''
 def lora_linear(x, weight, a, b, bias=None, dropped=None, scaling=1.0):
@@ -155,6 +155,7 @@ def attention_gradient_with_logsumexp(dy, y, logsumexp, *operands, is_causal=Fal
         else:
             d_key[:, :end] += found[1].transpose(1, 2)
             d_value[:, :end] += found[2].transpose(1, 2)
+        del found
     return d_query, d_key, d_value
 ''',
     "value_and_grad": '''

@@ -15,13 +15,12 @@ KERNELS = {"conv": 2, "convolution": 2, "convolution_input_gradient": 2}
 """Copies of the kernel that an op holds: in the order of axes torch wants, and in oneDNN's blocks; only the latter of a
 kernel with its filters first."""
 
-RESULTS = {
-    "convolution_kernel_gradient": 4,
-    "attention_with_logsumexp": 1,
-    "attention_gradient_with_logsumexp": 3,
-    "glu_gradient": 1,
-}
-"""Copies of the result that an op holds besides; half as many of a kernel with its filters first, as oneDNN has it."""
+KERNEL_GRADIENTS = 4
+"""Copies of a kernel's gradient that are held besides; half as many with its filters first, as oneDNN has it."""
+
+ATTENTION = {"attention_with_logsumexp": (0.3, 1.2), "attention_gradient_with_logsumexp": (0.5, 2.3)}
+"""Copies of the (first) result that attention holds besides; the second number for causal attention, which goes by
+blocks of queries, each with its mask, and puts their results together."""
 
 LABELS = 6
 """Bytes for each of a label's that the gradient of a cross-entropy holds: where it is a class, which, what is taken."""
@@ -47,10 +46,13 @@ def workspace(op: Op, size: Callable[[TensorType], int]) -> int:
         return 2 * size(cos.type)
     if op.name == "sparse_cross_entropy_gradient" and (labels := op.operands[2]) is not None:
         return LABELS * size(labels.type)
-    copies = RESULTS.get(op.name, 0)
-    if op.attribute_dict.get("filters_first"):
-        copies //= 2
-    return copies * size(op.results[0].type) if op.results else 0
+    if op.name in ATTENTION:
+        whole, by_blocks = ATTENTION[op.name]
+        return int((by_blocks if op.attribute_dict["causal"] else whole) * size(op.results[0].type))
+    if op.name == "convolution_kernel_gradient":
+        copies = KERNEL_GRADIENTS // 2 if op.attribute_dict["filters_first"] else KERNEL_GRADIENTS
+        return copies * size(op.results[0].type)
+    return 0
 
 
 def is_shared(op: Op) -> bool:

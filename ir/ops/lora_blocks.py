@@ -210,7 +210,7 @@ def _(x, *, activation):
 
 @glu.vjp
 def _(dy, y, x, *, activation):
-    return glu_gradient(dy, x, activation=activation)[0]
+    return glu_gradient(dy, x, activation=activation)
 
 
 @glu.flops
@@ -219,28 +219,25 @@ def _(x, *, activation):
 
 
 @composite(dtypes=FLOATS)
-def glu_gradient(
-    dy: Tensor, x: Tensor, *, activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"
-) -> tuple[Tensor, Tensor]:
-    """The cotangents of gate and up side by side [..., 2 · size] for that of `glu` [..., size], and `glu` again."""
+def glu_gradient(dy: Tensor, x: Tensor, *, activation: Literal["silu", "gelu", "gelu_tanh"] = "silu") -> Tensor:
+    """The cotangents of gate and up side by side [..., 2 · size] for that of `glu` [..., size]."""
     gate, up = _halves(x)
     rule: Any = (ops.silu if activation == "silu" else ops.gelu).vjp_rule
     options = {} if activation == "silu" else {"approximate": activation == "gelu_tanh"}
     activated = _activated(gate, activation)
-    d_gate = rule(dy * up, activated, gate, **options)
-    return ops.concat(d_gate, dy * activated, axis=x.ndim - 1), activated * up
+    return ops.concat(rule(dy * up, activated, gate, **options), dy * activated, axis=x.ndim - 1)
 
 
 @glu_gradient.reference
 def _(dy, x, *, activation):
     gate, up = np.split(x, 2, -1)
     activated, slope = _activated_array(gate, activation)
-    return np.concatenate([dy * up * slope, dy * activated], -1), activated * up
+    return np.concatenate([dy * up * slope, dy * activated], -1)
 
 
 @glu_gradient.flops
 def _(dy, x, *, activation):
-    return 10 * product(x.shape)
+    return 9 * product(x.shape)
 
 
 # --- a gated MLP ----------------------------------------------------------------------------------------------------
@@ -283,9 +280,10 @@ def _(dy, y, x, gate_up, down, *factors, scaling, activation):
     if d_y is not None:
         small = lora_small_gradient(d_y, factors[5], scaling=scaling[2:])
         d_hidden = lora_input_gradient(d_y, small, down, factors[4])
-        d_wide, hidden = glu_gradient(d_hidden, wide, activation=activation)
+        hidden = glu(wide, activation=activation)  # which is of no more use when there is `d_wide`
         of_down = lora_factor_gradients(d_y, small, hidden, *factors[4:], scaling=scaling[2:])
         d_down = dot_general(hidden, d_y, contract=lead)
+        d_wide = glu_gradient(d_hidden, wide, activation=activation)
         d_wide = d_wide if beside is None else d_wide + beside
     small = lora_small_gradient(d_wide, factors[1], factors[3], scaling=scaling[:2])
     return (

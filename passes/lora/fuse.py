@@ -48,6 +48,20 @@ def fuse_frozen(module: Module, function: Function) -> int:
     return fuse_adapters(function.block, lambda kernel: source_of(kernel) in frozen)
 
 
+def without_unread_outputs(module: Module) -> None:
+    """Let an MLP of which only gate and up are read, as where it runs again for its gradient, be no more than those, in
+    place. Linear."""
+    rewriter = Rewriter()
+    for op in [op for op in module.walk() if op.name == "lora_mlp" and not op.results[0].uses]:
+        x, gate_up, _, *factors = op.operands
+        with rewriter.before(op) as builder:
+            builder.location = op.location
+            wide = ops.lora_linears(x, gate_up, *factors[:4], scaling=op.attribute_dict["scaling"][:2])
+        rewriter.replace_value(op.results[1], wide)
+        rewriter.erase(op)
+    rewriter.flush()
+
+
 def source_of(kernel: Value) -> Value:
     """What a kernel is a cast or transpose of."""
     while kernel.op is not None and kernel.op.name in ("convert", "transpose", "reshape"):
@@ -162,4 +176,4 @@ def _only_maker(value: Value | None, *names: str) -> Op | None:
     return op if op is not None and op.name in names and value is not None and len(value.uses or ()) == 1 else None
 
 
-__all__ = ["fuse_adapters", "fuse_frozen", "source_of"]
+__all__ = ["fuse_adapters", "fuse_frozen", "source_of", "without_unread_outputs"]

@@ -72,6 +72,7 @@ def attention_gradient_with_logsumexp(dy, y, logsumexp, *operands, is_causal=Fal
         else:
             d_key[:, :end] += found[1].transpose(1, 2)
             d_value[:, :end] += found[2].transpose(1, 2)
+        del found
     return d_query, d_key, d_value
 
 

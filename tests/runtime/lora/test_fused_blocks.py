@@ -194,6 +194,46 @@ def test_torch_holds_what_the_formula_says(llama):
     assert found == formula
 
 
+@pytest.mark.parametrize("part", [0, 0.3])
+def test_the_peak_on_torch_is_as_planned(llama, tmp_path, part):
+    """At the least budget and above: what is read for the last time is let go of, and results that nothing reads."""
+    needs("torch")
+    import torch
+
+    from graphc.codegen.source.loading import import_model
+    from graphc.tools.bench.torch_memory import peak_of
+
+    model, tokens = adapted(llama, depth=3, width=128, heads=4, groups=4, hidden=320, places=256)
+    memory, stages = codegen.target("torch").memory, {}
+    module = recorded(model, tokens)
+    write_artifact(module, "torch", tmp_path / "0", passes="", observe=lambda at, m: stages.update({at: m.clone()}))
+    planner = Planner(stages["legalize"].functions["train_step"], {"B": 3}, memory)
+    least, most = planner.least().peak, planner.unlimited().peak
+    budget = int((least + part * (most - least)) / (1 - memory.slack)) + 1
+    plan = planner.within(int(budget * (1 - memory.slack)))
+    assert plan is not None
+    write_artifact(module, "torch", tmp_path / "1", passes="", memory_budget=budget, sizes={"B": 3})
+    loaded = import_model(tmp_path / "1").load(tmp_path / "1")
+    given = [torch.from_numpy(tokens[:, :-1].copy()), torch.from_numpy(tokens[:, 1:].copy()), torch.tensor(1.0)]
+    peak = peak_of(lambda: loaded.train_step(*given))
+    assert peak <= budget
+    assert abs(peak - plan.peak) <= 0.05 * plan.peak
+
+
+def test_an_mlp_that_runs_again_for_its_gradient_runs_no_more_than_that_reads(llama, tmp_path):
+    needs("torch")
+    model, tokens = adapted(llama, depth=3)
+    module, stages = recorded(model, tokens), {}
+    with pytest.raises(graphc.GraphcError, match="the least possible is") as told:
+        write_artifact(module, "torch", tmp_path / "0", memory_budget=1, sizes={"B": 3})
+    least = int(str(told.value).split()[-2])
+    observe = lambda stage, m: stages.update({stage: m.clone()})  # noqa: E731
+    write_artifact(module, "torch", tmp_path / "1", memory_budget=least, sizes={"B": 3}, observe=observe)
+    again = [op.name for op in stages["remat"].functions["train_step"].block if is_backward(op)]
+    assert "lora_mlp" not in again
+    assert again.count("lora_linears") > 3
+
+
 @pytest.mark.parametrize("target", ["onnx", "torch", "jax"])
 def test_losses_are_the_same_on_every_target(llama, target):
     needs(target)
