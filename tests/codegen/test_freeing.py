@@ -1,7 +1,15 @@
 """Arrays of a training step are let go of where they are read last."""
 
+from pathlib import Path
+
+import pytest
+
+import graphc
+from graphc.codegen.compiler import write_artifact
 from graphc.codegen.source.freeing import Line, with_deletions
+from graphc.ir import ops
 from graphc.ir.parser import parse
+from graphc.passes.autodiff import differentiate
 
 
 def test_what_is_read_last_is_deleted() -> None:
@@ -49,3 +57,17 @@ def test_a_name_that_goes_on_with_a_few_numbers_is_deleted_before() -> None:
     large, small = (parameter.value for parameter in function.inputs)
     lines = [Line.of("y = f(x)", {"y": large}), "z = g(y)", Line.of("y = total(z)", {"y": small}), "w = y", "return w"]
     assert with_deletions(lines, {"y"}) == ["y = f(x)", "z = g(y)", "del y", "y = total(z)", "w = y", "return w"]
+
+
+@pytest.mark.parametrize("read", [(1,), (0, 1)])
+def test_results_that_nothing_reads_are_not_held(tmp_path: Path, read: tuple[int, ...]) -> None:
+    def loss(x):
+        parts = ops.split(ops.sin(x), sizes=(16, 16, 32), axis=1)
+        return ops.reduce_sum(ops.square(ops.concat(*[parts[i] for i in read], axis=1)), axes=(0, 1))
+
+    module = graphc.trace(loss, graphc.Spec((64, 64)))
+    differentiate(module, wrt=["x"])
+    write_artifact(module, "torch", tmp_path / "step")
+    text = (tmp_path / "step" / "model.py").read_text()
+    split = "torch.sin(x).split((16, 16, 32), dim=1)"
+    assert f"{split}[1]\n" in text if read == (1,) else f"y, z, _ = {split}\n        del _\n" in text
