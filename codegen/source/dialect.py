@@ -53,12 +53,14 @@ class Layer:
     """A module of the framework that stands for an op with its weights.
 
     `weights`: the framework's name → the operand it holds, and the steps from the operand's array to what is stored.
-    `call` is a template over the op's operands in which `{layer}` is the module.
+    `call` is a template over the op's operands in which `{layer}` is the module. `settings` are statements about it
+    that follow its making.
     """
 
     constructor: str
     weights: Mapping[str, tuple[int, tuple[Step, ...]]]
     call: str = "{layer}({0})"
+    settings: tuple[str, ...] = ()
 
 
 class Update(NamedTuple):
@@ -176,6 +178,10 @@ class Dialect(ABC):
     def weight_member(self, path: Path, weight: Weight, shape: tuple[int, ...]) -> str:
         """The statement that makes the member of a weight that no layer holds, which is stored in this shape."""
         raise NotImplementedError
+
+    def with_trainable(self, layer: Layer, trainable: Mapping[str, bool]) -> Layer:
+        """The layer, told which of its weights are trained, by their names in it."""
+        return layer
 
     def list_member(self, name: str, codes: Sequence[Code]) -> str:
         """The statement that makes a list of modules."""

@@ -50,8 +50,9 @@ def node_form(writer: ModuleWriter, node: Node) -> tuple[object, ...]:
     for item in node.items:
         if isinstance(item, Op):
             owner = layers.owner_of_op.get(item)
-            layer = layers.by_owner[owner].constructor if owner is not None else None
-            form.append((item.__class__, id(item.attributes), layer, *map(refer, item.operands)))
+            layer = layers.by_owner[owner] if owner is not None else None
+            made = None if layer is None else (layer.constructor, layer.settings)
+            form.append((item.__class__, id(item.attributes), made, *map(refer, item.operands)))
             if item.regions:
                 form.append(id(item))
             results = item.results

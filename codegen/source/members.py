@@ -60,7 +60,8 @@ class Layers:
             if any(stored.get(source, steps) != steps for source, steps in sources.items()):
                 continue  # tied to a weight that another layer stores in another layout
             stored |= sources
-            self.by_owner[owner] = layer
+            trainable = {name: self.table.source(weight).trainable for weight, (name, _) in held.items()}
+            self.by_owner[owner] = dialect.with_trainable(layer, trainable)
             self.owner_of_op |= {op: owner for op, _, _ in found}
             for weight, (name, steps) in held.items():
                 self.framework_name[weight], self.steps[weight] = name, steps

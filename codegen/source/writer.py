@@ -291,7 +291,8 @@ class ModuleWriter:
             kind, _, owner = key.partition(" ")
             _, path = self.places.of[key]
             if kind == "layer":
-                lines.append(f"{self.dialect.member(path)} = {self.layers.by_owner[owner].constructor}")
+                layer, made = self.layers.by_owner[owner], self.dialect.member(path)
+                lines += [f"{made} = {layer.constructor}", *(each.format(layer=made) for each in layer.settings)]
                 continue
             code = self.codes[owner]
             if len(path) == 1:

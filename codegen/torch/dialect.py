@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +34,7 @@ from graphc.codegen.torch import quantization
 from graphc.codegen.torch.convolution import without_detours
 from graphc.codegen.torch.dtypes import dtype_text
 from graphc.codegen.torch.helpers import HELPERS
-from graphc.codegen.torch.layers import layer
+from graphc.codegen.torch.layers import layer, with_trainable
 from graphc.codegen.torch.spelling import SPELLING
 from graphc.codegen.torch.unsigned import UNSIGNED
 from graphc.ir.dtypes import DType, u32
@@ -162,6 +162,9 @@ class TorchDialect(Dialect):
         if weight.trainable and floating:
             return f"{self.member(path)} = nn.Parameter({empty})"
         return f'self.register_buffer("{path[0]}", {empty})'
+
+    def with_trainable(self, layer: Layer, trainable: Mapping[str, bool]) -> Layer:
+        return with_trainable(layer, trainable)
 
     def list_member(self, name: str, codes: Sequence[Code]) -> str:
         if len(codes) > 2 and len(set(codes)) == 1:

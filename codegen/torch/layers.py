@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from graphc.codegen.source.dialect import Layer
@@ -18,6 +20,18 @@ def layer(op: Op) -> Layer | None:
     """The module for an op, if there is one that does the same."""
     make = _LAYERS.get(op.name)
     return None if make is None else make(op)
+
+
+def with_trainable(layer: Layer, trainable: Mapping[str, bool]) -> Layer:
+    """The module with its parameters frozen that are not trained; those of a `LoRALinear` that it adapts are so."""
+    given = {name: kept for name, kept in trainable.items() if name in ("weight", "bias", "lora_a", "lora_b")}
+    if given and not any(given.values()):
+        return replace(layer, constructor=f"{layer.constructor}.requires_grad_(False)")
+    if layer.constructor.startswith("LoRALinear("):
+        adapted = [name for name in ("weight", "bias") if given.get(name)]
+        return replace(layer, settings=tuple(f"{{layer}}.{name}.requires_grad_()" for name in adapted))
+    frozen = [name for name, kept in given.items() if not kept]
+    return replace(layer, settings=tuple(f"{{layer}}.{name}.requires_grad_(False)" for name in frozen))
 
 
 def _arguments(op: Op, *arguments: str) -> str:

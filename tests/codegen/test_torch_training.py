@@ -9,7 +9,7 @@ import pytest
 from artifacts import needs
 
 import graphc
-from graphc import codegen
+from graphc import codegen, layers
 from graphc.codegen.compiler import write_artifact
 from graphc.codegen.source.loading import import_model
 from graphc.codegen.torch.helpers import HELPERS
@@ -152,3 +152,37 @@ def test_plans_of_memory_know_the_order_of_axes_of_overlapping_pools(tmp_path: P
         measured = peak_of(lambda: pool(x))
     planned = live_bytes(legal_step(module, "torch").main, {"B": 4}, codegen.target("torch").memory).peak
     assert measured <= planned <= 1.2 * measured
+
+
+def test_what_is_frozen_is_no_parameter_to_train(tmp_path) -> None:
+    """So that an optimizer of PyTorch over `parameters()` trains what `fit` would."""
+    needs("torch")
+
+    def trained(model, name: str) -> dict[str, list[str]]:
+        graphc.compile(model, target="torch").save(tmp_path / name)
+        emitted = import_model(tmp_path / name).load()
+        emitted(emitted_input)
+        found = [path for path, parameter in emitted.named_parameters() if parameter.requires_grad]
+        return {
+            name: [path.rpartition(".")[2] for path in found if path.startswith(f"{name}.")] for name in layer_names
+        }
+
+    import torch
+
+    emitted_input, layer_names = torch.ones(2, 8, 8, 1), ("conv", "norm", "up", "out")
+    image = graphc.Input((8, 8, 1))
+    x = layers.GlobalAveragePooling2D()(
+        layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, data_format="channels_last", name="conv")(image))
+    )
+    model = graphc.Model(image, layers.Dense(3, name="out")(layers.Dense(6, name="up")(x)))
+    both = ["weight", "bias"]
+    assert trained(model, "plain") == dict.fromkeys(layer_names, both)
+    model.get_layer("conv").trainable = False
+    assert trained(model, "part") == {"conv": [], "norm": both, "up": both, "out": both}
+    model.get_layer("conv").trainable = True
+    model.add_adapter("a", r=2, targets="up", modules_to_save="out")
+    factors = ["lora_a", "lora_b"]
+    assert trained(model, "adapted") == {"conv": [], "norm": [], "up": factors, "out": both}
+    model.delete_adapter("a")
+    model.add_adapter("b", r=2, targets="up", bias="all")
+    assert trained(model, "biases") == {"conv": ["bias"], "norm": ["bias"], "up": ["bias", *factors], "out": ["bias"]}

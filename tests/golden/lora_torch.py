@@ -30,7 +30,7 @@ class LoRALinear(nn.Linear):
 
     def __init__(self, in_features, out_features, rank, scaling, bias=True, dtype=None):
         super().__init__(in_features, out_features, bias, dtype=dtype)
-        self.weight.requires_grad_(False)
+        self.requires_grad_(False)
         self.lora_a = nn.Parameter(torch.empty(rank, in_features, dtype=dtype))
         self.lora_b = nn.Parameter(torch.empty(out_features, rank, dtype=dtype))
         self.scaling = scaling
