@@ -78,22 +78,25 @@ class WeightTable(Mapping[str, Array]):
             raise ShapeError(f"weight {name!r} has shape {list(weight.type.shape)}, not {list(array.shape)}")
         weight.array, weight.load, weight.digest = array.astype(weight.type.dtype.numpy, copy=False), None, None
 
-    def remove(self, name: str) -> None:
-        """Forget a weight that no alias refers to."""
-        if any(w.alias == name for w in self._weights.values()):
-            raise GraphcError(f"weight {name!r} is tied to others")
-        del self._weights[name]
+    def remove(self, *names: str) -> None:
+        """Forget weights that no alias refers to. Linear in all weights."""
+        tied = {weight.alias for weight in self._weights.values() if weight.name not in names}
+        for name in names:
+            if name in tied:
+                raise GraphcError(f"weight {name!r} is tied to others")
+            del self._weights[name]
 
-    def replace(self, name: str, weights: Iterable[Weight]) -> None:
-        """Put other weights in the place of one, whose aliases are the caller's affair. Raises `GraphcError` if one of
-        their names is taken."""
-        made = {weight.name: weight for weight in weights}
-        for taken in made.keys() & self._weights.keys() - {name}:
-            raise GraphcError(f"there is a weight {taken!r} already")
-        before = self._weights
-        self._weights = {}
-        for key, weight in before.items():
-            self._weights.update(made if key == name else {key: weight})
+    def replace(self, changes: Mapping[str, Iterable[Weight]]) -> None:
+        """Put other weights in the place of some, whose aliases are the caller's affair. Raises `GraphcError` if one of
+        their names is taken. Linear in all weights."""
+        made = {name: {weight.name: weight for weight in weights} for name, weights in changes.items()}
+        found: dict[str, Weight] = {}
+        for key, weight in self._weights.items():
+            for name, each in made.get(key, {key: weight}).items():
+                if name in found:
+                    raise GraphcError(f"there is a weight {name!r} already")
+                found[name] = each
+        self._weights = found
 
     def digest(self, name: str) -> str | None:
         """SHA-256 of the array's bytes in hex, or None while it has no array."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 
 from graphc.ir.attributes import Attributes
@@ -246,13 +246,21 @@ class Rewriter:
 
     def remove_parameter(self, function: Function, index: int) -> None:
         """Drop a parameter that nothing reads and no result updates; later ones move up."""
-        value = function.block.parameters[index]
-        if value.uses:
-            raise GraphcError(f"parameter {value.name!r} of @{function.name} is still read")
-        if any(result.updates is function.parameters[index] for result in function.results):
-            raise GraphcError(f"parameter {value.name!r} of @{function.name} is still updated by a result")
-        del function.parameters[index]
-        self.remove_block_parameter(function.block, index)
+        self.remove_parameters(function, (index,))
+
+    def remove_parameters(self, function: Function, indices: Iterable[int]) -> None:
+        """Drop parameters that nothing reads and no result updates; later ones move up. Linear in all parameters."""
+        gone = {function.parameters[index]: None for index in indices}
+        updated = {result.updates for result in function.results}
+        for parameter in gone:
+            if parameter.value.uses:
+                raise GraphcError(f"parameter {parameter.name!r} of @{function.name} is still read")
+            if parameter in updated:
+                raise GraphcError(f"parameter {parameter.name!r} of @{function.name} is still updated by a result")
+        function.parameters[:] = [parameter for parameter in function.parameters if parameter not in gone]
+        function.block.parameters[:] = [parameter.value for parameter in function.parameters]
+        for i, value in enumerate(function.block.parameters):
+            value.index = i
 
     def _release(self, op: Op) -> None:
         for value in op.operands:

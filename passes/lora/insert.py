@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from graphc.ir.recipes import Recipe
 from graphc.ir.types import TensorType
 from graphc.passes.lora.settings import Settings, choose, layer_of, matches, matches_nothing
 from graphc.passes.partition.remat import has_backward
+from graphc.passes.weight_parameters import WeightParameters
 
 MARK = 0x6C6F7261
 """What the key of a function is folded with for the dropout of adapters, so that it is not that of a layer."""
@@ -71,15 +73,6 @@ def _kernel_name(weight: Weight) -> str:
     return weight.name if recipe is None or recipe.quantized is None else recipe.sources[0]
 
 
-def _kernel_array(module: Module, kernel: str) -> Array:
-    """The array of a kernel, dequantized where it is stored so."""
-    if kernel in module.weights:
-        return module.weights[kernel]
-    parts = [w for w in module.weights.entries() if w.alias is None and _kernel_name(w) == kernel]
-    recipes = [w.recipe for w in parts if w.recipe is not None]
-    return Recipe.invert_together(recipes, [module.weights[w.name] for w in parts])[kernel]
-
-
 def factor_names(kernel: str, adapter: str = "default") -> tuple[str, str, str]:
     """The names of A, B and the magnitudes beside a kernel: `dense/lora_kernel_a` beside `dense/kernel`."""
     above, slash, leaf = kernel.rpartition("/")
@@ -109,10 +102,37 @@ def insert_adapters(module: Module, settings: Settings, seed: int = 0) -> list[F
     forms = candidates(module)
     others = [w.name for w in module.weights.entries() if _kernel_name(w) not in forms and w.alias is None]
     chosen = choose(settings, forms, others)
+    places = _Places(module)
     trained = set(kept_beside(settings, chosen, [w.name for w in module.weights.entries()]))
     for weight in module.weights.entries():
         weight.trainable = weight.trainable and weight.name in trained
-    return [_insert(module, name, forms[name], settings, seed) for name in chosen]
+    return [_insert(places, name, forms[name], settings, seed) for name in chosen]
+
+
+class _Places:
+    """Where the kernels of a module are read and stored, looked up once."""
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.parameters = WeightParameters(module)
+        self.readers: dict[Function, dict[str, list[Value]]] = {}
+        for function in module.functions.values():
+            readers = self.readers[function] = {}
+            for name, value in kernels(module, function):
+                readers.setdefault(name, []).append(value)
+        self.parts: dict[str, list[Weight]] = {}
+        for weight in module.weights.entries():
+            if weight.alias is None:
+                self.parts.setdefault(_kernel_name(weight), []).append(weight)
+
+    def array(self, kernel: str) -> Array:
+        """The array of a kernel, dequantized where it is stored so."""
+        weights = self.module.weights
+        if kernel in weights:
+            return weights[kernel]
+        parts = self.parts[kernel]
+        recipes = [weight.recipe for weight in parts if weight.recipe is not None]
+        return Recipe.invert_together(recipes, [weights[weight.name] for weight in parts])[kernel]
 
 
 def is_adapted(op: Op) -> bool:
@@ -135,7 +155,7 @@ def kept_beside(settings: Settings, chosen: list[str], names: list[str]) -> list
     return kept
 
 
-def _insert(module: Module, kernel: str, form: Form, settings: Settings, seed: int) -> Factors:
+def _insert(places: _Places, kernel: str, form: Form, settings: Settings, seed: int) -> Factors:
     rank = settings.rank_of(kernel)
     most = min(form.inputs, form.outputs)
     if not 1 <= rank <= most:
@@ -143,7 +163,7 @@ def _insert(module: Module, kernel: str, form: Form, settings: Settings, seed: i
             f"the rank {rank} does not fit {layer_of(kernel)!r} ({form.inputs} inputs, {form.outputs} outputs): it is "
             f"from 1 to {most}"
         )
-    table = module.weights
+    table = places.module.weights
     wide = kernel in table and table.info(kernel).type.dtype.bits == 64
     kind = np.float64 if wide else np.float32
     rng = np.random.Generator(np.random.Philox(_seed(seed, kernel)))
@@ -160,10 +180,10 @@ def _insert(module: Module, kernel: str, form: Form, settings: Settings, seed: i
     magnitude = None
     if settings.dora:
         magnitude = names[2]
-        table.add(magnitude, dora_magnitude(_kernel_array(module, kernel), a, b, scaling, form))
+        table.add(magnitude, dora_magnitude(places.array(kernel), a, b, scaling, form))
     found = Factors(kernel, form, names[0], names[1], scaling, magnitude)
-    for function in module.functions.values():
-        add_factors(module, function, found, settings.dropout)
+    for function, readers in places.readers.items():
+        _add_factors(places.parameters, function, readers.get(kernel, ()), found, settings.dropout)
     return found
 
 
@@ -179,14 +199,14 @@ def dora_magnitude(kernel: Array, a: Array, b: Array, scaling: float, form: Form
     return np.asarray(norm).astype(a.dtype)
 
 
-def add_factors(module: Module, function: Function, factors: Factors, dropout: float = 0.0) -> None:
+def _add_factors(
+    parameters: WeightParameters, function: Function, readers: Sequence[Value], factors: Factors, dropout: float
+) -> None:
     """Let a function that reads the kernel, under whatever name, read it with the adapter."""
-    readers = [value for name, value in kernels(module, function) if name == factors.kernel]
     if not readers:
         return
     values = [
-        None if name is None else weight_parameter(module, function, name)
-        for name in (factors.a, factors.b, factors.magnitude)
+        None if name is None else parameters.of(function, name) for name in (factors.a, factors.b, factors.magnitude)
     ]
     a, b, magnitude = values
     assert a is not None and b is not None
@@ -215,17 +235,4 @@ class _Keys:
             return ops.random_fold_in(ops.random_fold_in(self.key, MARK), self.count)
 
 
-def weight_parameter(module: Module, function: Function, name: str) -> Value:
-    """The parameter of a function that stands for a weight, made if there is none."""
-    for parameter in function.parameters:
-        if parameter.weight == name:
-            return parameter.value
-    taken = {parameter.name for parameter in function.parameters}
-    base = "".join(c if c.isalnum() else "_" for c in name)
-    value_name, number = base, 1
-    while value_name in taken:
-        value_name, number = f"{base}_{number}", number + 1
-    return function.add_parameter(module.weights.info(name).type, value_name, "param", name)
-
-
-__all__ = ["Factors", "add_factors", "candidates", "dora_magnitude", "factor_names", "insert_adapters", "kept_beside"]
+__all__ = ["Factors", "candidates", "dora_magnitude", "factor_names", "insert_adapters", "kept_beside"]

@@ -15,12 +15,12 @@ import numpy as np
 
 from graphc.ir import ops
 from graphc.ir.formats import parse_format
-from graphc.ir.graph import Function, Op, Parameter, Value
+from graphc.ir.graph import Op, Parameter, Value
 from graphc.ir.module import Array, Module, Weight, WeightTable
 from graphc.ir.recipes import Quantize, Recipe
 from graphc.ir.rewriter import Rewriter
 from graphc.ir.types import TensorType
-from graphc.passes.lora.insert import weight_parameter
+from graphc.passes.weight_parameters import WeightParameters, forget_weights
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,15 @@ def join_weights(module: Module) -> int:
             if side is not None:
                 concats.setdefault(side, []).append(op)
     made = 0
+    uses, parameters = _Uses(module), WeightParameters(module)
+    gone: list[str] = []
     for side, found in concats.items():
-        recipes = _recipes(module, side, found)
+        recipes = _recipes(module, side, found, uses)
         if recipes is not None:
-            _join(module, side, recipes, found)
+            _join(module, side, recipes, found, parameters)
+            gone += [name for arrays in side.names for name in arrays]
             made += len(recipes)
+    forget_weights(module, set(gone))
     return made
 
 
@@ -67,11 +71,21 @@ def _side(op: Op, named: Mapping[Value, str]) -> Side | None:
     return Side(tuple(names), op.attribute_dict["axis"], forms.pop())
 
 
-def _readers(module: Module, name: str) -> list[tuple[Function, Parameter]]:
-    return [(f, p) for f in module.functions.values() for p in f.parameters if p.weight == name]
+class _Uses:
+    """The parameters that stand for each weight, those that are written, and the weights that others are tied to."""
+
+    def __init__(self, module: Module) -> None:
+        self.parameters: dict[str, list[Parameter]] = {}
+        self.written: set[Parameter | None] = set()
+        for function in module.functions.values():
+            self.written.update(result.updates for result in function.results)
+            for parameter in function.parameters:
+                if parameter.weight is not None:
+                    self.parameters.setdefault(parameter.weight, []).append(parameter)
+        self.tied = {weight.alias for weight in module.weights.entries()}
 
 
-def _recipes(module: Module, side: Side, concats: Sequence[Op]) -> list[tuple[Recipe, int]] | None:
+def _recipes(module: Module, side: Side, concats: Sequence[Op], uses: _Uses) -> list[tuple[Recipe, int]] | None:
     """How each joined array is made of the source's weights, and along which of its own axes it is joined; None where
     something else reads one of these weights or writes it, where it is not as its source has it, or its format cannot
     be joined."""
@@ -81,8 +95,7 @@ def _recipes(module: Module, side: Side, concats: Sequence[Op]) -> list[tuple[Re
         readers = {value.op for op in concats for value in op.operands if value is not None and value.op is not None}
         if any(op not in concats for reader in readers for op in reader.result.uses or ()):
             return None
-    aliases = {weight.alias for weight in table.entries()}
-    if not all(_is_read_by(module, name, readers, aliases) for arrays in side.names for name in arrays):
+    if not all(_is_read_by(table.info(name), readers, uses) for arrays in side.names for name in arrays):
         return None
     splits = tuple(accumulate(value.shape[axis] for value in concats[0].operands[:-1] if value is not None))
     if not all(isinstance(split, int) for split in splits):
@@ -117,20 +130,21 @@ def _recipe_of(weight: Weight, form: str, shape: Sequence[object], part: int) ->
     return recipe if (step.format, step.shape, step.part) == (form, tuple(shape), part) else None
 
 
-def _is_read_by(module: Module, name: str, readers: Collection[Op], aliases: Collection[str | None]) -> bool:
+def _is_read_by(weight: Weight, readers: Collection[Op], uses: _Uses) -> bool:
     """Whether only these read a weight, under this name, and nothing writes it."""
-    weight = module.weights.info(name)
-    if weight.alias is not None or name in aliases or (weight.array is None and weight.load is None):
+    if weight.alias is not None or weight.name in uses.tied or (weight.array is None and weight.load is None):
         return False
-    for function, parameter in _readers(module, name):
-        if any(result.updates is parameter for result in function.results):
-            return False
-        if any(op not in readers for op in parameter.value.uses or ()):
-            return False
-    return True
+    found = uses.parameters.get(weight.name, ())
+    return all(p not in uses.written and all(op in readers for op in p.value.uses or ()) for p in found)
 
 
-def _join(module: Module, side: Side, recipes: Sequence[tuple[Recipe, int]], concats: Sequence[Op]) -> None:
+def _join(
+    module: Module,
+    side: Side,
+    recipes: Sequence[tuple[Recipe, int]],
+    concats: Sequence[Op],
+    parameters: WeightParameters,
+) -> None:
     columns = list(zip(*side.names, strict=True))
     names = [
         _store(module.weights, column, recipe, axis) for column, (recipe, axis) in zip(columns, recipes, strict=True)
@@ -140,7 +154,7 @@ def _join(module: Module, side: Side, recipes: Sequence[tuple[Recipe, int]], con
     for op in concats:
         function, type = op.block.function, op.result.type
         assert function is not None
-        arrays = [weight_parameter(module, function, name) for name in names]
+        arrays = [parameters.of(function, name) for name in names]
         if side.form is None:
             rewriter.replace(op, arrays[0])
             continue
@@ -151,12 +165,6 @@ def _join(module: Module, side: Side, recipes: Sequence[tuple[Recipe, int]], con
         if op is not None:
             rewriter.erase(op)
     rewriter.flush()
-    for each in [name for arrays in side.names for name in arrays]:
-        for function in module.functions.values():
-            for index, parameter in reversed(list(enumerate(function.parameters))):
-                if parameter.weight == each:
-                    rewriter.remove_parameter(function, index)
-        module.weights.remove(each)
 
 
 def _store(table: WeightTable, names: Sequence[str], recipe: Recipe, axis: int) -> str:

@@ -24,7 +24,7 @@ from graphc.ir.module import Array, Module
 from graphc.ir.recipes import Recipe, Reshape
 from graphc.ir.rewriter import Rewriter
 from graphc.ir.types import TensorType
-from graphc.passes.lora.insert import weight_parameter
+from graphc.passes.weight_parameters import WeightParameters, forget_weights
 
 INPUT = "adapter"
 
@@ -67,21 +67,28 @@ def switch(
     chosen = function.add_parameter(TensorType.of(i32, ()), INPUT)
     with Builder(function.block, function.block.first, Location.of(ROOT)):
         place = ops.maximum(chosen - 1, 0)
+    readers: dict[str, list[Value]] = {}
+    for parameter in function.parameters:
+        if parameter.weight is not None:
+            readers.setdefault(module.weights.source(parameter.weight).name, []).append(parameter.value)
+    parameters = WeightParameters(module)
     for kernel, switched in kernels.items():
-        _switch(module, function, kernel, switched, adapters, chosen, place)
+        _switch(module, function, parameters, kernel, readers.get(kernel, ()), switched, adapters, chosen, place)
     for weight, own in replaced.items():
-        _replace(module, function, weight, own, adapters, chosen)
-
-
-def _readers(module: Module, function: Function, weight: str) -> list[Value]:
-    table = module.weights
-    return [p.value for p in function.parameters if p.weight is not None and table.source(p.weight).name == weight]
+        if weight in readers:
+            _replace(module, function, parameters, weight, readers[weight], own, adapters, chosen)
+    gone = {name for switched in kernels.values() for member in switched.members.values() for name in member.names}
+    tied = {weight.alias for weight in module.weights.entries()}
+    gone |= {weight for weight in replaced if weight in readers and weight not in tied}
+    forget_weights(module, gone & {weight.name for weight in module.weights.entries()})
 
 
 def _switch(
     module: Module,
     function: Function,
+    parameters: WeightParameters,
     kernel: str,
+    readers: Sequence[Value],
     switched: Switched,
     adapters: Sequence[str],
     chosen: Value,
@@ -100,7 +107,7 @@ def _switch(
         ones = np.ones(form.outputs, np.asarray(next(iter(members.values())).a).dtype)
         arrays = [ones if member.magnitude is None else member.magnitude for member in members.values()]
         m = _stacked(module, [member.names[2] for member in members.values()], arrays)
-    stacks = [None if name is None else weight_parameter(module, function, name) for name in (a, b, m)]
+    stacks = [None if name is None else parameters.of(function, name) for name in (a, b, m)]
     assert stacks[0] is not None and stacks[1] is not None
     with Builder(function.block, _first_use(function, place), Location.of(ROOT)):
         at = place if index == [0, *range(len(adapters))] else _looked_up(index, np.int32, chosen)
@@ -111,7 +118,7 @@ def _switch(
             magnitude = ops.gather(stacks[2], at, axis=0)
             active = ops.ne(_looked_up([0, *(int(n in with_dora) for n in adapters)], np.int32, chosen), 0)
     values = AdapterValues(form, taken_a, taken_b, 1.0, magnitude, active=active)
-    for reader in _readers(module, function, kernel):
+    for reader in readers:
         adapt(reader, values, kernel)
 
 
@@ -143,35 +150,22 @@ def _stacked(module: Module, names: Sequence[str], arrays: Sequence[Array]) -> s
     splits = tuple(rows * i for i in range(1, len(arrays)))
     recipe = Recipe(tuple(names), (Reshape(joined.shape, stacked),), 0, splits)
     name = f"{names[0]}_stacked"
-    for source in names:
-        if source in module.weights:
-            _forget(module, source)
     module.weights.add(name, joined.reshape(stacked), recipe=recipe)
     return name
-
-
-def _forget(module: Module, weight: str) -> None:
-    """Remove a weight that nothing reads any more, with its parameters."""
-    for function in module.functions.values():
-        for i, parameter in reversed(list(enumerate(function.parameters))):
-            if parameter.weight == weight:
-                Rewriter().remove_parameter(function, i)
-    module.weights.remove(weight)
 
 
 def _replace(
     module: Module,
     function: Function,
+    parameters: WeightParameters,
     weight: str,
+    readers: Sequence[Value],
     own: Mapping[str, tuple[str, Array]],
     adapters: Sequence[str],
     chosen: Value,
 ) -> None:
     """Let readers of a weight read that of the adapter, where it has one."""
     positions = {name: i for i, name in enumerate(own, 1)}
-    readers = _readers(module, function, weight)
-    if not readers:
-        return
     base = module.weights[weight]
     uses = [(reader, list(reader.uses or ())) for reader in readers]
     rewriter = Rewriter()
@@ -182,7 +176,7 @@ def _replace(
     splits = tuple((base.shape[0] if base.shape else 1) * i for i in range(1, len(arrays)))
     recipe = Recipe(names, (Reshape(joined.shape, stacked),), 0, splits)
     module.weights.add(stack_name, joined.reshape(stacked), recipe=recipe)
-    stack = weight_parameter(module, function, stack_name)
+    stack = parameters.of(function, stack_name)
     with Builder(function.block, function.block.first, Location.of(ROOT)):
         index = [0, *(positions.get(name, 0) for name in adapters)]
         taken = ops.gather(stack, _looked_up(index, np.int32, chosen), axis=0)
@@ -190,8 +184,6 @@ def _replace(
         for op in readers_ops:
             rewriter.set_operands(op, [taken if value is reader else value for value in op.operands])
     rewriter.flush()
-    if not any(w.alias == weight for w in module.weights.entries()):
-        _forget(module, weight)
 
 
 __all__ = ["INPUT", "Member", "Switched", "switch"]

@@ -15,7 +15,7 @@ from graphc.ir.graph import Function, Value
 from graphc.ir.module import Array, Module
 from graphc.ir.rewriter import Rewriter
 from graphc.passes.dce import dce
-from graphc.passes.lora.insert import weight_parameter
+from graphc.passes.weight_parameters import WeightParameters
 
 _KERNELS = ("conv", "linear")
 
@@ -24,13 +24,13 @@ def fold_batch_norms(module: Module) -> dict[str, str]:
     """Fold what can be, in place; returns the new kernels by the names of those whose place they take. New weights
     are not the source's: what they are made of cannot be set any more."""
     found: dict[str, str] = {}
-    rewriter = Rewriter()
+    parameters, rewriter = WeightParameters(module), Rewriter()
     for function in module.functions.values():
         weights = {p.value: p.weight for p in function.parameters if p.weight is not None}
         written = {result.updates.value for result in function.results if result.updates is not None}
         for op in list(function.block):
             if op.definition is ops.batch_norm:
-                found |= _fold(module, function, op, weights, written, rewriter)
+                found |= _fold(module, function, op, weights, written, parameters, rewriter)
     rewriter.flush()
     if found:
         dce(module)
@@ -44,6 +44,7 @@ def _fold(
     op: Any,
     weights: dict[Value, str],
     written: set[Value],
+    parameters: WeightParameters,
     rewriter: Rewriter,
 ) -> dict[str, str]:
     inner = op.x.op
@@ -63,7 +64,7 @@ def _fold(
     for leaf, array in zip(("kernel", "bias"), made, strict=True):
         name = _free(f"{weights[kernel].rpartition('/')[0]}/folded_{leaf}".lstrip("/"), module)
         module.weights.add(name, array.astype(kernel.dtype.numpy))
-        values.append(weight_parameter(module, function, name))
+        values.append(parameters.of(function, name))
         weights[values[-1]] = name
     with rewriter.before(op):
         found = inner.definition(inner.operands[0], *values, **inner.attribute_dict)
@@ -99,17 +100,15 @@ def _remove_unread(module: Module, rewriter: Rewriter) -> None:
     for function in module.functions.values():
         if not function.public:
             continue
-        for index in reversed(range(len(function.parameters))):
-            parameter = function.parameters[index]
-            updated = any(result.updates is parameter for result in function.results)
-            if parameter.weight is not None and not parameter.value.uses and not updated:
-                rewriter.remove_parameter(function, index)
+        updated = {result.updates for result in function.results}
+        unread = [
+            index
+            for index, parameter in enumerate(function.parameters)
+            if parameter.weight is not None and not parameter.value.uses and parameter not in updated
+        ]
+        rewriter.remove_parameters(function, unread)
     read = {p.weight for function in module.functions.values() for p in function.parameters if p.weight}
     sources = {module.weights.source(name).name for name in read}
-    for weight in list(module.weights.entries()):
-        if weight.alias is None and weight.name not in sources and not _is_tied(module, weight.name):
-            module.weights.remove(weight.name)
-
-
-def _is_tied(module: Module, name: str) -> bool:
-    return any(weight.alias == name for weight in module.weights.entries())
+    kept = sources | {weight.alias for weight in module.weights.entries()}
+    unread = [w.name for w in module.weights.entries() if w.alias is None and w.name not in kept]
+    module.weights.remove(*unread)

@@ -10,13 +10,13 @@ from graphc.ir.dims import product
 from graphc.ir.errors import GraphcError
 from graphc.ir.formats import Format
 from graphc.ir.graph import Function, Op, Parameter, Value
-from graphc.ir.module import Array, Module, Weight
+from graphc.ir.module import Array, Module, Weight, WeightTable
 from graphc.ir.recipes import Quantize, Recipe
 from graphc.ir.rewriter import Rewriter
 from graphc.ir.types import TensorType
 from graphc.passes.fold_weights import WeightGroup, weight_groups
-from graphc.passes.lora.insert import weight_parameter
 from graphc.passes.quantization.targets import channel_axes
+from graphc.passes.weight_parameters import WeightParameters
 
 Arrays = Mapping[str, Sequence[Array]]
 
@@ -40,7 +40,9 @@ def quantize_weights(module: Module, formats: Mapping[str, Format], arrays: Arra
     """
     axes = channel_axes(module)
     found: dict[str, Stored] = {}
-    rewriter = Rewriter()
+    places: list[tuple[WeightGroup, Stored]] = []
+    taken = {weight.name for weight in module.weights.entries()}
+    changes: dict[str, list[Weight]] = {}
     for group in weight_groups(module):
         name = group.source.name
         if name not in formats:
@@ -49,16 +51,24 @@ def quantize_weights(module: Module, formats: Mapping[str, Format], arrays: Arra
             raise GraphcError(f"the weight {name!r} is trained, and cannot be quantized: freeze it, or train first")
         axis = axes.get(name, group.source.type.ndim - 1)
         form = formats[name] if axis == group.source.type.ndim - 1 else formats[name].of_channels(axis)
-        stored = _store(module, group, form, (arrays or {}).get(name))
-        for function, parameter in group.parameters:
-            _read(module, function, parameter, stored, rewriter)
-        found[name] = stored
-    rewriter.flush()
+        found[name] = _stored(module.weights, group, form, (arrays or {}).get(name), taken, changes)
+        places.append((group, found[name]))
+    module.weights.replace(changes)
+    _read_all(module, places)
     return found
 
 
-def _store(module: Module, group: WeightGroup, form: Format, arrays: Sequence[Array] | None) -> Stored:
-    table, source = module.weights, group.source
+def _stored(
+    table: WeightTable,
+    group: WeightGroup,
+    form: Format,
+    arrays: Sequence[Array] | None,
+    taken: set[str],
+    changes: dict[str, list[Weight]],
+) -> Stored:
+    """How a weight is to be stored; `changes` gets what comes in the place of it and of those tied to it, under names
+    that are not `taken`."""
+    source = group.source
     shape = tuple(size for size in source.type.shape if isinstance(size, int))
     try:
         parts = form.parts(shape)
@@ -68,7 +78,7 @@ def _store(module: Module, group: WeightGroup, form: Format, arrays: Sequence[Ar
     made: list[Weight] = []
     for weight in group.weights:
         for i, (part, value) in enumerate(zip(parts, values, strict=True)):
-            name = _free(f"{weight.name}_{part.name}", module)
+            name = _free(f"{weight.name}_{part.name}", taken)
             if value.shape != part.type.shape or value.dtype != part.type.dtype.numpy:
                 raise GraphcError(f"{source.name!r}: {part.name} of {form} is {part.type}, not {value.shape}")
             step = Quantize(str(form), shape, source.type.dtype, i)
@@ -76,26 +86,38 @@ def _store(module: Module, group: WeightGroup, form: Format, arrays: Sequence[Ar
             own = weight is source
             alias = None if own else made[i].name
             made.append(Weight(name, part.type, False, alias, recipe, array=value if own else None))
-    table.replace(source.name, made[: len(parts)])
-    for n, weight in enumerate(group.weights[1:], 1):
-        table.replace(weight.name, made[n * len(parts) : (n + 1) * len(parts)])
+    for n, weight in enumerate(group.weights):
+        changes[weight.name] = made[n * len(parts) : (n + 1) * len(parts)]
     return Stored(source.type, form, tuple(weight.name for weight in made[: len(parts)]))
 
 
-def _free(name: str, module: Module) -> str:
+def _free(name: str, taken: set[str]) -> str:
     number, found = 1, name
-    while found in module.weights:
+    while found in taken:
         found, number = f"{name}_{number}", number + 1
+    taken.add(found)
     return found
 
 
 # --- readers --------------------------------------------------------------------------------------------------------
 
 
-def _read(module: Module, function: Function, parameter: Parameter, stored: Stored, rewriter: Rewriter) -> None:
-    """Let what reads the parameter read what is stored, and remove it."""
-    value = parameter.value
-    parts = [weight_parameter(module, function, name) for name in stored.names]
+def _read_all(module: Module, places: Sequence[tuple[WeightGroup, Stored]]) -> None:
+    """Let what reads the weights read what is stored, and remove their parameters."""
+    parameters, rewriter = WeightParameters(module), Rewriter()
+    gone: dict[Function, list[Parameter]] = {}
+    for group, stored in places:
+        for function, parameter in group.parameters:
+            _read(parameter.value, [parameters.of(function, name) for name in stored.names], stored, rewriter)
+            gone.setdefault(function, []).append(parameter)
+    rewriter.flush()
+    for function, each in gone.items():
+        dropped = set(each)
+        rewriter.remove_parameters(function, [i for i, p in enumerate(function.parameters) if p in dropped])
+
+
+def _read(value: Value, parts: Sequence[Value], stored: Stored, rewriter: Rewriter) -> None:
+    """Let what reads a weight read what is stored."""
     for op in list(value.uses or ()):
         with rewriter.before(op):
             rows = _rows(op, value, parts, stored)
@@ -104,7 +126,6 @@ def _read(module: Module, function: Function, parameter: Parameter, stored: Stor
             rewriter.replace(op, rows)
         else:
             rewriter.set_operands(op, [whole if operand is value else operand for operand in op.operands])
-    rewriter.remove_parameter(function, function.parameters.index(parameter))
 
 
 def dequantized(parts: Sequence[Value], form: Format, type: TensorType) -> Value:
