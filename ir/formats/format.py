@@ -143,6 +143,8 @@ def parse_format(text: str | Format) -> Format:
     """The format that a text stands for: `int8`, `int4{block=64,asymmetric}`. Raises `GraphcError` for no such text."""
     if isinstance(text, Format):
         return text
+    if not isinstance(text, str):
+        raise GraphcError(f"a format is a text such as 'int8' or 'int4{{block=32}}', not {text!r}")
     name, brace, rest = text.strip().partition("{")
     found = FORMATS.get(name.strip())
     if found is None:
@@ -195,6 +197,17 @@ def finite(array: Array, what: object) -> Array:
     return wide
 
 
+def held_in(dtype: DType, array: Array, what: object) -> Array:
+    """The array in a dtype, f32 or f16. Raises `GraphcError` as `finite` does, and for numbers that are too large."""
+    wide = finite(array, what)
+    most = float(np.abs(wide).max(initial=0))
+    with np.errstate(over="ignore"):
+        found = wide.astype(dtype.numpy)
+    if not np.isfinite(found).all():
+        raise GraphcError(f"{what} keeps numbers in {dtype}, which does not hold {most:.3g}")
+    return found
+
+
 def rounded_scales(largest: Array, steps: int, dtype: DType, what: object) -> Array:
     """Scales as they are stored, which divide largest magnitudes (float64) into `steps`; 1 where all rounds to zero.
     Those of float32 have `SCALE_BITS` significant bits. Raises `GraphcError` for one that the dtype does not hold."""
@@ -208,4 +221,4 @@ def rounded_scales(largest: Array, steps: int, dtype: DType, what: object) -> Ar
     return np.where(largest <= kept / 2, 1, kept).astype(dtype.numpy)
 
 
-__all__ = ["FORMATS", "SCALE_BITS", "Array", "Format", "Part", "finite", "parse_format", "register_format"]
+__all__ = ["FORMATS", "SCALE_BITS", "Array", "Format", "Part", "finite", "held_in", "parse_format", "register_format"]

@@ -19,7 +19,7 @@ import numpy as np
 from graphc.ir import ops
 from graphc.ir.dtypes import DType, f16, f32, i8, u8
 from graphc.ir.errors import FormatError, ShapeError
-from graphc.ir.formats.format import Array, Format, Part, Tensor, finite, register_format
+from graphc.ir.formats.format import Array, Format, Part, Tensor, held_in, register_format
 from graphc.ir.formats.shapes import (
     as_dtype,
     as_rows,
@@ -55,7 +55,7 @@ class _Gguf(Format):
 
     def quantize(self, array: Array) -> tuple[Array, ...]:
         self.parts(array.shape)
-        rows = as_rows(finite(array, self).astype(np.float32), self.channel_axis(array.ndim))
+        rows = as_rows(held_in(f32, array, self), self.channel_axis(array.ndim))
         return self.quantize_blocks(rows.reshape(rows.shape[0], rows.shape[1] // BLOCK, BLOCK))
 
     @abstractmethod
@@ -116,12 +116,6 @@ def _inverse(scales: Array) -> Array:
     return np.where(np.isfinite(inverse), inverse, np.float32(0))
 
 
-def _kept(scales: Array) -> Array:
-    """As they are stored; infinite beyond float16."""
-    with np.errstate(over="ignore"):
-        return scales.astype(np.float16)
-
-
 @register_format
 @dataclass(frozen=True)
 class Q8_0(_Gguf):
@@ -137,7 +131,7 @@ class Q8_0(_Gguf):
         magnitude = np.abs(scaled)
         down = np.floor(magnitude)
         rounded = np.sign(scaled) * (down + np.floor(2 * (magnitude - down)))
-        return rounded.astype(np.int8), _kept(scales)
+        return rounded.astype(np.int8), held_in(f16, scales, self)
 
     def whole(self, values: Array) -> Array:
         return values.astype(np.float64)
@@ -161,7 +155,7 @@ class Q4_0(_Gguf):
         scales = np.take_along_axis(blocks, places, 2)[..., 0] / np.float32(-8)
         wide = blocks.astype(np.float64) * _inverse(scales)[..., None].astype(np.float64) + 8.5
         values = np.clip(np.trunc(wide.astype(np.float32)), 0, 15).astype(np.uint8)
-        return values[..., :16] | (values[..., 16:] << 4), _kept(scales)
+        return values[..., :16] | (values[..., 16:] << 4), held_in(f16, scales, self)
 
     def whole(self, values: Array) -> Array:
         return np.concatenate([values & 15, values >> 4], -1).astype(np.float64) - 8

@@ -18,7 +18,7 @@ from graphc.ir import ops
 from graphc.ir.dims import product
 from graphc.ir.dtypes import DType, f32, i32, u8
 from graphc.ir.errors import GraphcError
-from graphc.ir.formats.format import Array, Format, Part, Tensor, finite, register_format
+from graphc.ir.formats.format import Array, Format, Part, Tensor, held_in, register_format
 from graphc.ir.formats.shapes import (
     as_dtype,
     as_rows,
@@ -149,7 +149,7 @@ class NF4(Format):
         return (0, 0) if whole else None
 
     def quantize(self, array: Array) -> tuple[Array, ...]:
-        rows = as_rows(finite(array, self).astype(np.float32), self.channel_axis(array.ndim))
+        rows = as_rows(held_in(f32, array, self), self.channel_axis(array.ndim))
         scaled, largest = scaled_blocks(rows.reshape(-1), self.block)
         indices = np.pad(nearest_of(TABLE, scaled), (0, scaled.size % 2), constant_values=7)
         values = (indices[0::2] << 4) | indices[1::2]

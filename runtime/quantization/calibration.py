@@ -42,6 +42,12 @@ class Histogram:
     counts: Array
 
     @property
+    def has_bins(self) -> bool:
+        """Whether there are so many numbers between the ends that bins have a width."""
+        width = (self.high - self.low) / len(self.counts)
+        return np.isfinite(width) and self.low + width > self.low and self.high - width < self.high
+
+    @property
     def edges(self) -> Array:
         return np.linspace(self.low, self.high, len(self.counts) + 1)
 
@@ -66,14 +72,14 @@ def calibrated(
     for values in observed(module, choose, data):
         for name, value in values.items():
             each = found[name]
-            if each.low < each.high:
-                each.counts += np.histogram(value, BINS, (each.low, each.high))[0]
+            if each.has_bins:  # in float64, where a few steps of float32 can be divided into bins
+                each.counts += np.histogram(value.astype(np.float64), BINS, (each.low, each.high))[0]
     finders: dict[str, Callable[[Histogram], Range]] = {
         "percentile": lambda each: by_percentile(each, percentile),
         "entropy": by_entropy,
         "mse": by_error,
     }
-    return {name: finders[method](each) if each.low < each.high else limits[name] for name, each in found.items()}
+    return {name: finders[method](each) if each.has_bins else limits[name] for name, each in found.items()}
 
 
 def _limits(module: Module, choose: Choose, data: list[Batch]) -> dict[str, Range]:

@@ -343,6 +343,17 @@ def test_what_is_no_float_is_refused() -> None:
         Int8().quantize(np.ones((2, 2), np.int32))
 
 
+@pytest.mark.parametrize(
+    ("text", "largest", "dtype"),
+    [("q4_0", 1e6, "float16"), ("q8_0", 1e7, "float16"), ("q8_0", 1e60, "float32"), ("nf4", 1e60, "float32")],
+)
+def test_numbers_beyond_what_is_stored_are_refused(text: str, largest: float, dtype: str) -> None:
+    """As infinities they would be NaN when read again."""
+    x = np.eye(32) * largest
+    with pytest.raises(GraphcError, match=rf"{text} keeps numbers in {dtype}, which does not hold"):
+        parse_format(text).quantize(x if largest > 1e30 else x.astype(np.float32))
+
+
 def test_scales_beyond_float16_are_refused() -> None:
     x = drawn((32, 2)) * np.float32(1e7)
     with pytest.raises(GraphcError, match="write scales=f32"):

@@ -32,6 +32,19 @@ def test_calibration(method: Any) -> None:
     assert np.sqrt(np.mean(error**2)) < 0.05 * plain.std()
 
 
+@pytest.mark.parametrize("method", ["percentile", "entropy", "mse"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_values_that_are_nearly_equal(method: Any, dtype: str) -> None:
+    """Between 1 and the next number there is no room for bins."""
+    x = np.ones((8, 4), dtype)
+    x[0] = np.nextafter(x[0], 2, dtype=dtype)
+    inputs = Input((4,), dtype=dtype)
+    model = Model(inputs, layers.Dense(3, dtype=dtype)(inputs))
+    module = graphc.quantize(model, "int8", data=x, method=method)
+    plain = graphc.interpret(graphc.lower(model), x)
+    np.testing.assert_allclose(graphc.interpret(module, x), plain, atol=0.02)
+
+
 def histogram(values: np.ndarray) -> Histogram:
     low, high = float(values.min()), float(values.max())
     return Histogram(low, high, np.histogram(values, BINS, (low, high))[0])
