@@ -22,7 +22,7 @@ from graphc.frontends.variable import Variable
 from graphc.frontends.whole_files import check_writable, write_whole
 from graphc.ir.adapting import Form
 from graphc.ir.dtypes import dtype as dtype_of
-from graphc.ir.errors import DTypeError, GraphcError, UnsupportedError
+from graphc.ir.errors import DTypeError, FormatError, GraphcError, UnsupportedError
 from graphc.runtime.lora.adapters import (
     ModelAdapter,
     activate,
@@ -239,6 +239,7 @@ def save_merged(
 ) -> Certificate:
     """See `Model.save_merged`."""
     require_unmerged(model)
+    described = None if config is None else _described(config)
     found = find_adapter(model, name)
     arrays, said = merged_arrays(found, dtype)
     forms, variables = candidates(model)
@@ -258,11 +259,21 @@ def save_merged(
     certificate = Certificate(found.name, found.base, {tensor_name(names, w): each for w, each in said.items()})
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "model.safetensors", save(tensors, {"format": "pt"}), overwrite=True)
-    if config is not None:
-        data = config if isinstance(config, Mapping) else json.loads(Path(config).read_bytes())
-        write_whole(folder / "config.json", (json.dumps(dict(data), indent=2) + "\n").encode(), overwrite=True)
+    if described is not None:
+        write_whole(folder / "config.json", described, overwrite=True)
     certificate.save(folder / "merge_certificate.json")
     return certificate
+
+
+def _described(config: Any) -> bytes:
+    """A `config.json` of a dict or of such a file. Raises `FormatError` for what is neither."""
+    try:
+        data = config if isinstance(config, Mapping) else json.loads(Path(config).read_bytes())
+        if not isinstance(data, Mapping):
+            raise TypeError(f"{config} has no object, but {type(data).__name__}")
+        return (json.dumps(dict(data), indent=2) + "\n").encode()
+    except (OSError, TypeError, ValueError) as error:
+        raise FormatError(f"config is a dict for JSON or the path of a config.json: {error}") from error
 
 
 def _laid_out(array: Array, form: Form | None, variable: Variable, dtype: Any) -> Array:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -182,6 +183,20 @@ def test_weights_with_an_adapter_in_them_are_not_written_with_it_again(tmp_path)
     model.merge_adapter()
     with pytest.raises(GraphcError, match=r"'default' is merged into model .*: call unmerge_adapter\(\) first"):
         model.save_merged(tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("given", ["missing", "[1,", "[1]", {"a": b""}, 3])
+def test_a_configuration_that_is_none_leaves_no_half_of_a_folder(given: Any, tmp_path) -> None:
+    model = Sequential([Input((4,)), layers.Dense(4, name="dense")])
+    model.add_adapter(r=2, targets="dense")
+    config = given
+    if isinstance(given, str):
+        config = tmp_path / "config.json"
+        if given != "missing":
+            config.write_text(given)
+    with pytest.raises(graphc.FormatError, match=r"config"):
+        model.save_merged(tmp_path / "merged", config=config)
     assert not (tmp_path / "merged").exists()
 
 
