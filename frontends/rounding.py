@@ -107,6 +107,11 @@ def apply_rounding(recording: Recording, variable: Variable) -> list[Value]:
             f"{recording.name_of(variable)!r} is rounded in training, whose gradient goes straight through; a "
             "framework's own does not: compile the model with gradients='ir'"
         )
+    if rounding.format is not None and kernel.dtype.bits < 32:
+        raise UnsupportedError(
+            f"{recording.name_of(variable)!r} is {kernel.dtype}, and rounded in training are kernels of float32 or "
+            f"float64: the dtype policy 'mixed_{kernel.dtype}' keeps them in float32"
+        )
     with Rewriter() as rewriter:
         for use in list(uses_of(kernel, recording.past_adapters)):
             if use.kind is None or _is_rounded(use.value):

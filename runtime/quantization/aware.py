@@ -18,7 +18,7 @@ from graphc.frontends.storage import Storage
 from graphc.frontends.variable import Variable
 from graphc.ir import ops
 from graphc.ir.dtypes import f32, u8
-from graphc.ir.errors import GraphcError
+from graphc.ir.errors import GraphcError, UnsupportedError
 from graphc.ir.formats.format import rounded_scales
 from graphc.ir.formats.shapes import zero_points_of
 from graphc.ir.formats.trained import stored
@@ -44,15 +44,21 @@ def input_ranges(
     batch_size: int = BATCH,
 ) -> dict[str, InputRange | RunningRange]:
     """The range of what each of these weights is multiplied with, on calibration data; with a momentum, training goes
-    on from there."""
+    on from there. Raises `UnsupportedError` for one that reads other floats than float32."""
     if momentum is not None and not 0 <= momentum < 1:
         raise GraphcError(f"the momentum of ranges is from 0 to 1, or None for ranges that stay, not {momentum}")
     if bits not in BITS:
         raise GraphcError(f"activations are rounded to 8 or 4 bits, not {bits}")
 
     def choose(function: Function) -> dict[str, Value]:
-        reads = readers(module, function, axes)
-        return {name: each[0].x for name, each in reads.items() if each and each[0].x.dtype is f32}
+        found = {name: each[0].x for name, each in readers(module, function, axes).items() if each}
+        for name, x in found.items():
+            if x.dtype is not f32:
+                raise UnsupportedError(
+                    f"{name!r} reads {x.dtype}, and activations are rounded in float32 only: leave `activations` out, "
+                    "or choose other layers by `filters`"
+                )
+        return found
 
     calls = batches(module.main, data, batch_size)
     high = (1 << bits) - 1

@@ -210,6 +210,24 @@ def test_mistakes() -> None:
         framework.fit(*examples(), verbose=0)
 
 
+def of_policy(policy: str) -> Model:
+    inputs = Input((8,))
+    return Model(inputs, layers.Dense(4, dtype=policy, name="dense")(inputs))
+
+
+def test_floats_that_are_not_rounded_are_told() -> None:
+    """Activations of other floats than float32 stayed as they were, without a word."""
+    data = np.ones((4, 8), np.float32)
+    for policy, dtype in (("mixed_bfloat16", "bfloat16"), ("float64", "float64")):
+        with pytest.raises(UnsupportedError, match=f"'dense/kernel' reads {dtype}, and activations are rounded in"):
+            of_policy(policy).quantize_aware("int8", activations=data)
+        of_policy(policy).quantize_aware("int8")
+    narrow = of_policy("float16")
+    narrow.quantize_aware("int8")
+    with pytest.raises(UnsupportedError, match=r"'dense/kernel' is float16, .*'mixed_float16' keeps them in float32"):
+        narrow.predict(data, verbose=0)
+
+
 # --- what it is for ---------------------------------------------------------------------------------------------------
 
 
