@@ -87,7 +87,8 @@ def attach(
     except BaseException:
         layer._tracker.remove(made)
         raise
-    found = Adapter(name, *made, scaling, form, dropout)
+    a, b = made
+    found = Adapter(name, a, b, scaling, form, dropout)
     if magnitude is not None:
         initializer = initializers.Constant(0.0)
         found.magnitude = layer.add_weight((form.outputs,), initializer, dtype=kind, name=f"{stem}_magnitude{end}")

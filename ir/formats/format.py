@@ -139,7 +139,7 @@ def register_format(cls: F) -> F:
     return cls
 
 
-def parse_format(text: str | Format) -> Format:
+def parse_format(text: object) -> Format:
     """The format that a text stands for: `int8`, `int4{block=64,asymmetric}`. Raises `GraphcError` for no such text."""
     if isinstance(text, Format):
         return text

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from graphc.ir.adapting import uses_of
 from graphc.ir.errors import GraphcError
+from graphc.ir.formats import Format, parse_format
 from graphc.ir.graph import Function, Value
 from graphc.ir.module import Module
 from graphc.ir.suggestions import nearest
@@ -98,9 +99,24 @@ def _nothing(module: Module, pattern: str, what: str, able: Collection[str]) -> 
     return GraphcError(f"the pattern {pattern!r} of {what} matches nothing{nearest(pattern.removeprefix('*/'), known)}")
 
 
-def patterns(text: str) -> list[str]:
-    """The patterns of an option, which are separated by commas."""
-    return [part for part in map(str.strip, text.split(",")) if part]
+def chosen_formats(module: Module, given: Mapping[str, str]) -> dict[str, Format]:
+    """The format of each weight, of formats by the names of weights, or by patterns.
+
+    Raises `GraphcError` as `chosen_weights` does, and for what names no weight at all.
+    """
+    able = channel_axes(module)
+    found: dict[str, Format] = {}
+    for name, text in given.items():
+        names = [name] if name in able else chosen_weights(module, [name], ())
+        found |= dict.fromkeys(names, parse_format(text))
+    if not found:
+        raise GraphcError("there is no weight in the formats that are given")
+    return found
+
+
+def patterns(given: str | Iterable[str]) -> list[str]:
+    """Patterns that are given as a text, separated by commas, or as several."""
+    return [part for part in map(str.strip, given.split(",")) if part] if isinstance(given, str) else list(given)
 
 
 def kernel_inputs(function: Function) -> dict[str, Value]:

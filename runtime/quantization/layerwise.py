@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -158,13 +159,32 @@ def _scale_and_round(
         found.add(name, form, arrays, work)
 
 
-def options_of(algorithm: str, given: Mapping[str, Any]) -> GPTQ | AWQOptions:
+OPTIONS: dict[str, float | bool] = {
+    "damping": 0.0,
+    "act_order": False,
+    "search": False,
+    "sweeps": 0,
+    "lazy": 1,
+    "points": 1,
+}
+"""The least value of each option; of switches, False."""
+
+
+def options_of(algorithm: str, given: Mapping[str, Any]) -> Any:
     """The options of an algorithm. Raises `GraphcError` for those that it does not have."""
     kind = {"gptq": GPTQ, "awq": AWQOptions}[algorithm]
     unknown = [name for name in given if name not in kind.__dataclass_fields__]
     if unknown:
         known = ", ".join(kind.__dataclass_fields__)
         raise GraphcError(f"{algorithm} has no option {unknown[0]!r}; it has {known}")
+    for name, value in given.items():
+        least = OPTIONS[name]
+        if isinstance(least, bool):
+            if not isinstance(value, bool):
+                raise GraphcError(f"{name} of {algorithm} is True or False, not {value!r}")
+        elif isinstance(value, bool) or not isinstance(value, type(least) | int) or not least <= value < math.inf:
+            what = "an integer" if isinstance(least, int) else "a number"
+            raise GraphcError(f"{name} of {algorithm} is {what} from {least} on, not {value!r}")
     return kind(**given)
 
 

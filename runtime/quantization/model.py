@@ -24,7 +24,7 @@ from graphc.passes.lora.settings import layer_of
 from graphc.passes.quantization.activations import quantize_dynamically
 from graphc.passes.quantization.matching import absorb_transposes
 from graphc.passes.quantization.shapes import store_as_read, store_in_shapes
-from graphc.passes.quantization.targets import channel_axes
+from graphc.passes.quantization.targets import channel_axes, chosen_formats
 from graphc.passes.quantization.weights import quantize_weights
 from graphc.runtime.config import target as active_target
 from graphc.runtime.quantization.aware import (
@@ -50,7 +50,11 @@ class Quantizable:
     name: str
 
     def quantize(
-        self, mode: str | None = None, config: Any = None, filters: Filters = None, type_check: bool = True
+        self,
+        mode: str | Mapping[str, str] | None = None,
+        config: Any = None,
+        filters: Filters = None,
+        type_check: bool = True,
     ) -> None:
         """Store the kernels of products and convolutions and the tables of embeddings as integers; they are frozen.
 
@@ -58,7 +62,8 @@ class Quantizable:
         row) or `"int4"` (blocks of 128 inputs with a scale and a zero point; floats go in), or `"nf4"`, or a format as
         text (`"int4{block=32}"`). `"gptq"` and `"awq"` look at the dataset of their configuration, layer by layer; AWQ
         also changes the normalizations that take its factors in. `config` is one of `graphc.quantizers` instead.
-        `"trained"` stores what `quantize_aware` had trained with rounding.
+        `"trained"` stores what `quantize_aware` had trained with rounding. A dict has a format for each weight, as
+        `formats` of `graphc.quantization_plan`; with a `config` of GPTQ or AWQ it is found by that.
         `filters` chooses layers, by regular expressions that are searched for in their names, or by a function. Reading
         a weight gives what it stands for.
 
@@ -68,15 +73,27 @@ class Quantizable:
             _store_trained(self)
             return
         config = quantizers.get(config)
-        form, rows = _mode(mode, config)
+        by_data = isinstance(config, (quantizers.GPTQConfig, quantizers.AWQConfig))
+        if isinstance(mode, Mapping):
+            if filters is not None or not (config is None or by_data):
+                raise GraphcError(
+                    "formats for each weight go with no filters, and with a GPTQConfig or AWQConfig if any"
+                )
+            form, rows = mode, False
+        else:
+            form, rows = _mode(mode, config)
         module, variables, axes = _recorded(self)
         _refuse_rounded(variables)
-        chosen = _chosen(self, list(axes), filters)
+        if isinstance(form, Mapping):
+            forms = chosen_formats(module, form)
+        else:
+            forms = dict.fromkeys(_chosen(self, list(axes), filters), form)
+        chosen = list(forms)
         _refuse_stored({name: variables[name] for name in chosen})
         shapes = {name: module.weights[name].shape for name in chosen}
-        formats = {name: _fitting(form, shapes[name], axes[name]) for name in chosen}
+        formats = {name: _fitting(forms[name], shapes[name], axes[name]) for name in chosen}
         found = Found(formats)
-        if isinstance(config, (quantizers.GPTQConfig, quantizers.AWQConfig)):
+        if by_data:
             options = options_of(config.mode, config.options)
             found = by_layer(module, formats, axes, samples(module.main, config), options, active_target())
         storages: dict[str, Storage] = {}
@@ -206,8 +223,9 @@ def _mode(mode: str | None, config: Any) -> tuple[Format, bool]:
         if mode is not None and mode != config.mode:
             raise GraphcError(f"the mode {mode!r} is not that of the config, {config.mode!r}: give one of them")
         mode = config.mode
-    if mode is None:
-        raise GraphcError(f"quantize takes a mode ({', '.join(MODES)}), a format, or a config of graphc.quantizers")
+    if not isinstance(mode, str):
+        what = f"quantize takes a mode ({', '.join(MODES)}), a format, or a config of graphc.quantizers"
+        raise GraphcError(what if mode is None else f"{what}, not {mode!r}")
     if mode in ("gptq", "awq"):
         if config is None:
             name = "GPTQConfig" if mode == "gptq" else "AWQConfig"
@@ -221,7 +239,7 @@ def _mode(mode: str | None, config: Any) -> tuple[Format, bool]:
     if mode == "int4":
         return parse_format((config or quantizers.Int4QuantizationConfig()).format), False
     if mode.partition("{")[0].strip() not in FORMATS:
-        raise GraphcError(f"there is no quantization {mode!r}{nearest(mode, MODES)}")
+        raise GraphcError(f"there is no quantization {mode!r}{nearest(mode, dict.fromkeys((*MODES, *FORMATS)))}")
     return parse_format(mode), False
 
 
@@ -246,6 +264,11 @@ def _chosen(model: Any, names: list[str], filters: Filters) -> list[str]:
         found = [name for name in names if (layer := by_path.get(layer_of(name))) is not None and filters(layer)]
     else:
         given = [filters] if isinstance(filters, str) else list(filters)
+        for each in given:
+            try:
+                re.compile(each)
+            except (re.error, TypeError) as error:
+                raise GraphcError(f"the filter {each!r} is no regular expression: {error}") from None
         found = [n for n in names if any(re.search(each, layer_of(n).rpartition("/")[2]) for each in given)]
     if not found:
         layers = ", ".join(dict.fromkeys(layer_of(name) for name in names))

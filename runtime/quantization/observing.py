@@ -27,7 +27,11 @@ def batches(function: Function, data: Any, batch_size: int = BATCH) -> list[Batc
     Raises `GraphcError` for data that is empty or holds NaN or infinities, `ShapeError` or `DTypeError` for arrays that
     the inputs do not take; the message names the input and the batch.
     """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise GraphcError(f"batch_size is a positive integer, not {batch_size!r}")
     several = not hasattr(data, "shape") and not isinstance(data, Mapping)
+    if several and (isinstance(data, (str, bytes)) or not isinstance(data, Iterable)):
+        raise GraphcError(f"calibration data is arrays or batches of them, not {type(data).__name__}")
     given = list(data) if several else [_examples(data, start, batch_size) for start in _starts(data, batch_size)]
     if several and given and not isinstance(given[0], (Mapping, tuple, list)) and not hasattr(given[0], "shape"):
         raise GraphcError(f"calibration data is arrays or batches of them, not {type(given[0]).__name__}")

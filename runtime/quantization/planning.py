@@ -8,8 +8,10 @@ add up, which holds while they are small; the choice with the least sum within t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,12 @@ from graphc.ir.formats.shapes import as_rows
 from graphc.ir.module import Module
 from graphc.passes import run_passes
 from graphc.passes.quantization.shapes import store_as_read
-from graphc.passes.quantization.targets import channel_axes, chosen_weights
+from graphc.passes.quantization.targets import channel_axes, chosen_weights, patterns
 from graphc.runtime import config
+from graphc.runtime.budget import budget_bytes
 from graphc.runtime.compilation import compile
 from graphc.runtime.quantization.gptq import GPTQ, gptq
-from graphc.runtime.quantization.layerwise import in_place
+from graphc.runtime.quantization.layerwise import in_place, options_of
 from graphc.runtime.quantization.moments import Moments, measured
 from graphc.runtime.quantization.observing import BATCH, Batch, batches
 from graphc.runtime.quantization.rounding import Grid, Rounded, output_error
@@ -62,7 +65,7 @@ class Plan:
         """Bits a weight, scales and zero points counted."""
         return 8 * self.bytes / self.elements
 
-    def within(self, budget: float) -> Plan:
+    def within(self, budget: float | str) -> Plan:
         """The plan for another budget of bytes, or of bits a weight where that is below 64, without measuring again."""
         return chosen_plan(self.sensitivities, self.elements, budget)
 
@@ -70,7 +73,7 @@ class Plan:
 def quantization_plan(
     source: Any,
     data: Any,
-    budget: float,
+    budget: float | str,
     *,
     formats: Sequence[str] = FORMATS,
     targets: str | Sequence[str] = "*",
@@ -79,8 +82,8 @@ def quantization_plan(
     batch_size: int = BATCH,
     options: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """The formats with the least growth of the loss whose arrays take at most `budget` bytes in all; a budget
-    below 64 is of bits a weight.
+    """The formats with the least growth of the loss whose arrays take at most `budget` bytes in all (a number, or a
+    size such as "20MiB"); a number below 64 is of bits a weight.
 
     `loss` compares the first output of the quantized model with that of the float one, both float32: `"kl"`, the
     divergence of the distributions that their last axis has as logits; `"mse"`; or a function of both, wanted ones
@@ -90,15 +93,16 @@ def quantization_plan(
     """
     module = run_passes(module_of(source), "inline,canonicalize")
     store_as_read(module, channel_axes(module))
-    given = [[each] if isinstance(each, str) else list(each) for each in (targets, exclude)]
     axes = channel_axes(module)
-    names = chosen_weights(module, *given)
+    names = chosen_weights(module, patterns(targets), patterns(exclude))
     forms = [parse_format(text) for text in formats]
     if not forms:
         raise GraphcError("there are no formats to choose from")
     elements = sum(int(np.prod(module.weights[name].shape)) for name in names)
     _check_budget(_sizes(module, names, forms, axes), elements, budget)
-    probe = Probe(module, names, axes, batches(module.main, data, batch_size), _loss(loss), GPTQ(**(options or {})))
+    probe = Probe(
+        module, names, axes, batches(module.main, data, batch_size), _loss(loss), options_of("gptq", options or {})
+    )
     plan = chosen_plan(sensitivities(probe, names, forms), elements, budget)
     return _checked(plan, probe, forms, elements, budget)
 
@@ -171,7 +175,7 @@ def sensitivities(probe: Probe, names: Sequence[str], forms: Sequence[Format]) -
     return tuple(found)
 
 
-def _checked(plan: Plan, probe: Probe, forms: Sequence[Format], elements: int, budget: float) -> Plan:
+def _checked(plan: Plan, probe: Probe, forms: Sequence[Format], elements: int, budget: float | str) -> Plan:
     """The plan with the growth that it really has, or one of a single format if that loses less."""
     limit = budget_in_bytes(elements, budget)
     best = replace(plan, growth=_growth(probe, plan.formats))
@@ -209,7 +213,7 @@ def _first(outputs: Any) -> Array:
 # --- the choice -------------------------------------------------------------------------------------------------------
 
 
-def chosen_plan(found: Sequence[Sensitivity], elements: int, budget: float) -> Plan:
+def chosen_plan(found: Sequence[Sensitivity], elements: int, budget: float | str) -> Plan:
     """The choice with the least growth within the budget. Raises `GraphcError` where there is none."""
     from scipy.optimize import Bounds, LinearConstraint
     from scipy.sparse import csr_array
@@ -260,12 +264,19 @@ def _sizes(
     return found
 
 
-def budget_in_bytes(elements: int, budget: float) -> int:
-    """A budget below 64 is of bits a weight."""
+def budget_in_bytes(elements: int, budget: float | str) -> int:
+    """A number below 64 is of bits a weight. Raises `GraphcError` for what is no budget."""
+    if isinstance(budget, str):
+        return budget_bytes(budget)
+    if isinstance(budget, bool) or not isinstance(budget, Real) or not math.isfinite(budget) or budget <= 0:
+        raise GraphcError(
+            "a budget is a number of bits a weight below 64, of bytes otherwise, or a size such as '20MiB', "
+            f"not {budget!r}"
+        )
     return int(budget * elements / 8) if budget < 64 else int(budget)
 
 
-def _check_budget(sizes: Mapping[str, Sequence[int]], elements: int, budget: float) -> int:
+def _check_budget(sizes: Mapping[str, Sequence[int]], elements: int, budget: float | str) -> int:
     """The budget in bytes. Raises `GraphcError` for one that is less than the smallest choice."""
     limit = budget_in_bytes(elements, budget)
     least = sum(min(each) for each in sizes.values())

@@ -13,7 +13,7 @@ from graphc.passes.quantization.activations import Range, points, quantize_activ
 from graphc.passes.quantization.batch_norm import fold_batch_norms
 from graphc.passes.quantization.matching import absorb_transposes
 from graphc.passes.quantization.shapes import store_as_read
-from graphc.passes.quantization.targets import channel_axes, chosen_weights
+from graphc.passes.quantization.targets import channel_axes, chosen_formats, chosen_weights, patterns
 from graphc.passes.quantization.weights import quantize_weights
 from graphc.runtime import config
 from graphc.runtime.quantization.calibration import PERCENTILE, Method, calibrated
@@ -58,11 +58,16 @@ def quantize(
     """
     if activations not in (None, "dynamic", "static"):
         raise GraphcError(f"activations are quantized 'static', 'dynamic' or not at all (None), not {activations!r}")
+    if not isinstance(format, (str, Mapping)):
+        raise GraphcError(
+            "a format is a text such as 'int8' or 'int4{block=32}', or one for each weight by name, as `formats` of a "
+            f"plan, not {type(format).__name__}"
+        )
     algorithm = method if method in ("gptq", "awq") else None
     if algorithm is not None or not isinstance(format, str):
         if activations is not None or ranges is not None:
             raise GraphcError("gptq, awq and formats for each weight leave activations as they are")
-        return _weights(source, format, algorithm, data, _patterns(targets), _patterns(exclude), batch_size, options)
+        return _weights(source, format, algorithm, data, patterns(targets), patterns(exclude), batch_size, options)
     if options:
         raise GraphcError(f"options are those of gptq and awq; {method} has none")
     static = activations == "static" or (activations is None and (data is not None or ranges is not None))
@@ -72,9 +77,10 @@ def quantize(
         raise GraphcError("dynamic activations take the range of each call: leave `data` and `ranges` out")
     form = parse_format(format)
     if (static or activations == "dynamic") and not (isinstance(form, Int8) and form.name == "int8"):
-        raise GraphcError(f"beside activations as integers weights are int8, not {form}")
+        hint = "; to round weights by what they read on `data`, give method='gptq' or 'awq'" if data is not None else ""
+        raise GraphcError(f"beside activations as integers weights are int8, not {form}{hint}")
     module = run_passes(module_of(source), "canonicalize,fold_weights")  # kernels of heads become matrices
-    names = chosen_weights(module, _patterns(targets), _patterns(exclude))
+    names = chosen_weights(module, patterns(targets), patterns(exclude))
     store_as_read(module, names)
     if static:
         folded = fold_batch_norms(module)
@@ -129,14 +135,5 @@ def _formats(
     elif list(targets) != ["*"] or exclude:
         raise GraphcError("formats are given by the names of weights: leave targets and exclude out")
     else:
-        given = {}
-        for name, text in format.items():
-            names = [name] if name in axes else chosen_weights(module, [name], ())
-            given |= dict.fromkeys(names, parse_format(text))
-        if not given:
-            raise GraphcError("there is no weight in the formats that are given")
+        given = chosen_formats(module, format)
     return {name: in_place(form, axes[name], module.weights.info(name).type.ndim) for name, form in given.items()}
-
-
-def _patterns(given: str | Sequence[str]) -> list[str]:
-    return [given] if isinstance(given, str) else list(given)

@@ -13,7 +13,7 @@ import numpy as np
 
 from graphc.ir.dtypes import DType, f32
 from graphc.ir.errors import UnsupportedError
-from graphc.ir.formats import BlockFormat, Format, Int8
+from graphc.ir.formats import AWQ, BlockFormat, Format, Int8
 from graphc.ir.formats.format import rounded_scales
 from graphc.ir.formats.shapes import from_rows
 
@@ -43,6 +43,7 @@ class Grid:
             return cls(max(width, 1), *form.limits, form.asymmetric, f32)
         raise UnsupportedError(
             f"GPTQ and AWQ find integers in int3, int4 or int8 with a scale for each channel, not {form}"
+            + ("; method='awq' makes that of int3 and int4 where factors are kept" if isinstance(form, AWQ) else "")
         )
 
     def slices(self, width: int) -> list[slice]:

@@ -324,6 +324,12 @@ def test_quantize_of_nan_is_zero_before_the_product(target: str) -> None:
         ({"data": images(4), "method": "minmaks"}, "did you mean minmax"),
         ({"data": images(4), "method": "percentile", "percentile": 40}, "above 50"),
         ({"targets": "outt"}, "did you mean out"),
+        ({"format": None}, "a format is a text such as .*, not NoneType"),
+        ({"format": {"out": 8}}, "a format is a text such as .*, not 8"),
+        ({"format": "int4", "data": images(4)}, "give method='gptq' or 'awq'"),
+        ({"data": 3}, "calibration data is arrays or batches of them, not int"),
+        ({"data": "images.npz"}, "calibration data is arrays or batches of them, not str"),
+        ({"data": images(4), "batch_size": 0}, "batch_size is a positive integer, not 0"),
     ],
 )
 def test_options_that_do_not_fit(options: dict[str, Any], problem: str) -> None:
@@ -391,6 +397,36 @@ def test_filters_choose_layers() -> None:
         assert [n for n in graphc.lower(model).weights if n.endswith("values")] == ["up/kernel_values"]
     with pytest.raises(GraphcError, match=r"match no layer.*these can: up, down"):
         perceptron().quantize("int8", filters="sideways")
+    with pytest.raises(GraphcError, match="the filter '\\(' is no regular expression"):
+        perceptron().quantize("int8", filters=["up", "("])
+
+
+def test_patterns_are_separated_by_commas() -> None:
+    for given in ("up, down", ["up", "down"]):
+        module = graphc.quantize(perceptron(), "int8", targets=given)
+        assert [n for n in module.weights if n.endswith("values")] == ["up/kernel_values", "down/kernel_values"]
+
+
+@pytest.mark.parametrize("config", [False, True])
+def test_a_plan_in_place(config: bool, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((40, 32)).astype(np.float32)
+    model = perceptron()
+    plan = graphc.quantization_plan(model, x, "1700B", formats=("int3", "int4", "int8"), loss="mse")
+    assert plan.bytes <= 1700 and len(set(plan.formats.values())) == 2
+    wanted = graphc.quantize(model, plan.formats, **({"method": "gptq", "data": x} if config else {}))
+    found = graphc.compile(wanted)(x)
+    model.quantize(plan.formats, config=quantizers.GPTQConfig(x) if config else None)
+    np.testing.assert_allclose(model.predict(x, verbose=0), found, rtol=1e-5, atol=1e-5)
+    model.save(tmp_path / "model.graphc")
+    np.testing.assert_allclose(
+        graphc.saving.load_model(tmp_path / "model.graphc").predict(x, verbose=0), found, rtol=1e-5, atol=1e-5
+    )
+    with pytest.raises(GraphcError, match="go with no filters"):
+        model.quantize({"up/kernel": "int8"}, filters="up")
+    with pytest.raises(GraphcError, match="quantized already"):
+        model.quantize({"up/kernel": "int8"})
+    with pytest.raises(GraphcError, match="did you mean up"):
+        perceptron().quantize({"upp": "int8"})
 
 
 def test_configurations() -> None:
@@ -416,8 +452,12 @@ def test_configurations() -> None:
         perceptron().quantize("int4", config=quantizers.Int8QuantizationConfig())
     with pytest.raises(GraphcError, match="did you mean int8"):
         perceptron().quantize("int9")
+    with pytest.raises(GraphcError, match="did you mean int3"):
+        perceptron().quantize("int33")
     with pytest.raises(GraphcError, match="takes a mode"):
         perceptron().quantize()
+    with pytest.raises(GraphcError, match=r"takes a mode .*, not 8"):
+        perceptron().quantize(8)
 
 
 @pytest.mark.parametrize("target", TARGETS)

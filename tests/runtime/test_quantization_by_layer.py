@@ -417,6 +417,12 @@ def test_mistakes() -> None:
                 graphc.quantization_plan(model, data, 4.5)
     for wrong, said in (
         ({"options": {"dampng": 1}}, "no option 'dampng'"),
+        ({"options": {"damping": "0.1"}}, "damping of gptq is a number from 0.0 on, not '0.1'"),
+        ({"options": {"damping": float("nan")}}, "damping of gptq is a number from 0.0 on, not nan"),
+        ({"options": {"sweeps": -1}}, "sweeps of gptq is an integer from 0 on, not -1"),
+        ({"options": {"act_order": 1}}, "act_order of gptq is True or False, not 1"),
+        ({"options": {"points": 0}, "method": "awq"}, "points of awq is an integer from 1 on, not 0"),
+        ({"format": "awq{bits=4,block=32}", "method": "awq"}, "method='awq' makes that of int3 and int4"),
         ({"targets": "frist"}, "matches nothing"),
         ({"format": "nf4"}, "GPTQ and AWQ find"),
         ({"activations": "dynamic"}, "leave activations"),
@@ -433,6 +439,11 @@ def test_mistakes() -> None:
         graphc.quantization_plan(model, x, 2.0)
     with pytest.raises(GraphcError, match="no formats"):
         graphc.quantization_plan(model, x, 4.0, formats=())
+    for budget in ("20 potatoes", float("nan"), -3, None, True):
+        with pytest.raises(GraphcError, match=r"is not a size|a budget is a number of bits"):
+            graphc.quantization_plan(model, x, budget)
+    with pytest.raises(GraphcError, match="damping of gptq"):
+        graphc.quantization_plan(model, x, 4.5, options={"damping": -1})
     with pytest.raises(GraphcError, match="'kl', 'mse'"):
         graphc.quantization_plan(model, x, 4.5, loss="ce")
     assert AWQOptions().points == 20
