@@ -168,13 +168,13 @@ def _running(recording: Recording, op: Op, x: Value, inputs: RunningRange) -> tu
     ends: list[Any] = []
     for variable, reduce in ((inputs.least, ops.reduce_min), (inputs.most, ops.reduce_max)):
         value: Any = recording.variable_value(variable)
-    low, high = ends
-    return scale_and_zero_point(low, high, inputs.high)
+        if recording.training and op.block is recording.block:
             now: Any = reduce(ops.stop_gradient(x), axes=tuple(range(x.ndim)))
             value = value + (now - value) * (1 - inputs.momentum)
             recording.assign(variable, value)
         ends.append(value)
-    return scale_and_zero_point(*ends, inputs.high)
+    low, high = ends
+    return scale_and_zero_point(low, high, inputs.high)
 
 
 def _exchange(rewriter: Rewriter, op: Op, old: Value, new: Any) -> None:
