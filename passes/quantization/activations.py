@@ -13,7 +13,7 @@ import numpy as np
 
 from graphc.ir import ops
 from graphc.ir.dtypes import f32, u8
-from graphc.ir.errors import GraphcError
+from graphc.ir.errors import GraphcError, UnsupportedError
 from graphc.ir.formats.format import rounded_scales
 from graphc.ir.formats.shapes import zero_points_of
 from graphc.ir.graph import Function, Op, Value
@@ -103,10 +103,13 @@ def scale_of(low: float, high: float) -> tuple[Array, Array]:
 def quantize_activations(module: Module, ranges: Mapping[str, Range], entry: str | None = None) -> list[str]:
     """Quantize the values of `points` that have a range, in place; returns their names.
 
-    Raises `GraphcError` for a range of a value that there is not, and for one that is none.
+    Raises `GraphcError` for a range of a value that there is not, and for one that is none; `UnsupportedError` where
+    there is no such value at all.
     """
     function = module.entry(entry)
     there = points(function)
+    if not there:
+        raise _nothing_read_in_integers()
     for name, (low, high) in ranges.items():
         if name not in there:
             raise GraphcError(f"a range is given for {name!r}, which is no value to quantize{nearest(name, there)}")
@@ -121,6 +124,13 @@ def quantize_activations(module: Module, ranges: Mapping[str, Range], entry: str
         _replace(function, value, scale, zero_point, rewriter)
     rewriter.flush()
     return list(ranges)
+
+
+def _nothing_read_in_integers() -> UnsupportedError:
+    return UnsupportedError(
+        "no product or convolution reads float32 beside a kernel of int8, and activations of other floats are not "
+        "quantized: leave `activations` and `data` out, which stores the weights alone"
+    )
 
 
 def _keeps(op: Op) -> bool:
@@ -159,7 +169,8 @@ def _replace(function: Function, value: Value, scale: Array, zero_point: Array, 
 def quantize_dynamically(module: Module, weights: Container[str | None] | None = None) -> int:
     """Quantize what products with an int8 kernel read, each row by its own largest magnitude, in place; returns how
     many products there are. They become `integer_linear`; examples of a batch do not depend on each other. With
-    `weights`, names of kernels' integers, products with other kernels stay."""
+    `weights`, names of kernels' integers, products with other kernels stay, and there may be none; otherwise that is an
+    `UnsupportedError`."""
     count = 0
     rewriter = Rewriter()
     for function in module.functions.values():
@@ -185,6 +196,8 @@ def quantize_dynamically(module: Module, weights: Container[str | None] | None =
     rewriter.flush()
     if count:
         dce(module)
+    elif weights is None:
+        raise _nothing_read_in_integers()
     return count
 
 

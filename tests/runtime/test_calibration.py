@@ -7,7 +7,7 @@ import pytest
 
 import graphc
 from graphc import Input, Model, layers
-from graphc.ir.errors import GraphcError
+from graphc.ir.errors import GraphcError, UnsupportedError
 from graphc.runtime.quantization.calibration import BINS, Histogram, by_entropy, by_error, by_percentile
 
 
@@ -43,6 +43,15 @@ def test_values_that_are_nearly_equal(method: Any, dtype: str) -> None:
     module = graphc.quantize(model, "int8", data=x, method=method)
     plain = graphc.interpret(graphc.lower(model), x)
     np.testing.assert_allclose(graphc.interpret(module, x), plain, atol=0.02)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
+@pytest.mark.parametrize("options", [{"data": np.ones((4, 4), "f4")}, {"activations": "dynamic"}])
+def test_activations_of_other_floats_are_not_left_out_without_a_word(policy: str, options: Any) -> None:
+    inputs = Input((4,))
+    model = Model(inputs, layers.Dense(3, dtype=policy)(inputs))
+    with pytest.raises(UnsupportedError, match="no product or convolution reads float32 beside a kernel of int8"):
+        graphc.quantize(model, "int8", **options)
 
 
 def histogram(values: np.ndarray) -> Histogram:
