@@ -96,9 +96,8 @@ class Lowering(Recording):
         """A variable that no layer of the model holds: one that a `call` reads from outside, or a state of training."""
         name = self.paths.names.get(id(variable))
         if name is None:
-            above, _, own = variable.path.rpartition("/")
             kept_for = "" if variable.slot_of is None else self.paths.names[id(variable.slot_of)]
-            name = unique(join(above, kept_for, own), self.module.weights)
+            name = unique(variable.path_beside(kept_for), self.module.weights)
             self.paths.names[id(variable)] = name
         self.taken.update(p.name for p in self.function.inputs)
         return self._declare(variable, name, variable.trainable)

@@ -89,7 +89,8 @@ def rearranged() -> None:
 class Variable(Operators):
     """A named array of fixed shape and dtype. `initializer` is an initializer, its name, or the first value.
 
-    `path` is the name below that of the layer it was added to: `dense/kernel`.
+    `path` is the name below that of the layer it was added to, `dense/kernel`; of what an optimizer keeps for a weight
+    it has the weight's in between: `optimizer/dense/kernel/momentum`.
 
     The initial value is computed when it is first asked for, so weights that are set before are never drawn.
     """
@@ -105,14 +106,13 @@ class Variable(Operators):
         name: str | None = None,
     ) -> None:
         self.name = name or "variable"
-        self.path = self.name
+        self._path = self.name
         self._frozen_for: set[str] = set()
         self.trainable = trainable
         self.autocast = autocast
         self.aggregation = aggregation
         self.slot_of: Variable | None = None
-        """The variable for which this one is kept, as `optimizer/momentum` is: its path in the weight table has that of
-        the other in between, `optimizer/dense/kernel/momentum`."""
+        """The variable for which this one is kept."""
         self.regularizer: Any = None
         self.constraint: Any = None
         self.adapters: dict[str, Adapter] = {}
@@ -243,6 +243,19 @@ class Variable(Operators):
     def is_held_by(self, weights: MutableMapping[str, Array]) -> bool:
         """Whether the value is in `weights`."""
         return self._held is not None and self._held[0] is weights
+
+    @property
+    def path(self) -> str:
+        return self.path_beside("" if self.slot_of is None else self.slot_of.path)
+
+    @path.setter
+    def path(self, path: str) -> None:
+        self._path = path
+
+    def path_beside(self, weight: str) -> str:
+        """Its path where the weight it is kept for, if it is kept for one, has the path `weight`."""
+        above, _, own = self._path.rpartition("/")
+        return "/".join(part for part in (above, weight, own) if part)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Variable:
         """A variable of its own with the same value, which no target holds."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc.frontends import serialization
-from graphc.frontends.layer_paths import join, layer_paths
+from graphc.frontends.layer_paths import layer_paths
 from graphc.frontends.naming import Names
 from graphc.frontends.variable import Variable
 from graphc.frontends.warning import warn
@@ -130,9 +130,8 @@ def _named(optimizer: Any, names: Mapping[int, str]) -> dict[str, Variable]:
     taken = Names()
     found: dict[str, Variable] = {}
     for variable in optimizer.variables:
-        above, _, own = variable.path.rpartition("/")
         weight = "" if variable.slot_of is None else names.get(id(variable.slot_of), variable.slot_of.path)
-        found[taken.new(join(above, weight, own))] = variable
+        found[taken.new(variable.path_beside(weight))] = variable
     return found
 
 
