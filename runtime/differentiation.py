@@ -54,6 +54,7 @@ def value_and_grad(
     """
     if _is_function(source):
         if loss is not None:
+            _refuse_types(source, loss, "value_and_grad")
             raise GraphcError("a loss is given for a model; a function returns the scalar itself")
         return _derived(source, wrt, gradients, "value_and_grad", lambda value, found: (value, found))
     return _module(source, loss, wrt, gradients, "value_and_grad")
@@ -70,6 +71,7 @@ def _derived(
     fn: Callable[..., Any], wrt: Wrt, gradients: str, name: str, chosen: Callable[[Any, Any], Any]
 ) -> Callable[..., Any]:
     check_gradients(gradients)
+    _refuse_types(fn, wrt, name)
 
     @wraps(fn)
     def derived(*args: Any, **kwargs: Any) -> Any:
@@ -153,6 +155,13 @@ def _number(fn: Callable[..., Any], wrt: int | str, count: int) -> int:
     if not -count <= wrt < count:
         raise GraphcError(f"{_name(fn)} was called on {number_of(count, 'argument')}; there is no number {wrt}")
     return wrt % count
+
+
+def _refuse_types(fn: Callable[..., Any], given: Any, name: str) -> None:
+    """Raise `GraphcError` for the types of inputs, which are what `graphc.trace` takes."""
+    if isinstance(given, frontends.Spec):
+        call = f"graphc.{name}({_name(fn)})"
+        raise GraphcError(f"{call} is a function; the types of its inputs are for graphc.trace({call}, {given}, …)")
 
 
 def _name(fn: Callable[..., Any]) -> str:

@@ -124,3 +124,9 @@ def test_mistakes():
         graphc.grad(f, gradients="torch")
     with pytest.raises(graphc.UnsupportedError, match=r"only torch and jax have a gradient of their own"):
         graphc.compile(graphc.grad(module, gradients="native"), "numpy")
+
+
+@pytest.mark.parametrize("make", [graphc.grad, graphc.value_and_grad])
+def test_types_of_inputs_are_for_trace(make):
+    with pytest.raises(graphc.GraphcError, match=rf"are for graphc.trace\(graphc.{make.__name__}\(f\), Spec"):
+        make(f, graphc.Spec((3,), "float32"))
