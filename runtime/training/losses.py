@@ -79,10 +79,10 @@ class Loss:
             y_true = map_structure(loss_functions.widened, y_true)
         with explained(what):
             found = self.call(y_true, y_pred)
-        check_returned(what, found, "the loss of each example")
-        values = ops.cast(tensor(found), self.dtype)
-        counted = self.counted(y_true, y_pred)
-        return reduced(values, sample_weight, counted, self.reduction)
+            check_returned(what, found, "the loss of each example")
+            values = ops.cast(tensor(found), self.dtype)
+            counted = self.counted(y_true, y_pred)
+            return reduced(values, sample_weight, counted, self.reduction)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal loss."""
@@ -125,8 +125,10 @@ def _times(values: Any, weights: Any) -> Any:
     """Their product; weights of the first axes are those of all that is below."""
     values, weights = loss_functions.same_rank(values, weights)
     if len(weights.shape) > len(values.shape):
+        wanted = "" if values.shape else "; a loss that is weighed gives a number for each example, not one for all"
         raise ShapeError(
             f"sample weights {tuple(weights.shape)} have more axes than the losses {tuple(values.shape)} they weigh"
+            + wanted
         )
     missing = len(values.shape) - len(weights.shape)
     if missing and weights.shape:

@@ -300,3 +300,12 @@ def test_batches_that_come_from_elsewhere_are_named_by_step():
     model.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True))
     with pytest.raises(graphc.GraphcError, match=r"(?s)label 9 at 2 of the batch.*epoch 1, step 1"):
         model.fit(batches(), verbose=0)
+
+
+def test_a_scalar_loss_that_is_weighed_is_told_by_name():
+    def mean_square(y_true, y_pred):
+        return ops.mean(ops.square(y_true - y_pred))
+
+    with pytest.raises(graphc.ShapeError, match="gives a number for each example, not one for all") as error:
+        dense(loss=mean_square).fit(X, Y, sample_weight=np.ones(12), verbose=0)
+    assert "in the loss 'mean_square'" in str(error.value)
