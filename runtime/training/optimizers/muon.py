@@ -10,6 +10,7 @@ from typing import Any
 
 from graphc.frontends import ops
 from graphc.frontends.variable import Variable
+from graphc.frontends.warning import warn
 from graphc.runtime.training.optimizers import hyperparameters as check
 from graphc.runtime.training.optimizers.adam import one_less_power
 from graphc.runtime.training.optimizers.branches import called
@@ -71,6 +72,11 @@ class Muon(Optimizer):
 
     def build(self, variables: Sequence[Variable]) -> None:
         super().build(variables)
+        paths = [variable.path for variable in variables]
+        unused = [word for word in self.exclude_layers if not any(re.search(word, path) for path in paths)]
+        if unused:
+            found = f"exclude_layers of Muon finds {', '.join(map(repr, unused))}"
+            warn(f"{found} in the path of no weight that is trained, as {paths[-1]!r} is one")
         self._momentums = self.add_optimizer_variables(variables, "momentum")
         others = [variable for variable in variables if self._takes_adam(variable)]
         velocities = self.add_optimizer_variables(others, "velocity")
@@ -86,6 +92,9 @@ class Muon(Optimizer):
 
     def _weight_decay_of(self, variable: Variable) -> float | None:
         return self.adam_weight_decay if self._takes_adam(variable) else self.weight_decay
+
+    def _rule_of(self, variable: Variable) -> str:
+        return "adamw" if self._takes_adam(variable) else "muon"
 
     def prepare(self, learning_rate: Any) -> None:
         if not self._velocities:

@@ -384,7 +384,11 @@ class Optimizer:
         """The scope of all that is done to one variable: source targets make it the call of a function."""
         recording = current_recording()
         path = variable.path if recording is None else recording.name_of(variable)
-        return scope(f"{type(self).__name__.lower()}/{path}")
+        return scope(f"{self._rule_of(variable)}/{path}")
+
+    def _rule_of(self, variable: Variable) -> str:
+        """What updates a variable, by which source targets call the function."""
+        return type(self).__name__.lower()
 
     def prepare(self, learning_rate: Any) -> None:
         """Compute what the updates of all variables share, once a step."""

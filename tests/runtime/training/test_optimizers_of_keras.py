@@ -177,6 +177,14 @@ def test_adafactor_keeps_no_array_as_large_as_a_matrix():
     assert sorted(v.shape for v in model.optimizer.variables) == [(), (20,), (20,), (30,)]
 
 
+def test_what_an_optimizer_keeps_is_told_apart_by_path():
+    model = Sequential([Input((3,)), layers.Dense(2, name="out")])
+    model.compile("adam", "mse")
+    model.train_on_batch(np.zeros((2, 3)), np.zeros((2, 2)))
+    kept = [f"optimizer/out/{weight}/{slot}" for weight in ("kernel", "bias") for slot in ("momentum", "velocity")]
+    assert sorted(v.path for v in model.optimizer.variables) == sorted(["optimizer/iteration", *kept])
+
+
 def test_what_muon_gives_to_adam():
     stack = [layers.Embedding(5, 4), layers.Flatten(), layers.Dense(3, name="hidden"), layers.Dense(2, name="out_1")]
     model = Sequential([Input((5,)), *stack])
@@ -186,6 +194,20 @@ def test_what_muon_gives_to_adam():
     assert own == [(5, 4), (3,), (3, 2), (2,)]
     with pytest.raises(graphc.GraphcError, match="exclude_layers of Muon is a list of expressions, not 'out'"):
         optimizers.Muon(exclude_layers="out")
+
+
+def test_an_expression_that_muon_finds_nowhere_is_warned_of():
+    model = Sequential([Input((3,)), layers.Dense(2, name="out")])
+    with pytest.warns(UserWarning, match="finds 'ouut' in the path of no weight that is trained, as 'out/bias' is one"):
+        optimizers.Muon(exclude_layers=["out", "ouut"]).build(model.trainable_variables)
+
+
+def test_source_calls_what_muon_gives_to_adam_adamw():
+    model = Sequential([Input((3,), name="x"), layers.Dense(3, name="hidden"), layers.Dense(2, name="out")])
+    model.compile(optimizers.Muon(exclude_layers=["out"]), "mse")
+    source = graphc.compile(model.training_module(np.zeros((2, 3)), np.zeros((2, 2))), target="numpy").source
+    called = {line.split("(")[0] for line in source.splitlines() if line.startswith("def ")}
+    assert {"def muon", "def adamw"} <= called and not {"def muon_1", "def adamw_1"} & called
 
 
 @pytest.mark.parametrize("target", TARGETS[1:])
