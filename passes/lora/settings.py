@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
 from graphc.ir.adapting import Form
@@ -49,7 +49,7 @@ class Settings:
                     raise GraphcError(f"{what} has patterns of layers' paths, such as '*/query', not {pattern!r}")
         ranks: list[Any] = [self.r, *self.rank_pattern.values()]
         for rank in ranks:
-            if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+            if not isinstance(rank, Integral) or isinstance(rank, bool) or rank < 1:
                 raise GraphcError(f"the rank of an adapter is a positive integer, not {rank!r}")
         for what, alpha in (("alpha", self.alpha), *(("alpha_pattern", each) for each in self.alpha_pattern.values())):
             if not _is_number(alpha) or alpha == 0:
@@ -60,6 +60,15 @@ class Settings:
             raise GraphcError(f"the dropout of adapters is a rate from 0 to below 1, not {self.dropout!r}")
         if self.bias not in ("none", "all", "lora_only"):
             raise GraphcError(f"bias is 'none', 'all' or 'lora_only', not {self.bias!r}")
+        self._take_numbers()
+
+    def _take_numbers(self) -> None:
+        """Let numbers of NumPy be Python's, which files have."""
+        object.__setattr__(self, "r", int(self.r))
+        object.__setattr__(self, "rank_pattern", {key: int(rank) for key, rank in self.rank_pattern.items()})
+        object.__setattr__(self, "alpha", float(self.alpha))
+        object.__setattr__(self, "alpha_pattern", {key: float(alpha) for key, alpha in self.alpha_pattern.items()})
+        object.__setattr__(self, "dropout", float(self.dropout))
 
     def rank_of(self, weight: str) -> int:
         """The rank for a weight."""

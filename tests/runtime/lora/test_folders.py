@@ -62,6 +62,18 @@ def test_names_of_adapted_layers_are_enough_to_read_again(tmp_path: Path) -> Non
     np.testing.assert_array_equal(again.predict(X, verbose=0), model.predict(X, verbose=0))
 
 
+def test_numbers_of_numpy_are_written_as_numbers(tmp_path: Path) -> None:
+    model = model_of_two_names()
+    numbers = {"r": np.int64(2), "alpha": np.float32(3), "dropout": np.float32(0.5)}
+    model.add_adapter(**numbers, targets="q", rank_pattern={"enc/q": np.int32(1)}, alpha_pattern={"q": np.float16(5)})
+    model.save_adapter(tmp_path / "adapter")
+    model.save(tmp_path / "model.graphc")
+    again = graphc.saving.load_model(tmp_path / "model.graphc")
+    for found in (again.adapters["default"], model_of_two_names().load_adapter(tmp_path / "adapter")):
+        ranks = {weight: (adapter.rank, adapter.scaling) for weight, (_, adapter) in found.parts.items()}
+        assert ranks == {"q/kernel": (2, 2.5), "enc/q/kernel": (1, 5)}
+
+
 def test_flags_are_no_words(tmp_path: Path) -> None:
     model = model_of_two_names()
     model.add_adapter(r=2, targets="q")
