@@ -49,8 +49,9 @@ class Adapted:
         training. `dora` trains the magnitudes of the kernel's columns besides. Layers in `modules_to_save` are trained
         as they are, and have no adapter; biases are trained as `bias` says.
 
-        A starts as PEFT's default and B at zeros, so that the model computes what it did. Raises `GraphcError` for
-        patterns that match nothing, for ranks larger than a layer, and for a name that is taken.
+        A starts as PEFT's default and B at zeros, so that the model computes what it did (over "int8", whose
+        products read integers, without their rounding). Raises `GraphcError` for patterns that match nothing, for
+        ranks larger than a layer, and for a name that is taken.
         """
         settings = Settings(
             r,
