@@ -69,10 +69,16 @@ def print_summary(
     }
     for label, weights in (totals | ({"Optimizer": kept} if kept else {})).items():
         count = sum(prod(v.shape) for v in weights)
-        memory = sum(prod(v.shape) * v.dtype.bits / 8 for v in weights)
+        memory = sum(map(_bytes, weights))
         console.print(f"[bold] {label} params:[/] {count:,} ({_memory(memory)})")
     if print_fn:
         print_fn(console.end_capture())
+
+
+def _bytes(variable: Any) -> float:
+    """What a variable takes as it is stored: of what is quantized the integers and their scales."""
+    stored = variable.storage
+    return variable.dtype.bits / 8 * prod(variable.shape) if stored is None else sum(a.nbytes for a in stored.arrays)
 
 
 def _operations(model: Any) -> list[Any]:

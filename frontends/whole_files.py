@@ -53,6 +53,14 @@ def whole_file(path: Path, overwrite: bool = True) -> Iterator[IO[bytes]]:
         raise GraphcError(f"{str(path)!r} is written, but a power cut may still lose it: {error.strerror}") from error
 
 
+def ready_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless it is there. Raises `GraphcError` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GraphcError(f"the folder {str(folder)!r} cannot be made: {error.strerror}") from error
+
+
 def check_writable(path: Path) -> None:
     """Raise the `GraphcError` that `whole_file` would raise where a file cannot be written at `path`, before there is
     anything to write. A file that stands there is not touched."""

@@ -44,7 +44,7 @@ class EntryCall:
 
         Raises `GraphcError`, `ShapeError` or `DTypeError` for inputs that do not fit, before anything runs.
         """
-        results = self._run(*self._binder.inputs(arrays, self._numbered(named)))
+        results = self._run(*self._binder.inputs(arrays, self._numbered(arrays, named)))
         return results[0] if len(results) == 1 else results
 
     def native(self, *arrays: Any, **named: Any) -> tuple[Any, ...]:
@@ -53,11 +53,13 @@ class EntryCall:
         A framework that computes behind the caller's back, as JAX does, is not waited for. Weights are updated as in
         a call. Raises as a call does.
         """
-        return self._run.native(*self._binder.inputs(arrays, self._numbered(named)))
+        return self._run.native(*self._binder.inputs(arrays, self._numbered(arrays, named)))
 
-    def _numbered(self, named: dict[str, Any]) -> dict[str, Any]:
+    def _numbered(self, arrays: Sequence[Any], named: dict[str, Any]) -> dict[str, Any]:
         """Names of choices, such as adapters, as their numbers."""
         for name, known in self._choices.items():
+            if name not in named and len(arrays) < len(self.signature.inputs):
+                raise GraphcError(f"the call does not say which {name}: give {name}= one of {', '.join(known)}")
             given = named.get(name)
             if isinstance(given, str):
                 if given not in known:

@@ -45,6 +45,8 @@ def named_module(names: Names, layer: str) -> str | None:
         return layer.replace("/", ".")
     if callable(names):
         return names(layer)
+    if not isinstance(names, Mapping):
+        raise GraphcError(f"names are a dict of modules' names by paths of layers, or a function, not {names!r}")
     for pattern, name in names.items():
         parts = [re.escape(part) for part in pattern.split("*")]
         found = re.fullmatch("([^/]+)".join(parts), layer)

@@ -19,7 +19,7 @@ from graphc.frontends.adapters import Adapter
 from graphc.frontends.storage import Storage
 from graphc.frontends.structures import flatten, paths
 from graphc.frontends.variable import Variable
-from graphc.frontends.whole_files import check_writable, write_whole
+from graphc.frontends.whole_files import check_writable, ready_folder, write_whole
 from graphc.ir.adapting import Form
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import DTypeError, FormatError, GraphcError, UnsupportedError
@@ -257,7 +257,7 @@ def save_merged(
             raise GraphcError(f"two weights would be written as {key!r}: give names that tell them apart")
         tensors[key] = flat(weight, _laid_out(array, forms.get(weight), variable, dtype))
     certificate = Certificate(found.name, found.base, {tensor_name(names, w): each for w, each in said.items()})
-    folder.mkdir(parents=True, exist_ok=True)
+    ready_folder(folder)
     write_whole(folder / "model.safetensors", save(tensors, {"format": "pt"}), overwrite=True)
     if described is not None:
         write_whole(folder / "config.json", described, overwrite=True)

@@ -22,7 +22,7 @@ from safetensors.numpy import save
 from graphc.frontends.tensor_files import tensors_of
 from graphc.frontends.variable import Variable
 from graphc.frontends.warning import warn
-from graphc.frontends.whole_files import write_whole
+from graphc.frontends.whole_files import ready_folder, write_whole
 from graphc.ir.adapting import Form
 from graphc.ir.dtypes import dtype as dtype_of
 from graphc.ir.errors import FormatError, GraphcError, ShapeError, UnsupportedError
@@ -126,7 +126,7 @@ def save_adapter(
         if key.endswith(".running_mean"):
             tensors[key.replace(".running_mean", COUNTED)] = np.array(0, np.int64)  # PEFT misses it otherwise
     metadata = {"format": "pt", **({} if found.base is None else {DIGEST: found.base})}
-    folder.mkdir(parents=True, exist_ok=True)
+    ready_folder(folder)
     data = save({key: np.ascontiguousarray(array) for key, array in tensors.items()}, metadata)
     write_whole(folder / WEIGHTS, data, overwrite=True)
     config = json.dumps(_config(found, names, base_name), indent=2, sort_keys=True)

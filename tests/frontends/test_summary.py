@@ -99,3 +99,10 @@ def test_what_the_optimizer_keeps_is_counted() -> None:
     text = summary(model)
     assert "Total params: 31 (124.00 B)" in text and "Trainable params: 10 (40.00 B)" in text
     assert text.rstrip().endswith("Optimizer params: 21 (84.00 B)")
+
+
+def test_what_is_quantized_takes_what_its_integers_take() -> None:
+    model = Sequential([Input((64,)), layers.Dense(32, use_bias=False)])
+    model.quantize("int4{block=32}")
+    text = summary(model)
+    assert "Total params: 2,048 (1.12 KB)" in text and "Non-trainable params: 2,048 (1.12 KB)" in text

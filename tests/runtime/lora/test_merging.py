@@ -151,6 +151,16 @@ def test_a_merge_without_its_certificate_is_none(tmp_path, monkeypatch) -> None:
         model.save_adapter(tmp_path / "adapter")
 
 
+def test_folders_and_names_that_cannot_be(tmp_path) -> None:
+    model = model_with_adapter()
+    (tmp_path / "file").write_text("here")
+    for write in (model.save_adapter, model.save_merged):
+        with pytest.raises(GraphcError, match="file' cannot be made: File exists"):
+            write(tmp_path / "file")
+        with pytest.raises(GraphcError, match=r"names are a dict .*, not 3"):
+            write(tmp_path / "folder", names=3)
+
+
 def test_what_was_trained_after_a_merge_is_not_unmerged() -> None:
     model = model_with_adapter()
     model.merge_adapter()

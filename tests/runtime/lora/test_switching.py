@@ -84,3 +84,5 @@ def test_what_there_is_to_switch(model_and_outputs) -> None:
     with pytest.raises(GraphcError, match="'base' is a choice of every such executable"):
         model.compile_adapters(["base", "latin"])
     assert adapters_module(model, "latin")[1] == ["base", "latin"]
+    with pytest.raises(GraphcError, match="does not say which adapter: give adapter= one of base, latin"):
+        model.compile_adapters("latin", target="numpy")(TOKENS)
