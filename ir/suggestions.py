@@ -17,7 +17,7 @@ def number_of(number: int, noun: str, plural: str | None = None) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean …?` for a misspelt name, and what there is where nothing is near or there is little."""
     names = sorted(set(map(str, known)))
-    listed = f"here are {', '.join(names)}"
+    listed = f"here {'is' if len(names) == 1 else 'are'} {', '.join(names) or 'none'}"
     by_lowered: dict[str, list[str]] = {}
     for each in names:
         by_lowered.setdefault(each.lower(), []).append(each)
@@ -27,4 +27,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if not close:
         return f"; t{listed}"
     meant = f"; did you mean {' or '.join(close)}?"
-    return f"{meant} T{listed}" if len(names) <= FEW else meant
+    return f"{meant} T{listed}" if len(close) < len(names) <= FEW else meant
