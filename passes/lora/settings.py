@@ -49,7 +49,7 @@ class Settings:
                     raise GraphcError(f"{what} has patterns of layers' paths, such as '*/query', not {pattern!r}")
         ranks: list[Any] = [self.r, *self.rank_pattern.values()]
         for rank in ranks:
-            if not isinstance(rank, Integral) or isinstance(rank, bool) or rank < 1:
+            if isinstance(rank, bool) or not isinstance(rank, Integral) or rank < 1:
                 raise GraphcError(f"the rank of an adapter is a positive integer, not {rank!r}")
         for what, alpha in (("alpha", self.alpha), *(("alpha_pattern", each) for each in self.alpha_pattern.values())):
             if not _is_number(alpha) or alpha == 0:
