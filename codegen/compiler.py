@@ -23,6 +23,9 @@ DEFAULT_PASSES = "canonicalize,share_random,fold_weights"
 LEFTOVERS = [*rules_in(arithmetic), folding(limit=1)]
 """What cleans up after decompositions: numbers that they compute from numbers, and operations that these decide."""
 
+ADAPTED = frozenset({"lora_linear", "lora_linears", "lora_mlp"})
+"""Layers with adapters, whose kernels may be quantized."""
+
 
 def write_artifact(
     module: Module,
@@ -47,6 +50,7 @@ def write_artifact(
     with collector_paused():
         with planning_for(chosen.memory):
             passed = run_passes(module, DEFAULT_PASSES if passes is None else passes, check, observe)
+        legalize(passed, lambda op: op.name not in ADAPTED or chosen.supports(op))  # so that their products are seen
         match_linear(passed)
         adapted = passes is None and chosen.in_order and any(op.name.startswith("lora_") for op in passed.walk())
         legal = chosen.prepare(passed)

@@ -236,6 +236,12 @@ class GraphWriter:
             self._arrays[name] = array
         return found
 
+    def drop_unread_constants(self) -> None:
+        """Take away constants that were folded into others, of which ONNX Runtime would warn. Linear."""
+        unread = {tensor.name for tensor in self._constants.values()} - _names_read(self.proto)
+        for number in reversed([i for i, each in enumerate(self.proto.initializer) if each.name in unread]):
+            del self.proto.initializer[number]
+
     def integers(self, *values: int) -> str:
         """The name of a vector of int64 constants: axes, pads."""
         return self.constant(np.array(values, np.int64), i64).name
@@ -315,6 +321,17 @@ class GraphWriter:
             self._known.pop()
             self._nodes, self.base, self._last = outer, base, None
         return proto
+
+
+def _names_read(graph: GraphProto) -> set[str]:
+    """What nodes read, also those of graphs within them, and what is handed out."""
+    found = {output.name for output in graph.output}
+    for node in graph.node:
+        found.update(node.input)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                found |= _names_read(attribute.g)
+    return found
 
 
 # --- protos -------------------------------------------------------------------------------------------------------

@@ -109,6 +109,7 @@ def write_function(function: Function, weights: StoredWeights) -> ModelProto:
             graph.add_weight(parameter.value, source(parameter.weight).name, weights)
     names = [graph.unique(name) for name in _result_names(function)]
     graph.function(function.block, names)
+    graph.drop_unread_constants()
     if graph.needs_contrib:
         model.opset_import.add(domain=CONTRIB, version=1)
     # Opset 21 is as old as the ops here allow; BitCast came with 26.

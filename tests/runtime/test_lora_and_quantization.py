@@ -197,3 +197,18 @@ def test_kernels_of_heads_have_a_scale_for_each_output() -> None:
     executable = graphc.compile(module, target="torch")
     assert executable.weights["block_0/attention/query/kernel"].shape == (32, 4, 8)
     assert "self.query = QuantizedLinear(" in executable.source
+
+
+def test_integers_under_adapters_are_products_of_integers_on_onnx() -> None:
+    """And nothing is left over that the runtime would warn of."""
+    needs("onnx")
+    import onnx
+
+    model = language_model()
+    model.quantize("int4", filters=[".*(query|key|value|output|up|down|head)"])
+    adapted(model, TOKENS)
+    executable = graphc.compile(model, target="onnx")
+    np.testing.assert_allclose(executable(TOKENS), graphc.interpret(graphc.lower(model), TOKENS), rtol=1e-4, atol=1e-5)
+    graph = onnx.load(str(executable.folder / "model.onnx")).graph
+    assert sum(node.op_type == "MatMulNBits" for node in graph.node) == 2 * 6 + 1
+    assert {each.name for each in graph.initializer} <= {name for node in graph.node for name in node.input}
