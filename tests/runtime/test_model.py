@@ -41,10 +41,11 @@ def test_predict_takes_what_gives_batches(model):
     x = examples(7, 4)
     expected = model.predict(x)
     batches = [x[:3], x[3:6], x[6:]]
-    np.testing.assert_allclose(model.predict(iter(batches)), expected, rtol=1e-6)
-    np.testing.assert_allclose(model.predict((part, np.zeros(len(part))) for part in batches), expected, rtol=1e-6)
-    np.testing.assert_allclose(model.predict(iter(batches), steps=2), expected[:6], rtol=1e-6)
-    np.testing.assert_allclose(model.predict(x, batch_size=2, steps=2), expected[:4], rtol=1e-6)
+    near = {"rtol": 1e-6, "atol": 5e-7}  # products of other sizes sum in another order: a few epsilons of their terms
+    np.testing.assert_allclose(model.predict(iter(batches)), expected, **near)
+    np.testing.assert_allclose(model.predict((part, np.zeros(len(part))) for part in batches), expected, **near)
+    np.testing.assert_allclose(model.predict(iter(batches), steps=2), expected[:6], **near)
+    np.testing.assert_allclose(model.predict(x, batch_size=2, steps=2), expected[:4], **near)
     with pytest.raises(graphc.GraphcError, match="the generator gives no batches"):
         model.predict(iter([]))
 
