@@ -9,9 +9,9 @@ from graphc.codegen.numpy.spelling import bernoulli, fold_in, identity, loss_opt
 from graphc.codegen.source.dialect import Spelled, Spelling
 from graphc.codegen.source.geometry import index_text, may_be_empty, reshaped, tuple_text
 from graphc.codegen.source.norms import batch_norm, layer_norm, rms_norm
-from graphc.codegen.source.quantization import numpy_dequantize
+from graphc.codegen.source.quantization import is_product_of_bytes, numpy_dequantize
 from graphc.codegen.source.rotation import rope
-from graphc.ir.dtypes import DType, f32, i8, u8, u64
+from graphc.ir.dtypes import DType, u64
 from graphc.ir.graph import Op, Value
 
 
@@ -188,11 +188,8 @@ def floor_division(op: Op) -> Spelled | None:
 
 def integer_linear(op: Op) -> Spelled | None:
     """A product in int8, which XLA has on both sides only."""
-    x, x_scale, values, _, zero_point, bias = op.operands
-    assert x is not None and x_scale is not None and values is not None
-    signed = x.dtype is i8 and zero_point is None
-    unsigned = x.dtype is u8 and zero_point is not None and zero_point.dtype is u8 and not zero_point.ndim
-    if not (signed or unsigned) or values.dtype is not i8 or op.results[0].dtype is not f32 or x.ndim < 2:
+    _, x_scale, _, _, zero_point, bias = op.operands
+    if x_scale is None or not is_product_of_bytes(op):
         return None
     arguments = ["{0}", "{2}", "{1}[..., None] * {3}" if x_scale.ndim else "{1} * {3}"]
     if zero_point is not None:

@@ -8,10 +8,19 @@ from math import prod
 import numpy as np
 
 from graphc.codegen.source.dialect import Spelled
-from graphc.ir.dtypes import f32
+from graphc.ir.dtypes import f32, i8, u8
 from graphc.ir.formats import NF4, Q4_0, Q8_0, Format, Int4, Int8, parse_format
 from graphc.ir.formats.shapes import rows_first
 from graphc.ir.graph import Op
+
+
+def is_product_of_bytes(op: Op) -> bool:
+    """Whether an `integer_linear` is a product in int8 on both sides: of int8, or of uint8 with one zero point."""
+    x, _, values, _, zero_point, _ = op.operands
+    assert x is not None and values is not None
+    signed = x.dtype is i8 and zero_point is None
+    unsigned = x.dtype is u8 and zero_point is not None and zero_point.dtype is u8 and not zero_point.ndim
+    return (signed or unsigned) and values.dtype is i8 and op.results[0].dtype is f32 and x.ndim > 1
 
 
 def dequantize(permuted: Callable[[str, tuple[int, ...]], str]) -> Callable[[Op], Spelled | None]:

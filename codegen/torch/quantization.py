@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from graphc.codegen.source.dialect import Layer, Spelled, Spelling
-from graphc.codegen.source.quantization import dequantize, rows_function, rows_text
+from graphc.codegen.source.quantization import dequantize, is_product_of_bytes, rows_function, rows_text
 from graphc.codegen.torch.dtypes import dtype_text
 from graphc.codegen.torch.spelling import constant_of
-from graphc.ir.dtypes import f32, i8, u8
+from graphc.ir.dtypes import f32
 from graphc.ir.formats import Int8, parse_format
 from graphc.ir.graph import Op
 from graphc.ir.ops.quantization import limits
@@ -29,11 +29,8 @@ def _has_outputs_as_rows(op: Op) -> bool:
 
 def integer_linear(op: Op) -> Spelled | None:
     """The product by `torch._int_mm`, which takes int8 on both sides."""
-    x, x_scale, values, _, zero_point, bias = op.operands
-    assert x is not None and x_scale is not None and values is not None
-    signed = x.dtype is i8 and zero_point is None
-    unsigned = x.dtype is u8 and zero_point is not None and zero_point.dtype is u8 and not zero_point.ndim
-    if not (signed or unsigned) or values.dtype is not i8 or op.results[0].dtype is not f32 or x.ndim < 2:
+    _, x_scale, _, _, zero_point, bias = op.operands
+    if x_scale is None or not is_product_of_bytes(op):
         return None
     arguments = ["{0}", "{2}", "{3}", "row_scales={1}"] if x_scale.ndim else ["{0}", "{2}", "{1} * {3}"]
     if zero_point is not None:
